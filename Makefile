@@ -1,0 +1,90 @@
+# tailrace. `make` builds build/tailrace; `make demo`, `make test`: see README.md.
+# Modes: MODE=release (default), asan, tsan. Each has its own folder under build/.
+
+MODE ?= release
+PYTHON ?= python3
+VERSION := 0.1.0
+B := build/$(MODE)
+ifeq ($(MODE),release)
+BIN := build/tailrace
+else
+BIN := $(B)/tailrace
+endif
+
+CC ?= gcc
+WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+	-Wcast-qual -Wwrite-strings -Wformat=2 -Wundef -Wvla
+HARDEN := -fstack-protector-strong -fstack-clash-protection -fPIE
+OPT_release := -O2 -g -D_FORTIFY_SOURCE=2
+OPT_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+OPT_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+PKGS := libevent_core libevent_extra jansson sqlite3 libcrypto zlib
+
+LLHTTP_DIR ?= build/llhttp
+PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
+PKG_LIBS = $(shell pkg-config --libs $(PKGS))
+CPPFLAGS += -D_GNU_SOURCE -DTAILRACE_VERSION='"$(VERSION)"' -Iinclude -I$(LLHTTP_DIR)
+CFLAGS += -std=c17 $(WARN) $(HARDEN) $(OPT_$(MODE)) -pthread
+LDFLAGS += -pie -Wl,-z,relro,-z,now -pthread $(filter -fsanitize=%,$(OPT_$(MODE)))
+
+LIB_SRC := $(sort $(wildcard gateway/base/*.c gateway/model/*.c gateway/proxy/*.c gateway/collector/*.c))
+PROG_SRC := $(sort $(wildcard gateway/*.c))
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+PROG_OBJ := $(PROG_SRC:%.c=$(B)/%.o)
+LLHTTP_OBJ := $(B)/llhttp/api.o $(B)/llhttp/http.o $(B)/llhttp/llhttp.o
+UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
+UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
+
+.PHONY: all deps deps-hook deps-build deps-demo deps-test deps-bench build demo test unit clean lint format \
+	bench truth asan tsan install FORCE
+all: deps-build
+	@$(MAKE) --no-print-directory build
+
+# --- what is missing -------------------------------------------------------
+# Only these call apt-get; quiet and fast when nothing is missing.
+deps: deps-test
+deps-build deps-hook deps-demo deps-test deps-bench:
+	@PYTHON="$(PYTHON)" LLHTTP_DIR="$(LLHTTP_DIR)" scripts/deps $(@:deps-%=%)
+
+# --- the daemon ------------------------------------------------------------
+build: $(BIN)
+
+$(BIN): $(PROG_OBJ) $(B)/libtailrace.a
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(PROG_OBJ) $(B)/libtailrace.a $(PKG_LIBS)
+
+$(B)/libtailrace.a: $(LIB_OBJ) $(LLHTTP_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/llhttp/%.o: $(LLHTTP_DIR)/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=c17 -O2 -g -fPIE $(filter -fsanitize=%,$(OPT_$(MODE))) -I$(LLHTTP_DIR) -c -o $@ $<
+
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# Objects are made anew when the flags change.
+$(B)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(CC) $(subst ','"'"',$(CPPFLAGS)) $(CFLAGS)' | cmp -s - $@ || \
+		printf '%s\n' '$(CC) $(subst ','"'"',$(CPPFLAGS)) $(CFLAGS)' >$@
+
+# --- tests -----------------------------------------------------------------
+$(B)/unit/%: tests/unit/%.c $(B)/libtailrace.a $(B)/flags
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Itests/unit $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(B)/libtailrace.a \
+		$(PKG_LIBS) -lcmocka
+
+unit-build: $(UNIT_BIN)
+unit: unit-build
+	@for t in $(UNIT_BIN); do $$t || exit 1; done
+
+test: deps-test
+	@$(MAKE) --no-print-directory build unit-build
+	@PYTHON="$(PYTHON)" scripts/test
+
+clean:
+	rm -rf build
+
+-include $(LIB_OBJ:.o=.d) $(PROG_OBJ:.o=.d) $(UNIT_BIN:=.d)

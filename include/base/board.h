@@ -1,0 +1,94 @@
+/* The board: shared memory of supervisor, workers and collector. Heartbeats, states and counters; no
+ * secrets but the deep key, no pointers. Made by the supervisor as a memfd of fixed size, mapped by all.
+ *
+ * THREADS: every field is written by one process or thread only (said beside it) and read by all, as
+ * relaxed atomics; states are release/acquire. */
+#ifndef TAILRACE_BASE_BOARD_H
+#define TAILRACE_BASE_BOARD_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/clock.h"
+
+#define BOARD_MAGIC 0x74616c72u /* "talr" */
+#define BOARD_GENERATIONS_MAX 4 /* workers alive at one time, draining ones included */
+#define BOARD_THREADS_MAX 8	/* threads of one worker */
+#define BOARD_RINGS_MAX (BOARD_GENERATIONS_MAX * BOARD_THREADS_MAX)
+#define BOARD_REASONS_MAX 96	/* room for close_reasons.def; asserted */
+
+enum counter {
+#define COUNTER(ID, metric, labels, help) COUNTER_##ID,
+#include "base/counters.def"
+#undef COUNTER
+	COUNTER_COUNT
+};
+
+enum board_state {
+	BOARD_EMPTY,	/* no process here */
+	BOARD_STARTING, /* spawned, not ready */
+	BOARD_RUNNING,	/* ready: serving */
+	BOARD_DRAINING, /* told to stop, finishing */
+	BOARD_STOPPED,	/* ended as asked */
+	BOARD_DEAD,	/* ended otherwise */
+};
+
+/* One worker thread. Counters go on when a slot is used again: they are the gateway's, not the process's. */
+struct board_thread {
+	_Atomic uint64_t heartbeat_ns; /* thread, about once a second */
+	_Atomic uint64_t in_flight;    /* thread: exchanges begun and not ended; supervisor zeroes after death */
+	_Atomic uint64_t client_connections;   /* thread: open now */
+	_Atomic uint64_t upstream_connections; /* thread: open now, idle ones included */
+	_Atomic uint64_t upstream_idle;	       /* thread: idle now */
+	_Atomic uint64_t counters[COUNTER_COUNT];
+	_Atomic uint64_t reasons[BOARD_REASONS_MAX]; /* closes and refusals by enum close_reason */
+	_Atomic uint64_t loop_lag_count;	     /* loop turns measured */
+	_Atomic uint64_t loop_lag_sum_ns;
+	_Atomic uint64_t loop_lag_max_ns;
+};
+
+/* One process slot. `pid`, `state`, `generation`, `restarts` are the supervisor's, except that a child sets
+ * its own state to RUNNING and DRAINING. */
+struct board_process {
+	_Atomic int32_t pid;
+	_Atomic uint32_t state; /* enum board_state */
+	_Atomic uint64_t generation;
+	_Atomic uint64_t started_ns;
+	_Atomic uint64_t heartbeat_ns; /* the process's main loop */
+};
+
+struct board {
+	uint32_t magic, version; /* version = hash of the build, so that two builds never share a board */
+	uint64_t size;
+	uint64_t created_ns;	/* CLOCK_MONOTONIC */
+	uint8_t deep_key[32];	/* random, made by the supervisor at start */
+	struct board_process supervisor, collector;
+	struct board_process workers[BOARD_GENERATIONS_MAX]; /* slot = generation % BOARD_GENERATIONS_MAX */
+	struct board_thread threads[BOARD_GENERATIONS_MAX][BOARD_THREADS_MAX];
+	_Atomic uint64_t exchanges_lost; /* supervisor: in flight at the death of a worker */
+	_Atomic uint64_t worker_restarts, collector_restarts; /* supervisor: deaths it answered with a restart */
+	_Atomic uint64_t stopping; /* supervisor: 1 once the whole gateway is to end (readyz turns 503) */
+};
+
+/* Makes the board's memfd (sized, seals against resize). Returns the descriptor, or -1 with errno. */
+int board_create(void);
+
+/* Maps a board. Returns null where the descriptor holds no board of this build. Never unmapped but at
+ * exit or by board_detach(). */
+struct board *board_attach(int fd);
+void board_detach(struct board *board);
+
+/* Maps the memory of all rings (a memfd of BOARD_RINGS_MAX * RING_BYTES, sparse), or null with errno.
+ * Ring i belongs to slot i / BOARD_THREADS_MAX, thread i % BOARD_THREADS_MAX. */
+int board_rings_create(size_t ring_bytes);
+void *board_rings_attach(int fd, size_t ring_bytes);
+
+/* Adds to a counter of one thread: a relaxed load and store, for its only writer. */
+static inline void
+board_add(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,146 @@
+/* Configuration: JSON with // comments plus the environment -> one immutable, validated struct. Driven
+ * by config.def, which also makes the JSON schema and the man page. Every default is filled in here, so
+ * readers never know whether a key was written. Owned by the process, read from any thread. */
+#ifndef TAILRACE_BASE_CONFIG_H
+#define TAILRACE_BASE_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "base/log.h"
+#include "base/net.h"
+
+#define CONFIG_LISTENERS_MAX 16
+#define CONFIG_UPSTREAMS_MAX 64
+#define CONFIG_SERVERS_MAX 64 /* per upstream */
+#define CONFIG_ROUTES_MAX 256
+#define CONFIG_CIDRS_MAX 64 /* per list */
+#define CONFIG_BYTES_MAX (1u << 20)
+
+/* never / always / only for peers in the list */
+enum config_trust { CONFIG_NEVER, CONFIG_ALWAYS, CONFIG_LIST };
+struct config_peers {
+	enum config_trust mode;
+	struct net_cidr *cidrs; /* owned; CONFIG_LIST only */
+	size_t cidr_count;
+};
+bool config_peers_match(const struct config_peers *peers, const struct net_address *peer);
+
+struct config_listener {
+	char *text; /* as written */
+	struct net_address address;
+	struct config_peers trusted_proxies; /* never or list */
+	bool half_close;
+};
+
+struct config_server {
+	char *text;
+	struct net_address address;
+};
+
+struct config_upstream {
+	char *name;
+	struct config_server *servers;
+	size_t server_count;
+	uint32_t max_connections; /* exchanges in flight per server */
+	uint32_t connect_timeout_ms;
+	uint32_t response_timeout_ms; /* between two reads of a response; also until its first byte */
+	uint32_t idle_timeout_ms;
+	uint32_t retries;
+};
+
+struct config_route {
+	char *name; /* owned; default: path_prefix */
+	char *host; /* null = any; lower case, no port */
+	char *path_prefix; /* "" = any */
+	char **methods; /* null-terminated; null = any */
+	size_t upstream; /* index into config->upstreams */
+};
+
+struct config_limits {
+	uint32_t request_line_bytes;
+	uint32_t head_bytes;
+	uint32_t headers;
+	uint64_t body_bytes; /* 0 = no limit */
+	uint32_t head_timeout_ms;
+	uint32_t body_idle_timeout_ms;
+	uint32_t keepalive_timeout_ms;
+	uint32_t connections;
+	uint32_t requests_per_connection; /* 0 = no limit */
+};
+
+struct config_trace {
+	struct config_peers trust;
+	bool response_header;
+	struct config_peers server_timing;
+};
+
+enum config_role { CONFIG_ROLE_INGEST, CONFIG_ROLE_ADMIN, CONFIG_ROLE_PROBE };
+struct config_control_listener {
+	char *text;
+	struct net_address address;
+	enum config_role role;
+	char *token_file; /* null on unix sockets that have none */
+	uid_t *allow_users; /* owned; none = root, the supervisor's user and process.user */
+	size_t allow_user_count;
+};
+
+struct config {
+	struct config_listener *listeners;
+	size_t listener_count;
+	struct config_upstream *upstreams;
+	size_t upstream_count;
+	struct config_route *routes;
+	size_t route_count;
+	struct config_limits limits;
+	struct config_trace trace;
+	struct {
+		struct config_control_listener *listeners;
+		size_t listener_count;
+	} control;
+	struct {
+		uint32_t join_timeout_ms;
+	} profile;
+	struct {
+		char *path;
+		uint64_t max_bytes;
+		uint32_t max_age_hours;
+	} store;
+	struct {
+		char *user, *group; /* null = keep */
+		uid_t uid; /* (uid_t)-1 = keep */
+		gid_t gid;
+	} process;
+	struct {
+		uint32_t threads;
+		uint32_t shutdown_timeout_ms;
+	} worker;
+	struct {
+		enum log_level level; /* log.error.level */
+	} log;
+};
+
+/* What was wrong: text lines ready to print, each "file:line:column: …" or "file: /pointer: found …,
+ * allowed …". Zero-initialise; free with config_errors_free(). */
+struct config_errors {
+	char **lines;
+	size_t count;
+};
+
+/* Reads the file and the environment (TAILRACE_CONF__SECTION__KEY). Returns 0 with *ret set and *ret_bytes
+ * (owned, jansson-compact JSON with the overrides applied; what the children get), or -1 with errs. */
+int config_load_file(const char *path, struct config **ret, char **ret_bytes, size_t *ret_length,
+		     struct config_errors *errs);
+
+/* From the bytes a supervisor checked (or a test's text). `name` stands for the file in errors. */
+int config_load_bytes(const char *name, const char *bytes, size_t length, struct config **ret,
+		      struct config_errors *errs);
+
+void config_free(struct config *config);
+void config_errors_free(struct config_errors *errs);
+
+/* Prints the draft-07 schema generated from config.def to `out`. */
+void config_print_schema(void *out /* FILE * */);
+
+#endif
