@@ -1,0 +1,34 @@
+"""tailrace: where did the time of this request go?
+
+``app = tailrace.wrap(app)`` puts the hook outermost round an ASGI app (the documented way);
+``app.add_middleware(tailrace.Hook)`` puts it inside Starlette's error middleware.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tailrace.middleware import Hook
+
+__all__ = ["Hook", "__version__", "wrap"]
+__version__ = "0.1.0"
+
+
+def wrap(
+    app: Any,
+    *,
+    callback: str | None = None,
+    token: str | None = None,
+    in_app: Sequence[str] = (),
+) -> Hook:
+    """Returns `app` with the hook round it; an app that is wrapped already is returned as it is.
+
+    callback: the gateway's control listener, ``unix:/path`` or ``host:port``; default
+        ``TAILRACE_CALLBACK``. Without either the hook passes requests through, said once.
+    token: bearer token of a TCP listener; default ``TAILRACE_TOKEN``.
+    in_app: module prefixes that count as the app's own code wherever they are installed.
+    """
+    if isinstance(app, Hook):
+        return app
+    return Hook(app, callback=callback, token=token, in_app=in_app)
