@@ -11,7 +11,9 @@ else
 BIN := $(B)/tailrace
 endif
 
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
 	-Wcast-qual -Wwrite-strings -Wformat=2 -Wundef -Wvla
 HARDEN := -fstack-protector-strong -fstack-clash-protection -fPIE
@@ -77,12 +79,50 @@ $(B)/unit/%: tests/unit/%.c $(B)/libtailrace.a $(B)/flags
 		$(PKG_LIBS) -lcmocka
 
 unit-build: $(UNIT_BIN)
+.PHONY: unit-build
 unit: unit-build
 	@for t in $(UNIT_BIN); do $$t || exit 1; done
 
 test: deps-test
 	@$(MAKE) --no-print-directory build unit-build
 	@PYTHON="$(PYTHON)" scripts/test
+
+demo: deps-demo
+	@$(MAKE) --no-print-directory build
+	@scripts/demo
+
+truth: deps-test
+	@$(MAKE) --no-print-directory build
+	@scripts/test tests/truth
+
+bench: deps-bench
+	@$(MAKE) --no-print-directory build
+	@build/venv/bin/python tests/bench/run.py
+
+# --- the long tiers --------------------------------------------------------
+# The unit tests and the system suite against an instrumented binary.
+asan: deps-test
+	@$(MAKE) --no-print-directory MODE=asan build unit
+	@TAILRACE_BINARY=build/asan/tailrace scripts/test -n 2 tests/system
+
+tsan: deps-test
+	@$(MAKE) --no-print-directory MODE=tsan build unit
+	@TAILRACE_BINARY=build/tsan/tailrace scripts/test -n 2 tests/system
+
+# --- the tree --------------------------------------------------------------
+lint: deps-test
+	@scripts/lint
+
+format:
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+	build/venv/bin/ruff check -q --fix .
+	build/venv/bin/ruff format -q .
+
+PREFIX ?= /usr/local
+install: build
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/tailrace
+	install -D -m 644 conf/tailrace.json $(DESTDIR)$(PREFIX)/share/doc/tailrace/tailrace.json
+	install -D -m 644 conf/tailrace.schema.json $(DESTDIR)$(PREFIX)/share/tailrace/tailrace.schema.json
 
 clean:
 	rm -rf build
