@@ -23,8 +23,9 @@ OPT_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 PKGS := libevent_core libevent_extra jansson sqlite3 libcrypto zlib
 
 LLHTTP_DIR ?= build/llhttp
-PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
-PKG_LIBS = $(shell pkg-config --libs $(PKGS))
+# Asked once, at first use: `make deps-build` may have to bring pkg-config first.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
 CPPFLAGS += -D_GNU_SOURCE -DTAILRACE_VERSION='"$(VERSION)"' -Iinclude -I$(LLHTTP_DIR)
 CFLAGS += -std=c17 $(WARN) $(HARDEN) $(OPT_$(MODE)) -pthread
 LDFLAGS += -pie -Wl,-z,relro,-z,now -pthread $(filter -fsanitize=%,$(OPT_$(MODE)))
