@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tailrace.middleware import Hook
+from tailrace.sender import HOOK_VERSION as __version__
 
 __all__ = ["Hook", "__version__", "wrap"]
-__version__ = "0.1.0"
 
 
 def wrap(

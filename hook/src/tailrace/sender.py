@@ -1,0 +1,449 @@
+"""Sends profiles to the gateway: one daemon thread per process, never in the app's way.
+
+It takes finished rows from the engine, resolves stacks that were not sent yet, posts batches of
+docs/protocol.md §2 and does what the answers of §3 ask for. Nothing here raises into the app.
+"""
+
+from __future__ import annotations
+
+import atexit
+import http.client
+import json
+import logging
+import os
+import platform
+import re
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from types import CodeType
+from typing import NamedTuple, Protocol
+
+from tailrace.frames import Breather, Frames, Stack
+from tailrace.transport import TIMEOUT_S, Address, Answer, Connection, parse_address
+
+HOOK_VERSION = "0.1.0"
+INTERVAL_S = 0.1
+TAKE_BYTES = 256 * 1024  # also keeps a batch under 4096 profiles: a row has over 100 bytes
+TAKES_PER_TURN = 8
+TAKES_PER_FLUSH = 64
+BODY_BYTES_MAX = 1 << 20
+HEAD_BYTES = 4096  # what is left in a body for "process" and the brackets
+STACK_BYTES = 512 * 1024
+STACKS_PER_BATCH = 4096
+BUFFER_BYTES_MAX = 8 << 20
+BACKOFF_S = (0.1, 5.0)
+RETRY_AFTER_S = (1.0, 30.0)  # where the answer names none, and the most that is obeyed
+RESENDS_MAX = 3  # of one batch; a gateway that forgets faster gets the next one
+REFUSED_PAUSE_S = 5.0  # after 401, 403, 404: nothing changes within a second
+FLUSH_S = 1.0
+FAILURES_MAX = 20  # turns in a row that ended in an error of our own, then the sender ends
+
+log = logging.getLogger("tailrace")
+
+_ROW = re.compile(rb'\["[0-9a-f]{32}-[0-9a-f]{16}",')
+_ROW_BYTES = 53
+
+
+class Engine(Protocol):
+    """What the sender needs of ``tailrace._engine``."""
+
+    def take(self, max_bytes: int, /) -> tuple[bytes, bytes, list[Stack]]: ...
+    def stacks(self) -> list[Stack]: ...
+    def frame_in_app(self, code: CodeType, /) -> bool: ...
+    def dropped(self) -> int: ...
+    def engine_name(self) -> str: ...
+    def loop_name(self) -> str: ...
+    def after_fork(self) -> None: ...
+
+
+class Batch(NamedTuple):
+    """One post to be: JSON rows joined by commas, without the brackets round them."""
+
+    stacks: bytes
+    profiles: bytes
+    tails: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.stacks) + len(self.profiles) + len(self.tails)
+
+
+class _Lost(Exception):
+    """The gateway does not take the batch now; try again after `pause_s`."""
+
+    def __init__(self, pause_s: float) -> None:
+        super().__init__()
+        self.pause_s = pause_s
+
+
+def count_rows(rows: bytes, breather: Breather) -> int:
+    """How many profile rows are in `rows`: each begins with its key, which no other text does."""
+    total = 0
+    step = 16 * 1024
+    for begin in range(0, len(rows), step):
+        total += len(_ROW.findall(rows, begin, begin + step + _ROW_BYTES - 1))
+        breather.tick()
+    return total
+
+
+def clock_identity() -> tuple[str | None, int | None]:
+    """Boot ID and inode of the time namespace; None where /proc does not tell."""
+    boot_id: str | None = None
+    namespace: int | None = None
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot_id = file.read().strip()
+        namespace = os.stat("/proc/self/ns/time").st_ino
+    except (OSError, ValueError):
+        pass
+    return boot_id, namespace
+
+
+class Sender:
+    """The state of one process's sending. Methods named `_…` run on its thread only."""
+
+    def __init__(self, engine: Engine, address: Address, token: str | None = None) -> None:
+        self.engine = engine
+        self.address = address
+        self.token = token
+        self.dropped = 0  # profiles lost here; the engine counts its own
+        self.broken = False  # too many errors of our own: this process sends no more
+        self._thread: threading.Thread | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """What is new in every process: also called in a forked child, where no thread runs."""
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._idle = threading.Event()
+        self._closing_at: float | None = None  # time.monotonic() by which all must be sent
+        self._instance = secrets.token_hex(16)
+        self._clock = clock_identity()
+        self._pending: deque[Batch] = deque()
+        self._pending_bytes = 0
+        self._connection = Connection(self.address, self.token)
+        self._breather = Breather()
+        self._frames = Frames(self.engine.frame_in_app, self._breather)
+        self._stacks_owed = False  # the gateway asked for all stacks
+        self._resends = 0  # of the batch at the head of the queue
+        self._backoff_s = BACKOFF_S[0]
+        self._not_before = 0.0
+        self._state = "new"  # what was said last: each state is logged when it begins
+
+    # --- from any thread ---------------------------------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """True while the thread runs in this process."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Starts the thread where none runs. Raises RuntimeError where no thread can start."""
+        with self._lock:
+            if self.started or self.broken or self._closing_at is not None:
+                return
+            thread = threading.Thread(target=self._run, name="tailrace-sender", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def flush(self, timeout_s: float = FLUSH_S) -> bool:
+        """Waits until what was finished before is sent; False where time ran out."""
+        if not self.started:
+            return True
+        self._idle.clear()
+        self._wake.set()
+        return self._idle.wait(timeout_s) and not self._pending
+
+    def close(self, timeout_s: float = FLUSH_S) -> None:
+        """Sends what there is and ends the thread, within `timeout_s`."""
+        with self._lock:
+            self._closing_at = time.monotonic() + timeout_s
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            thread.join(timeout_s)
+
+    def after_fork(self) -> None:
+        """In the child: rows and thread are the parent's; start over under a new instance."""
+        self._connection.close()
+        self._thread = None
+        self.dropped = 0
+        self._begin()
+        self.engine.after_fork()
+
+    # --- the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        failures = 0
+        delay_s = INTERVAL_S
+        while failures < FAILURES_MAX:
+            self._wake.wait(delay_s)
+            flushing = self._wake.is_set()
+            self._wake.clear()
+            try:
+                taken = self._collect(TAKES_PER_FLUSH if flushing else TAKES_PER_TURN)
+                self._deliver(flushing)
+                failures = 0
+            except Exception:
+                taken = 0
+                failures += 1
+                if failures == 1:
+                    log.exception("tailrace: an error in the sender; profiles may be lost")
+            if flushing:
+                self._idle.set()
+            if self._closing_at is not None:
+                return
+            # At this rate 256 KiB wait after delay_s; a busy process is emptied more often.
+            delay_s = max(0.01, INTERVAL_S * min(1.0, TAKE_BYTES / max(1, taken)))
+        self.broken = True
+        log.error("tailrace: %d errors in a row, no more profiles are sent", failures)
+
+    def _collect(self, takes_max: int) -> int:
+        """Moves rows from the engine into batches. Returns how many bytes of them there were."""
+        taken = 0
+        for _ in range(takes_max):
+            profiles, tails, stacks = self.engine.take(TAKE_BYTES)
+            if not (profiles or tails or stacks):
+                break
+            taken += len(profiles) + len(tails)
+            self._breather.tick()
+            for batch in self._batches(profiles, tails, stacks):
+                self._keep(batch)
+        return taken
+
+    def _batches(self, profiles: bytes, tails: bytes, stacks: Sequence[Stack]) -> Iterator[Batch]:
+        """Cuts into posts: stacks that do not fit beside the profiles go ahead of them."""
+        room = BODY_BYTES_MAX - HEAD_BYTES - len(profiles) - len(tails)
+        if room < 0:
+            lost = count_rows(profiles, self._breather)
+            self.dropped += lost
+            log.warning("tailrace: %d profiles of %d bytes fit no batch", lost, len(profiles))
+            return
+        last = b""
+        for chunk in self._chunks(stacks):
+            if last:
+                yield Batch(last, b"", b"")
+            last = chunk
+        if len(last) > room:
+            yield Batch(last, b"", b"")
+            last = b""
+        yield Batch(last, profiles, tails)
+
+    def _chunks(self, stacks: Sequence[Stack]) -> Iterator[bytes]:
+        """Resolved stacks, joined by commas, at most STACK_BYTES and STACKS_PER_BATCH each."""
+        parts: list[bytes] = []
+        size = 0
+        for stack in stacks:
+            part = self._frames.stack(stack)
+            if parts and (size + len(part) > STACK_BYTES or len(parts) == STACKS_PER_BATCH):
+                yield b",".join(parts)
+                parts, size = [], 0
+            parts.append(part)
+            size += len(part) + 1
+        if parts:
+            yield b",".join(parts)
+
+    def _keep(self, batch: Batch) -> None:
+        self._pending.append(batch)
+        self._pending_bytes += batch.size
+        while self._pending_bytes > BUFFER_BYTES_MAX:
+            self._forget(lost=True)
+
+    def _forget(self, lost: bool) -> None:
+        """Takes the oldest batch out of the buffer."""
+        batch = self._pending.popleft()
+        self._pending_bytes -= batch.size
+        self._resends = 0
+        if lost:
+            self.dropped += count_rows(batch.profiles, self._breather)
+            # Stacks lost with it are asked for by the gateway when a later row names them.
+
+    def _deliver(self, flushing: bool) -> None:
+        """Posts what waits, as long as the gateway takes it."""
+        if not self._pending or (time.monotonic() < self._not_before and not flushing):
+            return
+        try:
+            while self._pending:
+                if self._stacks_owed:
+                    self._send_all_stacks()
+                self._handle(self._post(self._pending[0]))
+        except _Lost as lost:
+            self._not_before = time.monotonic() + lost.pause_s
+        except (OSError, http.client.HTTPException) as error:
+            self._say("away", logging.WARNING, "cannot reach the gateway at %s: %s", error)
+            self._not_before = time.monotonic() + self._backoff_s
+            self._backoff_s = min(self._backoff_s * 2, BACKOFF_S[1])
+
+    def _send_all_stacks(self) -> None:
+        for chunk in self._chunks(self.engine.stacks()):
+            answer = self._post(Batch(chunk, b"", b""))
+            if answer.status != 200:
+                self._refused(answer)
+                break
+        self._stacks_owed = False
+
+    def _handle(self, answer: Answer) -> None:
+        """Acts on the answer to the batch at the head of the queue."""
+        if answer.status != 200:
+            self._refused(answer)
+            self._forget(lost=True)
+            return
+        if answer.body.get("stacks") == "resend" and self._resends < RESENDS_MAX:
+            self._resends += 1
+            self._stacks_owed = True
+            return
+        self._say("ok", logging.INFO, "profiles are sent to the gateway at %s%s", "")
+        self._forget(lost=answer.body.get("stacks") == "resend")
+
+    def _refused(self, answer: Answer) -> None:
+        """A status other than 200: raises where the batch is to be kept, else it is dropped."""
+        status, reason = answer.status, answer.reason
+        if status == 503:
+            self._say("full", logging.WARNING, "the gateway at %s is full: %s", reason)
+            pause_s = RETRY_AFTER_S[0] if answer.retry_after_s is None else answer.retry_after_s
+            raise _Lost(min(max(pause_s, BACKOFF_S[0]), RETRY_AFTER_S[1]))
+        if status >= 500:
+            self._say("failing", logging.WARNING, "the gateway at %s fails: %s", reason)
+            raise _Lost(BACKOFF_S[1])
+        self._say(
+            f"refused {status}", logging.WARNING, "the gateway at %s refuses profiles: %s", reason
+        )
+        if status in (401, 403, 404):
+            self._forget(lost=True)
+            raise _Lost(REFUSED_PAUSE_S)
+
+    def _post(self, batch: Batch) -> Answer:
+        timeout_s = TIMEOUT_S
+        if self._closing_at is not None:
+            timeout_s = min(TIMEOUT_S, max(0.05, self._closing_at - time.monotonic()))
+        body = b"".join(
+            (
+                b'{"v":1,"process":',
+                self._process(),
+                b',"stacks":[',
+                batch.stacks,
+                b'],"profiles":[',
+                batch.profiles,
+                b'],"tails":[',
+                batch.tails,
+                b"]}",
+            )
+        )
+        self._breather.tick()
+        answer = self._connection.post(body, timeout_s)
+        self._backoff_s = BACKOFF_S[0]
+        return answer
+
+    def _process(self) -> bytes:
+        boot_id, namespace = self._clock
+        return json.dumps(
+            {
+                "instance": self._instance,
+                "pid": os.getpid(),
+                "python": platform.python_version(),
+                "loop": self.engine.loop_name(),
+                "engine": self.engine.engine_name(),
+                "hook_version": HOOK_VERSION,
+                "boot_id": boot_id,
+                "time_namespace": namespace,
+                "dropped": self.dropped + self.engine.dropped(),
+            }
+        ).encode()
+
+    def _say(self, state: str, level: int, text: str, detail: object) -> None:
+        """Logs `text` with address and detail where this state was not the last one said."""
+        if state != self._state:
+            if state != "ok" or self._state != "new":
+                log.log(level, "tailrace: " + text, self.address.text, detail)
+            else:
+                log.debug("tailrace: " + text, self.address.text, detail)
+            self._state = state
+
+
+# --- the process's one sender ----------------------------------------------------------------
+
+_sender: Sender | None = None
+_guard = threading.Lock()
+_said_off = False
+_registered = False
+
+
+def configure(callback: str | None = None, token: str | None = None) -> bool:
+    """Sets where profiles go: the arguments, else TAILRACE_CALLBACK and TAILRACE_TOKEN.
+
+    Returns True where there is a valid address. Without one the hook passes requests through,
+    which is said once. The first address of a process stays; another one is refused and logged.
+    """
+    global _sender, _said_off
+    text = callback or os.environ.get("TAILRACE_CALLBACK") or ""
+    token = (token or os.environ.get("TAILRACE_TOKEN") or "").strip() or None
+    with _guard:
+        if _sender is not None:
+            if text and text != _sender.address.text:
+                log.warning("tailrace: profiles go to %s, not to %s", _sender.address.text, text)
+            return True
+        try:
+            address = parse_address(text) if text else None
+        except ValueError as error:
+            log.error("tailrace: no profiles are collected: callback %s", error)
+            return False
+        if address is None:
+            if not _said_off:
+                log.info("tailrace: TAILRACE_CALLBACK is not set, no profiles are collected")
+                _said_off = True
+            return False
+        try:
+            from tailrace import _engine
+        except ImportError as error:
+            log.error("tailrace: no profiles are collected: %s", error)
+            return False
+        _sender = Sender(_engine, address, token)
+        _register()
+    return True
+
+
+def _register() -> None:
+    """Hooks into fork and exit of the interpreter, once."""
+    global _registered
+    if not _registered:
+        _registered = True
+        os.register_at_fork(after_in_child=_after_fork)
+        atexit.register(_at_exit)
+
+
+def ensure_started() -> None:
+    """Starts the sending thread where none runs yet in this process. Cheap, never raises."""
+    sender = _sender
+    if sender is None or sender.started or sender.broken:
+        return
+    try:
+        sender.start()
+    except RuntimeError as error:
+        log.error("tailrace: no profiles are sent: %s", error)
+
+
+def flush(timeout_s: float = FLUSH_S) -> bool:
+    """Waits until all profiles finished so far are sent; False where time ran out.
+
+    Blocks: call it where the app ends (the ASGI lifespan's shutdown), not on a busy loop.
+    """
+    sender = _sender
+    return sender is None or sender.flush(timeout_s)
+
+
+def _after_fork() -> None:
+    global _guard
+    _guard = threading.Lock()
+    if _sender is not None:
+        try:
+            _sender.after_fork()
+        except Exception:
+            log.exception("tailrace: an error after fork; this process sends no profiles")
+
+
+def _at_exit() -> None:
+    if _sender is not None:
+        _sender.close(FLUSH_S)
