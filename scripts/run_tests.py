@@ -1,7 +1,7 @@
 """Runs the unit tests (cmocka, TAP) and the Python suites (pytest, JUnit XML) and adds them up.
 
-The last line is ``N passed, N failed`` (with ``, N skipped`` where tests were skipped). Exit status 0 only
-when at least one test ran and none failed.
+The last line is ``N passed, N failed`` (with ``, N skipped`` where tests were skipped). Exit status 0
+only when at least one test ran and none failed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,12 @@ def run_unit(binary: Path, tally: Tally) -> None:
     env = dict(os.environ, CMOCKA_MESSAGE_OUTPUT="TAP")
     try:
         done = subprocess.run(
-            [binary], env=env, capture_output=True, text=True, timeout=UNIT_TIMEOUT_S, errors="replace"
+            [binary],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=UNIT_TIMEOUT_S,
+            errors="replace",
         )
         output, status = done.stdout + done.stderr, done.returncode
     except subprocess.TimeoutExpired:
@@ -56,7 +61,10 @@ def run_unit(binary: Path, tally: Tally) -> None:
         failed = max(failed, 1)
     tally.passed += passed
     tally.failed += failed
-    print(f"{'ok  ' if failed == 0 else 'FAIL'} {binary.name}: {passed} passed, {failed} failed", flush=True)
+    print(
+        f"{'ok  ' if failed == 0 else 'FAIL'} {binary.name}: {passed} passed, {failed} failed",
+        flush=True,
+    )
     if failed:
         print(output, flush=True)
 
@@ -99,7 +107,9 @@ def main() -> int:
         for binary in sorted((BUILD / "release" / "unit").glob("test_*")):
             if binary.suffix == "" and os.access(binary, os.X_OK):
                 run_unit(binary, tally)
-        run_pytest("parallel", ["-n", "2", "--dist", "loadgroup", *existing(PARALLEL_SUITES)], tally)
+        run_pytest(
+            "parallel", ["-n", "2", "--dist", "loadgroup", *existing(PARALLEL_SUITES)], tally
+        )
         run_pytest("serial", existing(SERIAL_SUITES), tally)
     print(f"in {time.monotonic() - started:.0f} s")
     print(tally.line(), flush=True)

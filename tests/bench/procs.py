@@ -1,0 +1,232 @@
+"""What the benchmarks start and read: peers, load, and CPU clocks of processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROXY_CORE, LOAD_CORE = 0, 1
+START_TIMEOUT_S = 15.0
+
+
+def free_port() -> int:
+    """A TCP port of loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Waits until something listens, at most ``START_TIMEOUT_S``.
+
+    Raises:
+        RuntimeError: the process ended, or nothing listened in time.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args} ended with {process.returncode}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"{process.args}: nothing listens on {port}")
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time of all threads of a process, user and system, from its schedstat clocks."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+    return total
+
+
+def children(pid: int) -> list[int]:
+    """Direct children of a process."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(part) for part in text.split()]
+
+
+def title(pid: int) -> str:
+    """The process's command line, as ``ps`` shows it."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+
+
+@dataclass
+class Service:
+    """A started process with the process whose CPU counts."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    counted_pid: int
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL after 10 s."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def start(command: list[str], port: int, core: int, log: Path) -> subprocess.Popen[bytes]:
+    """Starts a command pinned to one core and waits for its port."""
+    pinned = ["taskset", "-c", str(core), *command]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(pinned, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
+    wait_port(port, process)
+    return process
+
+
+NGINX_COMMON = """
+worker_processes 1; daemon off; master_process off; error_log {folder}/error.log crit;
+pid {folder}/nginx.pid;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  keepalive_requests 100000000; keepalive_timeout 600s;
+  {http}
+}}
+"""
+
+
+def start_nginx(
+    folder: Path, name: str, http: str, port: int, core: int, wrapper: list[str] | None = None
+) -> Service:
+    """Debian's nginx in one process, with ``http`` as the block's content."""
+    home = folder / name
+    home.mkdir(parents=True, exist_ok=True)
+    conf = home / "nginx.conf"
+    conf.write_text(NGINX_COMMON.format(folder=home, http=http))
+    nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+    command = [*(wrapper or []), nginx, "-p", str(home), "-c", str(conf)]
+    process = start(command, port, core, home / "log")
+    return Service(name, port, process, process.pid)
+
+
+def start_origin(folder: Path) -> Service:
+    """The app's place is taken by something that is never the bottleneck: nginx's ``return 200``."""
+    port = free_port()
+    http = (
+        f"server {{ listen 127.0.0.1:{port}; location / {{ default_type text/plain;"
+        ' return 200 "hello, world\\n"; } }'
+    )
+    return start_nginx(folder, "origin", http, port, LOAD_CORE)
+
+
+def start_nginx_proxy(folder: Path, origin_port: int, wrapper: list[str] | None = None) -> Service:
+    """nginx as the peer: keep-alive on both sides."""
+    port = free_port()
+    http = (
+        f"upstream app {{ server 127.0.0.1:{origin_port}; keepalive 256;"
+        " keepalive_requests 100000000; keepalive_timeout 600s; } "
+        f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://app;"
+        ' proxy_http_version 1.1; proxy_set_header Connection ""; } }'
+    )
+    return start_nginx(folder, "nginx", http, port, PROXY_CORE, wrapper)
+
+
+def start_haproxy(folder: Path, origin_port: int, wrapper: list[str] | None = None) -> Service:
+    """HAProxy as the peer: one thread, connections shared."""
+    port = free_port()
+    home = folder / "haproxy"
+    home.mkdir(parents=True, exist_ok=True)
+    conf = home / "haproxy.cfg"
+    conf.write_text(
+        "global\n  nbthread 1\n  maxconn 4096\n"
+        "defaults\n  mode http\n  timeout connect 5s\n  timeout client 600s\n  timeout server 600s\n"
+        "  option http-keep-alive\n  http-reuse always\n"
+        f"frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n"
+        f"backend b\n  server s 127.0.0.1:{origin_port}\n"
+    )
+    haproxy = shutil.which("haproxy") or "/usr/sbin/haproxy"
+    command = [*(wrapper or []), haproxy, "-db", "-f", str(conf)]
+    process = start(command, port, PROXY_CORE, home / "log")
+    return Service("haproxy", port, process, process.pid)
+
+
+def start_tailrace(
+    folder: Path, name: str, origin_port: int, wrapper: list[str] | None = None
+) -> Service:
+    """Our gateway; the worker's CPU counts (the collector is not in a request's way).
+
+    The worker stays on the proxies' core, the collector moves to the load's core, as the peers' logging would.
+    """
+    home = folder / name
+    home.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    control = home / "control.sock"
+    config = {
+        "listeners": [{"address": f"127.0.0.1:{port}"}],
+        "upstreams": {"app": {"servers": [f"127.0.0.1:{origin_port}"]}},
+        "control": {"listeners": [{"address": f"unix:{control}", "role": "admin"}]},
+        "store": {"path": str(home / "store.db")},
+    }
+    conf = home / "tailrace.json"
+    conf.write_text(json.dumps(config))
+    binary = os.environ.get("TAILRACE_BINARY", str(ROOT / "build" / "tailrace"))
+    command = [*(wrapper or []), binary, "run", "-c", str(conf)]
+    process = start(command, port, PROXY_CORE, home / "log")
+    worker = None
+    for pid in children(process.pid):
+        if "worker" in title(pid):
+            worker = pid
+        elif "collector" in title(pid):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), {LOAD_CORE})
+    if worker is None:
+        raise RuntimeError(f"{name}: no worker among the children of {process.pid}")
+    return Service(name, port, process, worker, {"control": str(control)})
+
+
+def wrk(port: int, connections: int, seconds: float) -> int:
+    """Loads a port for a while; returns the number of requests answered.
+
+    Raises:
+        RuntimeError: an answer was not 2xx, or sockets failed.
+    """
+    command = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}"]
+    command += [f"-d{seconds:g}s", f"http://127.0.0.1:{port}/"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in out or "Socket errors" in out:
+        raise RuntimeError(f"load on {port} failed:\n{out}")
+    found = re.search(r"(\d+) requests in", out)
+    if not found:
+        raise RuntimeError(f"wrk said nothing of requests:\n{out}")
+    return int(found[1])
+
+
+def keepalive_gets(port: int, connections: int, per_connection: int, path: str = "/") -> int:
+    """A fixed number of GETs, round robin over kept-alive connections, one in flight at a time each.
+
+    All connections send, then all are read: so the proxy sees ``connections`` requests at once.
+    """
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+    done = 0
+    for _ in range(per_connection):
+        for sock in sockets:
+            sock.sendall(request)
+        for sock in sockets:
+            answer = sock.recv(65536)
+            if not answer.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(f"unexpected answer: {answer[:80]!r}")
+            done += 1
+    for sock in sockets:
+        sock.close()
+    return done

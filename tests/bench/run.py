@@ -1,0 +1,55 @@
+"""`make bench`: everything measured against its peers in one run; table to stdout, build/bench.json."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import bench_hook
+import bench_proxy
+
+BENCHES = {"proxy": bench_proxy, "hook": bench_hook}
+
+
+def plain(value: Any) -> Any:
+    """For json.dumps: estimates become objects."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise TypeError(type(value))
+
+
+def main() -> int:
+    """Runs the benches named on the command line, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"any of {', '.join(BENCHES)}; all by default")
+    names = parser.parse_args().names or list(BENCHES)
+    build = Path(__file__).resolve().parents[2] / "build"
+    folder = build / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"machine": platform.platform(), "python": platform.python_version()}
+    rows = []
+    for name in names:
+        started = time.monotonic()
+        bench = BENCHES[name]
+        report[name] = bench.run(folder, lambda text, n=name: print(f"{n}: {text}", flush=True))
+        rows += bench.verdicts(report[name])
+        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+    report["table"] = rows
+    (build / "bench.json").write_text(json.dumps(report, indent=1, default=plain))
+    width = max(len(row[0]) for row in rows)
+    print()
+    for what, figure, verdict in rows:
+        print(f"{what:<{width}}  {figure}{'  ' + verdict if verdict else ''}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
