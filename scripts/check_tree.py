@@ -17,8 +17,8 @@ PROGRAMS = 5
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 LINE_COLUMNS_MAX = 100
-HEADER_CHECK = "gcc -std=c17 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only".split()
-HEADER_CHECK += ["-Iinclude", "-Ibuild/llhttp"]
+HEADER_CHECK = ["gcc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
+HEADER_CHECK += ["-fsyntax-only", "-Iinclude", "-Ibuild/llhttp"]
 SOURCES = ("*.c", "*.h", "*.def", "*.py", "*.js")
 
 

@@ -1,7 +1,7 @@
 """Runs the unit tests (cmocka, TAP) and the Python suites (pytest, JUnit XML) and adds them up.
 
-The last line is ``N passed, N failed`` (with ``, N skipped`` where tests were skipped). Exit status 0
-only when at least one test ran and none failed.
+The last line is ``N passed, N failed`` (with ``, N skipped`` where tests were skipped). Exit
+status 0 only when at least one test ran and none failed.
 """
 
 from __future__ import annotations

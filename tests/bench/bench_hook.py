@@ -1,4 +1,4 @@
-"""What a profiled request costs the app: the same process, blocks with and without the trigger header."""
+"""What a profiled request costs the app: one process, blocks with and without the header."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Client:
 
 
 def measure(service: procs.Service, say: Callable[[str], None]) -> dict[str, Estimate]:
-    """Added cost, base cost and an A/A control of one variant, ABBA until the interval is narrow."""
+    """Added and base cost and an A/A control of one variant, until the interval is narrow."""
     client = Client(service)
     for _ in range(WARM_BLOCKS):
         client.block_us(True)

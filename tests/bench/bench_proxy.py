@@ -83,7 +83,7 @@ def callgrind(start: Callable[[list[str]], procs.Service], folder: Path, name: s
 
 
 def syscalls(service: procs.Service, connections: int, per_connection: int) -> dict[str, float]:
-    """System calls per request of the counted process, by name, connections open before and after."""
+    """System calls per request of the counted process, by name; connections stay open."""
     import socket
 
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

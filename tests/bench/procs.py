@@ -120,7 +120,7 @@ def start_nginx(
 
 
 def start_origin(folder: Path) -> Service:
-    """The app's place is taken by something that is never the bottleneck: nginx's ``return 200``."""
+    """The app's place is taken by something that is never the bottleneck: nginx."""
     port = free_port()
     http = (
         f"server {{ listen 127.0.0.1:{port}; location / {{ default_type text/plain;"
@@ -149,7 +149,8 @@ def start_haproxy(folder: Path, origin_port: int, wrapper: list[str] | None = No
     conf = home / "haproxy.cfg"
     conf.write_text(
         "global\n  nbthread 1\n  maxconn 4096\n"
-        "defaults\n  mode http\n  timeout connect 5s\n  timeout client 600s\n  timeout server 600s\n"
+        "defaults\n  mode http\n  timeout connect 5s\n"
+        "  timeout client 600s\n  timeout server 600s\n"
         "  option http-keep-alive\n  http-reuse always\n"
         f"frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n"
         f"backend b\n  server s 127.0.0.1:{origin_port}\n"
@@ -165,7 +166,7 @@ def start_tailrace(
 ) -> Service:
     """Our gateway; the worker's CPU counts (the collector is not in a request's way).
 
-    The worker stays on the proxies' core, the collector moves to the load's core, as the peers' logging would.
+    The worker stays on the proxies' core, the collector moves to the load's core.
     """
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
@@ -212,7 +213,7 @@ def wrk(port: int, connections: int, seconds: float) -> int:
 
 
 def keepalive_gets(port: int, connections: int, per_connection: int, path: str = "/") -> int:
-    """A fixed number of GETs, round robin over kept-alive connections, one in flight at a time each.
+    """A fixed number of GETs over kept-alive connections, one in flight at a time on each.
 
     All connections send, then all are read: so the proxy sees ``connections`` requests at once.
     """

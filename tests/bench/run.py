@@ -1,4 +1,4 @@
-"""`make bench`: everything measured against its peers in one run; table to stdout, build/bench.json."""
+"""`make bench`: all that is measured against peers, in one run; a table and build/bench.json."""
 
 from __future__ import annotations
 
