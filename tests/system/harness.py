@@ -290,7 +290,7 @@ def start_gateway(
 
 
 class AppServer(Program):
-    """A running uvicorn; `address` is what a gateway's `servers` takes, `port` 0 on a Unix socket."""
+    """A running uvicorn; `address` suits a gateway's `servers`, `port` is 0 on a Unix socket."""
 
     port: int
     address: str
