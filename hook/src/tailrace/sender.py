@@ -50,13 +50,26 @@ _ROW_BYTES = 53
 class Engine(Protocol):
     """What the sender needs of ``tailrace._engine``."""
 
-    def take(self, max_bytes: int, /) -> tuple[bytes, bytes, list[Stack]]: ...
-    def stacks(self) -> list[Stack]: ...
-    def frame_in_app(self, code: CodeType, /) -> bool: ...
-    def dropped(self) -> int: ...
-    def engine_name(self) -> str: ...
-    def loop_name(self) -> str: ...
-    def after_fork(self) -> None: ...
+    def take(self, max_bytes: int, /) -> tuple[bytes, bytes, list[Stack]]:
+        """Finished profile rows, tail rows, and the stacks that were not taken before."""
+
+    def stacks(self) -> list[Stack]:
+        """All stacks of this process."""
+
+    def frame_in_app(self, code: CodeType, /) -> bool:
+        """True for the app's own code."""
+
+    def dropped(self) -> int:
+        """How many profiles the engine lost to its own limits."""
+
+    def engine_name(self) -> str:
+        """``steps``, ``drive`` or ``totals``."""
+
+    def loop_name(self) -> str:
+        """``asyncio``, ``uvloop``, ``trio`` or the loop's class name."""
+
+    def after_fork(self) -> None:
+        """Forgets what is the parent's."""
 
 
 class Batch(NamedTuple):
@@ -68,6 +81,7 @@ class Batch(NamedTuple):
 
     @property
     def size(self) -> int:
+        """Bytes it takes in the buffer."""
         return len(self.stacks) + len(self.profiles) + len(self.tails)
 
 
