@@ -140,6 +140,10 @@ int config_load_bytes(const char *name, const char *bytes, size_t length, struct
 void config_free(struct config *config);
 void config_errors_free(struct config_errors *errs);
 
+/* The control socket without configuration, "unix:/path": root's below /run, others' below XDG_RUNTIME_DIR.
+ * Returns 0, or -1 where there is no such place. Client commands use it too. */
+int config_default_control(char *buf, size_t size);
+
 /* Prints the draft-07 schema generated from config.def to `out`. */
 void config_print_schema(void *out /* FILE * */);
 

@@ -1,0 +1,195 @@
+/* Loads a configuration: text, environment, reading, checking; and the bytes that children get. */
+#include "base/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <jansson.h>
+#include <unistd.h>
+#include "base/config_check.h"
+#include "base/config_env.h"
+#include "base/config_errors.h"
+#include "base/config_read.h"
+#include "base/config_text.h"
+#include "base/xmem.h"
+
+bool
+config_peers_match(const struct config_peers *peers, const struct net_address *peer)
+{
+	if (peers->mode != CONFIG_LIST)
+		return peers->mode == CONFIG_ALWAYS;
+	for (size_t i = 0; i < peers->cidr_count; i++)
+		if (net_cidr_match(&peers->cidrs[i], peer))
+			return true;
+	return false;
+}
+
+/* Null where anything was wrong. */
+static struct config *
+build(const char *name, json_t *root, bool on_host, struct config_errors *errs)
+{
+	struct config_place place = {.file = name, .errs = errs};
+	struct config *config = xcalloc(1, sizeof(*config));
+
+	config_read(root, config, &place);
+	config_check(config, &place, on_host);
+	if (errs->count == 0)
+		return config;
+	config_free(config);
+	return NULL;
+}
+
+/* Replaces the address an object has, or is, by the numeric one. */
+static void
+fix_address(json_t *list, size_t index, const struct net_address *address)
+{
+	char text[NET_ADDRESS_TEXT_SIZE];
+	json_t *item = json_array_get(list, index);
+
+	net_address_format(address, text, sizeof(text));
+	if (json_is_object(item))
+		json_object_set_new(item, "address", json_string(text));
+	else
+		json_array_set_new(list, index, json_string(text));
+}
+
+static json_t *
+section(json_t *root, const char *name)
+{
+	json_t *found = json_object_get(root, name);
+
+	if (found == NULL) {
+		found = json_object();
+		json_object_set_new(root, name, found);
+	}
+	return found;
+}
+
+/* What depended on this moment (names of hosts, the starter's environment) is written down, so that a
+ * child started hours later reads the same configuration. */
+static void
+settle(json_t *root, const struct config *config)
+{
+	json_t *list = json_object_get(root, "listeners");
+	json_t *control = section(root, "control");
+
+	for (size_t i = 0; i < config->listener_count; i++)
+		fix_address(list, i, &config->listeners[i].address);
+	for (size_t i = 0; i < config->upstream_count; i++) {
+		const struct config_upstream *upstream = &config->upstreams[i];
+
+		list = json_object_get(json_object_get(root, "upstreams"), upstream->name);
+		list = json_object_get(list, "servers");
+		for (size_t j = 0; j < upstream->server_count; j++)
+			fix_address(list, j, &upstream->servers[j].address);
+	}
+	list = json_object_get(control, "listeners");
+	if (json_array_size(list) == 0) {
+		list = json_pack("[{}]");
+		json_object_set_new(control, "listeners", list);
+	}
+	for (size_t i = 0; i < config->control.listener_count; i++)
+		fix_address(list, i, &config->control.listeners[i].address);
+	json_object_set_new(section(root, "store"), "path", json_string(config->store.path));
+}
+
+int
+config_load_file(const char *path, struct config **ret, char **ret_bytes, size_t *ret_length,
+		 struct config_errors *errs)
+{
+	size_t length;
+	char *text = config_text_read(path, &length, errs), *bytes = NULL;
+	json_t *root = text != NULL ? config_text_parse(path, text, length, errs) : NULL;
+	struct config *config = NULL;
+
+	free(text);
+	if (root == NULL)
+		return -1;
+	config_env_apply(root, environ, errs);
+	config = build(path, root, true, errs);
+	if (config != NULL) {
+		settle(root, config);
+		bytes = json_dumps(root, JSON_COMPACT);
+		if (bytes == NULL)
+			fatal("out of memory (configuration)");
+	}
+	json_decref(root);
+	if (config == NULL)
+		return -1;
+	*ret = config;
+	*ret_bytes = bytes;
+	*ret_length = strlen(bytes);
+	return 0;
+}
+
+int
+config_load_bytes(const char *name, const char *bytes, size_t length, struct config **ret,
+		  struct config_errors *errs)
+{
+	char *text = xcalloc(length + 1, 1);
+	json_t *root;
+
+	memcpy(text, bytes, length);
+	root = config_text_parse(name, text, length, errs);
+	free(text);
+	if (root == NULL)
+		return -1;
+	*ret = build(name, root, false, errs);
+	json_decref(root);
+	return *ret != NULL ? 0 : -1;
+}
+
+static void
+free_upstream(struct config_upstream *upstream)
+{
+	for (size_t i = 0; i < upstream->server_count; i++)
+		free(upstream->servers[i].text);
+	free(upstream->servers);
+	free(upstream->name);
+}
+
+static void
+free_route(struct config_route *route)
+{
+	for (size_t i = 0; route->methods != NULL && route->methods[i] != NULL; i++)
+		free(route->methods[i]);
+	free(route->methods);
+	free(route->name);
+	free(route->host);
+	free(route->path_prefix);
+}
+
+static void
+free_listeners(struct config *config)
+{
+	for (size_t i = 0; i < config->listener_count; i++) {
+		free(config->listeners[i].text);
+		free(config->listeners[i].trusted_proxies.cidrs);
+	}
+	free(config->listeners);
+	for (size_t i = 0; i < config->control.listener_count; i++) {
+		free(config->control.listeners[i].text);
+		free(config->control.listeners[i].token_file);
+		free(config->control.listeners[i].allow_users);
+	}
+	free(config->control.listeners);
+}
+
+void
+config_free(struct config *config)
+{
+	if (config == NULL)
+		return;
+	free_listeners(config);
+	for (size_t i = 0; i < config->upstream_count; i++)
+		free_upstream(&config->upstreams[i]);
+	free(config->upstreams);
+	for (size_t i = 0; i < config->route_count; i++)
+		free_route(&config->routes[i]);
+	free(config->routes);
+	free(config->trace.trust.cidrs);
+	free(config->trace.server_timing.cidrs);
+	free(config->store.path);
+	free(config->process.user);
+	free(config->process.group);
+	free(config);
+}

@@ -1,0 +1,239 @@
+/* Checks between keys, and the defaults that depend on who starts the program. */
+#include "base/config_check.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/xmem.h"
+
+#define TOKEN_CHARACTERS "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+/* Tells a fault of one key, its place given as printf does. */
+#define FAULT(place, text, ...)                                                                    \
+	do {                                                                                       \
+		char pointer_[128];                                                                \
+		size_t before_ = (place)->length;                                                  \
+		snprintf(pointer_, sizeof(pointer_), __VA_ARGS__);                                 \
+		fault_at((place), pointer_, (text));                                               \
+		config_place_pop((place), before_);                                                \
+	} while (0)
+
+static void
+fault_at(struct config_place *place, const char *pointer, const char *text)
+{
+	snprintf(place->pointer, sizeof(place->pointer), "%s", pointer);
+	place->length = strlen(place->pointer);
+	config_place_error(place, "%s", text);
+}
+
+static bool
+same_address(const struct net_address *a, const struct net_address *b)
+{
+	return a->length > 0 && a->length == b->length && memcmp(&a->sa, &b->sa, a->length) == 0;
+}
+
+static void
+check_listeners(struct config *config, struct config_place *place)
+{
+	static const char twice[] = "this address is listened on twice";
+
+	for (size_t i = 0; i < config->listener_count; i++)
+		for (size_t j = 0; j < i; j++)
+			if (same_address(&config->listeners[i].address,
+					 &config->listeners[j].address))
+				FAULT(place, twice, "/listeners/%zu/address", i);
+	for (size_t i = 0; i < config->control.listener_count; i++) {
+		const struct net_address *own = &config->control.listeners[i].address;
+
+		for (size_t j = 0; j < i; j++)
+			if (same_address(own, &config->control.listeners[j].address))
+				FAULT(place, twice, "/control/listeners/%zu/address", i);
+		for (size_t j = 0; j < config->listener_count; j++)
+			if (same_address(own, &config->listeners[j].address))
+				FAULT(place, "nothing of the control plane is ever served on a public "
+					     "listener: this address is one",
+				      "/control/listeners/%zu/address", i);
+	}
+}
+
+/* The file must hold something now: a gateway that starts and then refuses every peer helps nobody. */
+static const char *
+token_file_fault(const char *path)
+{
+	char byte;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd == -1 ? -1 : read(fd, &byte, 1);
+	const char *fault = n == -1 ? strerror(errno) : n == 0 ? "the file is empty" : NULL;
+
+	if (fd != -1)
+		close(fd);
+	return fault;
+}
+
+static void
+check_control(struct config *config, struct config_place *place, bool on_host)
+{
+	for (size_t i = 0; i < config->control.listener_count; i++) {
+		const struct config_control_listener *own = &config->control.listeners[i];
+		bool tcp = own->address.sa.sa_family != AF_UNIX && own->address.length > 0;
+		const char *fault;
+
+		if (tcp && !net_address_is_loopback(&own->address))
+			FAULT(place, "a control listener beyond loopback needs TLS, which is not in "
+				     "this version: use unix:/path or a loopback address",
+			      "/control/listeners/%zu/address", i);
+		if (tcp && own->role != CONFIG_ROLE_PROBE && own->token_file == NULL)
+			FAULT(place, "found nothing, allowed: a file with a token (required on TCP)",
+			      "/control/listeners/%zu/token_file", i);
+		if (tcp && own->allow_user_count > 0)
+			FAULT(place, "only peers of a unix socket have a user",
+			      "/control/listeners/%zu/allow_users", i);
+		fault = on_host && own->token_file != NULL ? token_file_fault(own->token_file)
+							   : NULL;
+		if (fault != NULL)
+			FAULT(place, fault, "/control/listeners/%zu/token_file", i);
+	}
+}
+
+static void
+check_methods(const struct config_route *route, size_t index, struct config_place *place)
+{
+	for (size_t i = 0; route->methods != NULL && route->methods[i] != NULL; i++)
+		if (route->methods[i][strspn(route->methods[i], TOKEN_CHARACTERS)] != '\0')
+			FAULT(place, "a method is a token such as GET", "/routes/%zu/methods/%zu", index,
+			      i);
+}
+
+static void
+check_routes(struct config *config, struct config_place *place)
+{
+	if (config->route_count == 0 && config->upstream_count > 1)
+		FAULT(place, "found nothing, allowed: at least one route, as there are several "
+			     "upstreams",
+		      "/routes");
+	for (size_t i = 0; i < config->route_count; i++) {
+		struct config_route *route = &config->routes[i];
+
+		for (char *p = route->host; p != NULL && *p != '\0'; p++)
+			*p = (char)tolower((unsigned char)*p);
+		if (route->host != NULL && strpbrk(route->host, ":/ ") != NULL &&
+		    route->host[0] != '[')
+			FAULT(place, "a host name without port is meant", "/routes/%zu/host", i);
+		if (route->path_prefix != NULL && route->path_prefix[0] != '/')
+			FAULT(place, "a path begins with /", "/routes/%zu/path_prefix", i);
+		check_methods(route, i, place);
+		if (route->path_prefix == NULL)
+			route->path_prefix = xstrdup("");
+		if (route->name == NULL)
+			route->name = xstrdup(route->path_prefix);
+	}
+}
+
+static void
+check_process(struct config *config, struct config_place *place)
+{
+	const struct passwd *user = NULL;
+	const struct group *group = NULL;
+
+	config->process.uid = (uid_t)-1;
+	config->process.gid = (gid_t)-1;
+	if (config->process.user != NULL) {
+		user = getpwnam(config->process.user);
+		if (user == NULL)
+			FAULT(place, "no user of this system", "/process/user");
+		else if (geteuid() != 0 && user->pw_uid != geteuid())
+			FAULT(place, "only root can become another user", "/process/user");
+	}
+	if (user != NULL) {
+		config->process.uid = user->pw_uid;
+		config->process.gid = user->pw_gid;
+	}
+	if (config->process.group != NULL) {
+		group = getgrnam(config->process.group);
+		if (group == NULL)
+			FAULT(place, "no group of this system", "/process/group");
+		else
+			config->process.gid = group->gr_gid;
+	}
+}
+
+/* $name/rest, or $HOME/home_rest/rest where $name is not set, or null. Owned by the caller. */
+static char *
+path_under(const char *name, const char *home_rest, const char *rest)
+{
+	const char *base = getenv(name);
+	const char *home = getenv("HOME");
+	char *path = NULL;
+	int n = -1;
+
+	if (base != NULL && base[0] == '/')
+		n = asprintf(&path, "%s/%s", base, rest);
+	else if (home_rest != NULL && home != NULL && home[0] == '/')
+		n = asprintf(&path, "%s/%s/%s", home, home_rest, rest);
+	return n == -1 ? NULL : path;
+}
+
+int
+config_default_control(char *buf, size_t size)
+{
+	char *path = geteuid() == 0 ? xstrdup("/run/tailrace/control.sock")
+				    : path_under("XDG_RUNTIME_DIR", NULL, "tailrace/control.sock");
+	int n = path != NULL ? snprintf(buf, size, "unix:%s", path) : -1;
+
+	free(path);
+	return n >= 0 && (size_t)n < size ? 0 : -1;
+}
+
+static void
+default_control(struct config *config, struct config_place *place)
+{
+	char text[NET_ADDRESS_TEXT_SIZE];
+	struct config_control_listener *one;
+	const char *why;
+
+	one = xcalloc(1, sizeof(*one));
+	one->role = CONFIG_ROLE_ADMIN;
+	config->control.listeners = one;
+	config->control.listener_count = 1;
+	if (config_default_control(text, sizeof(text)) == -1 ||
+	    net_address_parse(text, &one->address, &why) == -1)
+		FAULT(place, "found nothing, allowed: at least one, as there is no default place for "
+			     "its socket (XDG_RUNTIME_DIR is not set)",
+		      "/control/listeners");
+	else
+		one->text = xstrdup(text);
+}
+
+static void
+default_store(struct config *config, struct config_place *place)
+{
+	config->store.path = geteuid() == 0
+				 ? xstrdup("/var/lib/tailrace/tailrace.db")
+				 : path_under("XDG_STATE_HOME", ".local/state", "tailrace/tailrace.db");
+	if (config->store.path == NULL)
+		FAULT(place, "found nothing, allowed: a file, as there is no default place for it "
+			     "(neither XDG_STATE_HOME nor HOME is set)",
+		      "/store/path");
+}
+
+void
+config_check(struct config *config, struct config_place *place, bool on_host)
+{
+	if (config->control.listener_count == 0)
+		default_control(config, place);
+	if (config->store.path == NULL)
+		default_store(config, place);
+	check_listeners(config, place);
+	check_control(config, place, on_host);
+	check_routes(config, place);
+	check_process(config, place);
+	if (config->limits.request_line_bytes > config->limits.head_bytes)
+		FAULT(place, "more than /limits/head_bytes, of which it is a part",
+		      "/limits/request_line_bytes");
+}
