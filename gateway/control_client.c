@@ -1,0 +1,272 @@
+/* A minimal HTTP/1.0 client for the control listener: one request a connection, read to its end. 1.0
+ * asks for no chunks and no keep-alive, so the answer's framing is the connection itself. */
+#include "control_client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+#include "base/clock.h"
+#include "base/net.h"
+#include "base/xmem.h"
+
+#define SYSTEM_SOCKET "/run/tailrace/control.sock"
+#define REQUEST_BYTES_MAX 4096
+#define TOKEN_BYTES_MAX 1024
+
+struct buffer {
+	char *data; /* owned, terminated */
+	size_t length, size;
+};
+
+static int failed(char *reterr, size_t size, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static int
+failed(char *reterr, size_t size, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(reterr, size, format, ap);
+	va_end(ap);
+	return -1;
+}
+
+const char *
+control_default_address(void)
+{
+	static char address[sizeof("unix:") + 4096];
+	const char *text = getenv("TAILRACE_CONTROL");
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	char path[4096];
+
+	if (text != NULL && *text != '\0')
+		return text;
+	if (access(SYSTEM_SOCKET, F_OK) != 0 && runtime != NULL && *runtime == '/') {
+		snprintf(path, sizeof(path), "%s/tailrace/control.sock", runtime);
+		if (access(path, F_OK) == 0) {
+			snprintf(address, sizeof(address), "unix:%s", path);
+			return address;
+		}
+	}
+	return "unix:" SYSTEM_SOCKET;
+}
+
+static int
+resolve(const char *text, struct net_address *ret, const char **reterr)
+{
+	const char *path = NULL;
+	char folder[4096], whole[8300];
+
+	if (strncmp(text, "unix:", 5) == 0)
+		path = text + 5;
+	else if (text[0] == '/')
+		path = text;
+	if (path == NULL)
+		return net_address_resolve(text, ret, reterr);
+	*reterr = "no path after unix:";
+	if (*path == '\0')
+		return -1;
+	if (*path == '/') {
+		snprintf(whole, sizeof(whole), "unix:%.8000s", path);
+	} else {
+		if (getcwd(folder, sizeof(folder)) == NULL)
+			folder[0] = '\0';
+		snprintf(whole, sizeof(whole), "unix:%s/%.4000s", folder, path);
+	}
+	return net_address_resolve(whole, ret, reterr);
+}
+
+/* Waits until the socket can be used or the deadline passes (errno = ETIMEDOUT). */
+static int
+wait_for(int fd, short events, uint64_t deadline_ns)
+{
+	struct pollfd pollfd = {.fd = fd, .events = events};
+	uint64_t now_ns;
+	int n;
+
+	do {
+		now_ns = clock_now_ns();
+		if (now_ns >= deadline_ns) {
+			errno = ETIMEDOUT;
+			return -1;
+		}
+		n = poll(&pollfd, 1, (int)((deadline_ns - now_ns) / NS_PER_MS) + 1);
+	} while (n == 0 || (n == -1 && errno == EINTR));
+	return n == -1 ? -1 : 0;
+}
+
+static int
+open_connection(const struct net_address *address, uint64_t deadline_ns)
+{
+	bool connected;
+	int fd = net_connect(address, &connected);
+	int error = 0;
+	socklen_t length = sizeof(error);
+
+	if (fd == -1 || connected)
+		return fd;
+	if (wait_for(fd, POLLOUT, deadline_ns) == 0 &&
+	    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error == 0)
+		return fd;
+	if (error != 0)
+		errno = error;
+	error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+static int
+write_all(int fd, const char *bytes, size_t n, uint64_t deadline_ns)
+{
+	while (n > 0) {
+		ssize_t done = send(fd, bytes, n, MSG_NOSIGNAL);
+
+		if (done > 0) {
+			bytes += done;
+			n -= (size_t)done;
+		} else if (errno != EINTR &&
+			   (errno != EAGAIN || wait_for(fd, POLLOUT, deadline_ns) != 0)) {
+			return -1;
+		}
+	}
+	return 0;
+}
+
+/* Reads to the end of the stream. -1 with errno; EMSGSIZE where it is longer than we take. */
+static int
+read_all(int fd, struct buffer *buffer, uint64_t deadline_ns)
+{
+	for (;;) {
+		ssize_t n;
+
+		if (buffer->length + 1 >= buffer->size) {
+			if (buffer->size > CONTROL_ANSWER_BYTES_MAX) {
+				errno = EMSGSIZE;
+				return -1;
+			}
+			buffer->size = buffer->size == 0 ? 16384 : buffer->size * 2;
+			buffer->data = xrealloc(buffer->data, buffer->size, 1);
+		}
+		n = recv(fd, buffer->data + buffer->length, buffer->size - buffer->length - 1, 0);
+		if (n == 0)
+			return 0;
+		if (n > 0) {
+			buffer->length += (size_t)n;
+			buffer->data[buffer->length] = '\0';
+		} else if (errno != EINTR &&
+			   (errno != EAGAIN || wait_for(fd, POLLIN, deadline_ns) != 0)) {
+			return -1;
+		}
+	}
+}
+
+/* A header's value in a terminated head, or null. */
+static const char *
+find_header(const char *head, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (const char *line = strstr(head, "\r\n"); line != NULL; line = strstr(line, "\r\n")) {
+		line += 2;
+		if (strncasecmp(line, name, n) == 0 && line[n] == ':')
+			return line + n + 1 + strspn(line + n + 1, " \t");
+	}
+	return NULL;
+}
+
+static int
+parse_answer(struct buffer *buffer, struct control_answer *ret)
+{
+	char *end = buffer->data == NULL ? NULL : strstr(buffer->data, "\r\n\r\n");
+	const char *length_text;
+	size_t head;
+	int status;
+
+	if (end == NULL || sscanf(buffer->data, "HTTP/1.%*1d %3d", &status) != 1)
+		return -1;
+	*end = '\0';
+	head = (size_t)(end - buffer->data) + 4;
+	length_text = find_header(buffer->data, "Content-Length");
+	ret->status = status;
+	ret->length = buffer->length - head;
+	if (length_text != NULL && strtoull(length_text, NULL, 10) != ret->length)
+		return -1; /* cut off */
+	ret->body = xcalloc(ret->length + 1, 1);
+	memcpy(ret->body, buffer->data + head, ret->length);
+	return 0;
+}
+
+static int
+make_request(char *request, size_t size, const char *path)
+{
+	const char *token = getenv("TAILRACE_TOKEN");
+	char authorization[TOKEN_BYTES_MAX + 32] = "";
+	int n;
+
+	if (token != NULL && *token != '\0' && strlen(token) <= TOKEN_BYTES_MAX &&
+	    strpbrk(token, "\r\n") == NULL)
+		snprintf(authorization, sizeof(authorization), "Authorization: Bearer %s\r\n", token);
+	n = snprintf(request, size, "GET %s HTTP/1.0\r\nHost: localhost\r\n%s\r\n", path,
+		     authorization);
+	return n < 0 || (size_t)n >= size ? -1 : n;
+}
+
+static int
+exchange(int fd, const char *request, size_t length, uint64_t deadline_ns,
+	 struct control_answer *ret)
+{
+	struct buffer buffer = {0};
+	int status = -1;
+
+	if (write_all(fd, request, length, deadline_ns) == 0 &&
+	    read_all(fd, &buffer, deadline_ns) == 0) {
+		status = parse_answer(&buffer, ret);
+		if (status != 0)
+			errno = EPROTO;
+	}
+	free(buffer.data);
+	return status;
+}
+
+int
+control_get(const char *address, const char *path, struct control_answer *ret, char *reterr,
+	    size_t reterr_size)
+{
+	uint64_t deadline_ns = clock_now_ns() + CONTROL_TIMEOUT_MS * NS_PER_MS;
+	char request[REQUEST_BYTES_MAX];
+	struct net_address where;
+	const char *why;
+	int fd, n, status;
+
+	if (resolve(address, &where, &why) != 0)
+		return failed(reterr, reterr_size, "%s: %s", address, why);
+	n = make_request(request, sizeof(request), path);
+	if (n == -1)
+		return failed(reterr, reterr_size, "the request is too long");
+	fd = open_connection(&where, deadline_ns);
+	if (fd == -1)
+		return failed(reterr, reterr_size, "no gateway answers at %s: %s", address,
+			      strerror(errno));
+	status = exchange(fd, request, (size_t)n, deadline_ns, ret);
+	if (status != 0)
+		failed(reterr, reterr_size, "no answer from %s: %s", address, strerror(errno));
+	close(fd);
+	return status;
+}
+
+void
+control_answer_free(struct control_answer *answer)
+{
+	free(answer->body);
+	answer->body = NULL;
+	answer->length = 0;
+}

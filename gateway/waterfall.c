@@ -1,0 +1,589 @@
+/* The waterfall: a table whose last column is a time axis. Phases and the app's four parts lie where they
+ * were in time; what the app's part consists of is laid end to end inside it, so that it adds up. */
+#include "waterfall.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include "frame_tree.h"
+
+#define SMALL_SHARE 500	   /* rows below 1/500 of their part are folded where there are several */
+#define TREE_DEPTH_MAX 24  /* indentation stops growing here */
+#define STALLS_SHOWN_MAX 8
+
+struct waterfall {
+	const struct term *term;
+	unsigned label_columns; /* the first column's width */
+	unsigned ns_end, share_end; /* where the right-aligned columns end */
+	unsigned bar_begin, bar_cells;
+	uint64_t total_ns; /* what the axis stands for */
+};
+
+/* One row of the table. */
+struct row {
+	unsigned indent;
+	const char *label;
+	enum term_color label_color;
+	const char *note; /* dim, behind the label; may be null */
+	uint64_t ns, count; /* count > 1 is told */
+	bool estimated;
+	uint64_t from_ns; /* where its bar begins */
+	enum term_color bar_color;
+	bool bar, light;
+};
+
+static const char *
+text_of(const json_t *object, const char *key)
+{
+	return json_string_value(json_object_get(object, key));
+}
+
+static uint64_t
+number_of(const json_t *object, const char *key)
+{
+	json_int_t value = json_integer_value(json_object_get(object, key));
+
+	return value < 0 ? 0 : (uint64_t)value;
+}
+
+static void
+blank(const struct term *term)
+{
+	fputc('\n', term->out);
+}
+
+static void
+layout(struct waterfall *w, const struct term *term, uint64_t total_ns)
+{
+	unsigned rest = term->columns - 20;
+
+	w->term = term;
+	w->total_ns = total_ns;
+	w->bar_cells = rest * 45 / 100;
+	w->label_columns = rest - w->bar_cells;
+	w->ns_end = w->label_columns + 10;
+	w->share_end = w->ns_end + 7;
+	w->bar_begin = w->share_end + 2;
+	w->bar_cells = term->columns - w->bar_begin;
+}
+
+static void
+put_share(const struct waterfall *w, struct term_line *line, uint64_t ns)
+{
+	char text[16];
+
+	if (w->total_ns == 0)
+		return;
+	snprintf(text, sizeof(text), "%.1f%%", 100.0 * (double)ns / (double)w->total_ns);
+	term_line_right(line, TERM_DIM, w->share_end, text);
+}
+
+static void
+put_label(const struct waterfall *w, struct term_line *line, const struct row *row)
+{
+	unsigned room, count_columns = 0;
+	char count[24] = "";
+
+	if (row->count > 1) {
+		snprintf(count, sizeof(count), "%s%" PRIu64, w->term->utf8 ? "\u00d7" : "x",
+			 row->count);
+		count_columns = term_width(w->term, count) + 1;
+	}
+	term_line_pad(line, row->indent);
+	room = w->label_columns > line->columns + count_columns
+		   ? w->label_columns - line->columns - count_columns
+		   : 1;
+	term_line_text(line, row->label_color, room, row->label);
+	if (row->note != NULL && *row->note != '\0' &&
+	    line->columns + 8 + count_columns < w->label_columns) {
+		term_line_pad(line, line->columns + 2);
+		room = w->label_columns - line->columns - count_columns;
+		term_line_text(line, TERM_DIM, room, row->note);
+	}
+	if (count_columns > 0)
+		term_line_right(line, TERM_DIM, w->label_columns, count);
+}
+
+static void
+put_row(const struct waterfall *w, const struct row *row)
+{
+	double scale = w->total_ns == 0 ? 0 : 1.0 / (double)w->total_ns;
+	char text[TERM_DURATION_SIZE], duration[TERM_DURATION_SIZE + 2];
+	struct term_line line;
+
+	term_line_begin(&line, w->term);
+	put_label(w, &line, row);
+	snprintf(duration, sizeof(duration), "%s%s", row->estimated ? "~" : "",
+		 term_duration(w->term, row->ns, text));
+	term_line_right(&line, TERM_PLAIN, w->ns_end, duration);
+	put_share(w, &line, row->ns);
+	if (row->bar) {
+		term_line_pad(&line, w->bar_begin);
+		term_line_bar(&line, row->bar_color, w->bar_cells, (double)row->from_ns * scale,
+			      (double)(row->from_ns + row->ns) * scale, row->light);
+	}
+	term_line_end(&line);
+}
+
+/* A heading with the axis at its right end: 0, half, all. */
+static void
+put_axis(const struct waterfall *w, const char *heading, const char *note)
+{
+	char text[TERM_DURATION_SIZE];
+	struct term_line line;
+
+	term_line_begin(&line, w->term);
+	term_line_text(&line, TERM_BOLD, w->label_columns, heading);
+	if (note != NULL) {
+		term_line_pad(&line, line.columns + 2);
+		term_line_text(&line, TERM_DIM, w->share_end - line.columns, note);
+	}
+	term_line_pad(&line, w->bar_begin);
+	term_line_text(&line, TERM_DIM, 1, "0");
+	term_duration(w->term, w->total_ns / 2, text);
+	term_line_right(&line, TERM_DIM,
+			w->bar_begin + (w->bar_cells + term_width(w->term, text)) / 2, text);
+	term_line_right(&line, TERM_DIM, w->term->columns,
+			term_duration(w->term, w->total_ns, text));
+	term_line_end(&line);
+}
+
+/* --- what was asked and answered ------------------------------------------- */
+
+static enum term_color
+status_color(json_int_t status)
+{
+	if (status == 0 || status >= 500)
+		return TERM_RED;
+	return status >= 400 ? TERM_YELLOW : TERM_GREEN;
+}
+
+static void
+put_title(const struct term *term, const json_t *exchange)
+{
+	const json_t *status = json_object_get(exchange, "status");
+	json_int_t code = json_integer_value(status);
+	const char *method = text_of(exchange, "method"), *path = text_of(exchange, "path");
+	const char *trace = text_of(exchange, "trace_id");
+	char text[TERM_DURATION_SIZE];
+	struct term_line line;
+
+	term_line_begin(&line, term);
+	term_line_printf(&line, TERM_BOLD, "%s %s", method == NULL ? "?" : method,
+			 path == NULL ? "?" : path);
+	term_line_pad(&line, line.columns + 2);
+	if (json_is_integer(status))
+		term_line_printf(&line, status_color(code), "%d", (int)code);
+	else
+		term_line_printf(&line, TERM_RED, "nothing sent");
+	term_line_pad(&line, line.columns + 2);
+	term_line_text(&line, TERM_BOLD, 20,
+		       term_duration(term, number_of(exchange, "total_ns"), text));
+	if (trace != NULL && line.columns + 42 <= term->columns) {
+		char both[80];
+
+		snprintf(both, sizeof(both), "trace %.64s", trace);
+		term_line_right(&line, TERM_DIM, term->columns, both);
+	}
+	term_line_end(&line);
+}
+
+static void
+put_where(const struct term *term, const json_t *exchange)
+{
+	const json_t *connection = json_object_get(exchange, "connection");
+	const char *arrow = term->utf8 ? "\u2192" : "->";
+	const char *start = text_of(exchange, "start"), *route = text_of(exchange, "route");
+	const char *client = text_of(connection, "client"), *server = text_of(connection, "server");
+	uint64_t attempts = number_of(connection, "attempts");
+	struct term_line line;
+
+	term_line_begin(&line, term);
+	if (start != NULL && strlen(start) >= 23)
+		term_line_printf(&line, TERM_DIM, "%.10s %.12s UTC   ", start, start + 11);
+	if (route != NULL)
+		term_line_printf(&line, TERM_DIM, "route %s   ", route);
+	if (client != NULL)
+		term_line_printf(&line, TERM_DIM, "%s %s ", client, arrow);
+	term_line_printf(&line, TERM_DIM, "%s%s", server == NULL ? "no server" : server,
+			 json_is_true(json_object_get(connection, "server_reused"))
+			     ? " (kept alive)"
+			     : "");
+	if (attempts > 1)
+		term_line_printf(&line, TERM_YELLOW, "   %u attempts", (unsigned)attempts);
+	term_line_end(&line);
+}
+
+static void
+put_end(const struct term *term, const json_t *exchange)
+{
+	const char *died_in = text_of(exchange, "died_in"), *cause = text_of(exchange, "cause");
+	struct term_line line;
+
+	if (died_in == NULL && cause == NULL)
+		return;
+	term_line_begin(&line, term);
+	term_line_printf(&line, TERM_RED, "ended in %s: %s", died_in == NULL ? "?" : died_in,
+			 cause == NULL ? "?" : cause);
+	term_line_end(&line);
+}
+
+/* --- the gateway's side ----------------------------------------------------- */
+
+static bool
+is_apps(const char *phase)
+{
+	return strcmp(phase, "send") == 0 || strcmp(phase, "wait") == 0;
+}
+
+/* Prints the phases; returns where the app's span (send + wait) begins, in *ret_ns how long it is. */
+static uint64_t
+put_phases(const struct waterfall *w, const json_t *phases, uint64_t *ret_ns)
+{
+	uint64_t at = 0, begin = 0;
+	const json_t *phase;
+	char zero[256] = "";
+	size_t i;
+
+	*ret_ns = 0;
+	json_array_foreach(phases, i, phase) {
+		const char *name = text_of(phase, "name");
+		uint64_t ns = number_of(phase, "ns");
+		struct row row = {.indent = 2, .label = name, .ns = ns, .from_ns = at, .bar = true};
+
+		if (name == NULL)
+			continue;
+		row.bar_color = is_apps(name) ? TERM_BLUE : TERM_CYAN;
+		if (is_apps(name)) {
+			begin = *ret_ns == 0 ? at : begin;
+			*ret_ns += ns;
+		}
+		if (ns > 0)
+			put_row(w, &row);
+		else if (strlen(zero) + strlen(name) + 3 < sizeof(zero))
+			snprintf(zero + strlen(zero), sizeof(zero) - strlen(zero), "%s%s",
+				 *zero == '\0' ? "" : ", ", name);
+		at += ns;
+	}
+	if (*zero != '\0') {
+		struct term_line line;
+
+		term_line_begin(&line, w->term);
+		term_line_pad(&line, 2);
+		term_line_printf(&line, TERM_DIM, "0 ns: %s", zero);
+		term_line_end(&line);
+	}
+	return begin;
+}
+
+/* --- the app's side --------------------------------------------------------- */
+
+static void
+leaf_note(const struct frame_node *leaf, char *buf, size_t size)
+{
+	const char *module = leaf->library_module, *function = leaf->library_function;
+
+	buf[0] = '\0';
+	if (leaf->by_route != NULL || leaf->by_trace != NULL)
+		snprintf(buf, size, "woken by %s", leaf->by_route != NULL ? leaf->by_route
+									  : leaf->by_trace);
+	else if (function != NULL)
+		snprintf(buf, size, "%s%s%s", module == NULL ? "" : module,
+			 module == NULL ? "" : ".", function);
+}
+
+static void
+frame_note(const struct frame_node *node, char *buf, size_t size)
+{
+	size_t n = (size_t)snprintf(buf, size, "%s", node->file == NULL ? "" : node->file);
+
+	for (unsigned i = 0; i < node->line_count && n < size; i++)
+		n += (size_t)snprintf(buf + n, size - n, "%c%d", i == 0 ? ':' : ',',
+				      node->lines[i]);
+	if (node->more_lines && n < size)
+		snprintf(buf + n, size - n, ",...");
+}
+
+/* A leaf that tells nothing its parent has not told. */
+static bool
+is_plain(const struct frame_node *leaf, const struct frame_node *parent)
+{
+	return leaf->function == NULL && leaf->cause == NULL && leaf->library_function == NULL &&
+	       leaf->by_trace == NULL && parent->children == leaf && leaf->next == NULL;
+}
+
+static void
+put_node(const struct waterfall *w, const struct frame_node *node, unsigned depth, uint64_t from_ns,
+	 enum term_color color)
+{
+	char note[1200];
+	struct row row = {
+	    .indent = 4 + 2 * (depth < TREE_DEPTH_MAX ? depth : TREE_DEPTH_MAX),
+	    .ns = node->ns,
+	    .count = node->count,
+	    .estimated = !node->exact,
+	    .from_ns = from_ns,
+	    .bar_color = color,
+	    .light = true,
+	    .note = note,
+	};
+
+	if (node->function != NULL) {
+		frame_note(node, note, sizeof(note));
+		row.label = node->function;
+		row.label_color = TERM_BOLD;
+		row.bar = node->children == NULL || is_plain(node->children, node);
+		row.count = row.bar ? node->count : 0;
+	} else {
+		leaf_note(node, note, sizeof(note));
+		row.label = node->cause != NULL		   ? node->cause
+			    : node->library_function != NULL ? "library"
+							     : "itself";
+		row.label_color = color;
+		row.bar = true;
+	}
+	put_row(w, &row);
+}
+
+static void
+put_folded(const struct waterfall *w, unsigned depth, unsigned hidden, uint64_t ns)
+{
+	char label[48];
+	struct row row = {
+	    .indent = 4 + 2 * (depth < TREE_DEPTH_MAX ? depth : TREE_DEPTH_MAX),
+	    .label = label,
+	    .label_color = TERM_DIM,
+	    .ns = ns,
+	};
+
+	snprintf(label, sizeof(label), "%u smaller ones", hidden);
+	put_row(w, &row);
+}
+
+static void
+put_children(const struct waterfall *w, const struct frame_node *parent, unsigned depth,
+	     uint64_t from_ns, uint64_t span_ns, enum term_color color)
+{
+	const struct frame_node *child;
+	unsigned hidden = 0;
+	uint64_t hidden_ns = 0;
+
+	if (parent->children == NULL || is_plain(parent->children, parent))
+		return;
+	for (child = parent->children; child != NULL; child = child->next)
+		hidden += child->ns < span_ns / SMALL_SHARE;
+	for (child = parent->children; child != NULL; child = child->next) {
+		if (hidden > 1 && child->ns < span_ns / SMALL_SHARE) {
+			hidden_ns += child->ns;
+		} else {
+			put_node(w, child, depth, from_ns, color);
+			put_children(w, child, depth + 1, from_ns, span_ns, color);
+		}
+		from_ns += child->ns;
+	}
+	if (hidden > 1)
+		put_folded(w, depth, hidden, hidden_ns);
+}
+
+/* The kinds of a breakdown, in the order they are told. */
+static const struct {
+	const char *kind, *label;
+	enum term_color color;
+} kinds[] = {
+    {"run", "run", TERM_GREEN},
+    {"ready", "ready (loop busy)", TERM_YELLOW},
+    {"wait", "wait", TERM_BLUE},
+    {"thread_queue", "thread queue", TERM_YELLOW},
+    {"thread_run", "thread run", TERM_MAGENTA},
+};
+
+/* Unfolds one part of the app: its kinds, their trees, what nothing accounts for. */
+static void
+put_breakdown(const struct waterfall *w, const json_t *rows, uint64_t unattributed_ns,
+	      uint64_t from_ns, uint64_t span_ns)
+{
+	struct row rest = {
+	    .indent = 4,
+	    .label = "unattributed",
+	    .label_color = TERM_DIM,
+	    .ns = unattributed_ns,
+	    .bar_color = TERM_DIM,
+	    .bar = true,
+	};
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		struct frame_node *tree = frame_tree_make(rows, kinds[i].kind);
+		struct row row = {
+		    .indent = 4,
+		    .label = kinds[i].label,
+		    .label_color = kinds[i].color,
+		    .ns = tree->ns,
+		    .count = tree->count,
+		    .from_ns = from_ns,
+		    .bar_color = kinds[i].color,
+		    .bar = true,
+		};
+
+		if (tree->ns > 0) {
+			put_row(w, &row);
+			if (tree->ns >= span_ns / SMALL_SHARE)
+				put_children(w, tree, 1, from_ns, span_ns, kinds[i].color);
+		}
+		from_ns += tree->ns;
+		frame_tree_free(tree);
+	}
+	rest.from_ns = from_ns;
+	put_row(w, &rest);
+}
+
+static void
+put_stalls(const struct waterfall *w, const json_t *stalls)
+{
+	char text[TERM_DURATION_SIZE];
+	const json_t *stall, *frame;
+	struct term_line line;
+	size_t i, j;
+
+	json_array_foreach(stalls, i, stall) {
+		const char *route = text_of(stall, "route"), *state = text_of(stall, "state");
+		const char *function = NULL, *file = NULL;
+		int at = 0;
+
+		if (i == STALLS_SHOWN_MAX)
+			break;
+		json_array_foreach(json_object_get(stall, "stack"), j, frame) {
+			if (!json_is_true(json_object_get(frame, "in_app")) && function != NULL)
+				continue;
+			function = text_of(frame, "function");
+			file = text_of(frame, "file");
+			at = (int)json_integer_value(json_object_get(frame, "line"));
+		}
+		term_line_begin(&line, w->term);
+		term_line_pad(&line, 2);
+		term_line_printf(&line, TERM_YELLOW, "stall");
+		term_line_printf(&line, TERM_PLAIN, "  %s held the loop for %s%s",
+				 route == NULL ? "something outside all requests" : route,
+				 term_duration(w->term, number_of(stall, "ns"), text),
+				 state == NULL			  ? ""
+				 : strcmp(state, "blocked") == 0 ? ", blocked"
+								  : ", computing");
+		if (function != NULL)
+			term_line_printf(&line, TERM_DIM, "  in %s %s:%d", function,
+					 file == NULL ? "?" : file, at);
+		term_line_end(&line);
+	}
+	if (json_array_size(stalls) > STALLS_SHOWN_MAX) {
+		term_line_begin(&line, w->term);
+		term_line_printf(&line, TERM_DIM, "  %u more stalls",
+				 (unsigned)(json_array_size(stalls) - STALLS_SHOWN_MAX));
+		term_line_end(&line);
+	}
+}
+
+static struct row
+part_row(const json_t *profile, const char *key, const char *label, const char *note,
+	 uint64_t from_ns)
+{
+	return (struct row){
+	    .indent = 2,
+	    .label = label,
+	    .note = note,
+	    .ns = number_of(profile, key),
+	    .from_ns = from_ns,
+	    .bar_color = TERM_BLUE,
+	    .bar = true,
+	};
+}
+
+static void
+put_stream(const struct waterfall *w, const json_t *profile, uint64_t from_ns)
+{
+	struct row stream = part_row(profile, "app_stream_ns", "app_stream", "", from_ns);
+	struct row tail = part_row(profile, "app_tail_ns", "app_tail", "after the last byte", from_ns);
+
+	if (stream.ns > 0) {
+		put_row(w, &stream);
+		if (stream.ns >= w->total_ns / SMALL_SHARE)
+			put_breakdown(w, json_object_get(profile, "stream_breakdown"),
+				      number_of(profile, "stream_unattributed_ns"), from_ns,
+				      stream.ns);
+	}
+	tail.bar = false; /* never latency: it may lie beyond the axis */
+	if (tail.ns >= w->total_ns / SMALL_SHARE && tail.ns > 0)
+		put_row(w, &tail);
+}
+
+static void
+put_profile(const struct waterfall *w, const json_t *profile, uint64_t from_ns)
+{
+	struct row queue = part_row(profile, "app_queue_ns", "app_queue", "sent to ASGI call", from_ns);
+	struct row app, out;
+	char note[160];
+	const char *loop = text_of(profile, "loop"), *python = text_of(profile, "python");
+
+	from_ns += queue.ns;
+	app = part_row(profile, "app_ns", "app", "ASGI call to response start", from_ns);
+	out = part_row(profile, "app_out_ns", "app_out", "response start to first byte read",
+		       from_ns + app.ns);
+	snprintf(note, sizeof(note), "%.20s, Python %.16s, pid %u", loop == NULL ? "?" : loop,
+		 python == NULL ? "?" : python, (unsigned)number_of(profile, "pid"));
+	put_axis(w, "app", note);
+	put_row(w, &queue);
+	put_row(w, &app);
+	put_breakdown(w, json_object_get(profile, "breakdown"),
+		      number_of(profile, "unattributed_ns"), from_ns, app.ns);
+	put_row(w, &out);
+	put_stream(w, profile, from_ns + app.ns);
+	put_stalls(w, json_object_get(profile, "stalls"));
+	if (json_is_true(json_object_get(profile, "truncated"))) {
+		struct term_line line;
+
+		term_line_begin(&line, w->term);
+		term_line_printf(&line, TERM_YELLOW, "  the hook reached a limit: detail is cut");
+		term_line_end(&line);
+	}
+}
+
+static void
+put_missing(const struct term *term, const json_t *exchange)
+{
+	static const struct {
+		const char *reason, *text;
+	} reasons[] = {
+	    {"no_hook", "no profile came: the app runs without the hook, or its callback is wrong"},
+	    {"late", "the profile came too late"},
+	    {"dropped", "the profile was dropped: a limit was reached"},
+	    {"refused", "the profile was refused: it could not be true"},
+	};
+	const char *reason = text_of(exchange, "profile_missing");
+	const char *text = "the profile has not come yet";
+	struct term_line line;
+
+	for (size_t i = 0; reason != NULL && i < sizeof(reasons) / sizeof(reasons[0]); i++) {
+		if (strcmp(reason, reasons[i].reason) == 0)
+			text = reasons[i].text;
+	}
+	term_line_begin(&line, term);
+	term_line_text(&line, TERM_YELLOW, term->columns, text);
+	term_line_end(&line);
+}
+
+void
+waterfall_print(const struct term *term, const json_t *exchange)
+{
+	const json_t *profile = json_object_get(exchange, "profile");
+	uint64_t begin_ns, span_ns;
+	struct waterfall w;
+
+	layout(&w, term, number_of(exchange, "total_ns"));
+	put_title(term, exchange);
+	put_where(term, exchange);
+	put_end(term, exchange);
+	blank(term);
+	put_axis(&w, "gateway", "first byte in to last byte out");
+	begin_ns = put_phases(&w, json_object_get(exchange, "phases"), &span_ns);
+	blank(term);
+	if (json_is_object(profile))
+		put_profile(&w, profile, begin_ns);
+	else if (span_ns > 0 || json_is_string(json_object_get(exchange, "profile_missing")))
+		put_missing(term, exchange);
+}
