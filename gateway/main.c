@@ -1,0 +1,203 @@
+/* The command line: which role or command this process has. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+#include <jansson.h>
+#include <llhttp.h>
+#include <openssl/crypto.h>
+#include <sqlite3.h>
+#include <zlib.h>
+
+#include "base/config.h"
+#include "base/log.h"
+#include "handover.h"
+#include "process.h"
+#include "supervisor.h"
+#include "supervisor_spawn.h"
+
+enum exit_status { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONFIG = 78 };
+
+static const char usage[] =
+    "usage: tailrace run -c FILE                run the gateway (\"run\" may be left out)\n"
+    "       tailrace check -c FILE              say all that is wrong with a configuration\n"
+    "       tailrace check --schema             print the JSON schema of the configuration\n"
+    "       tailrace routes                     what each route's requests took\n"
+    "       tailrace requests [--route R] [--slowest]\n"
+    "                                           kept requests, the latest first\n"
+    "       tailrace show TRACE_ID              where the time of one request went\n"
+    "       tailrace --version | --help\n"
+    "routes, requests and show take --control ADDRESS (else $TAILRACE_CONTROL, else the default\n"
+    "socket) and --json.\n"
+    "Exit status: 0 done, 1 failed at run time, 2 wrong usage, 78 bad configuration.\n";
+
+static int
+usage_error(const char *problem, const char *what)
+{
+	fprintf(stderr, "tailrace: %s", problem);
+	if (what != NULL)
+		fprintf(stderr, " \"%s\"", what);
+	fprintf(stderr, "\n%s", usage);
+	return EXIT_USAGE;
+}
+
+static int
+print_version(void)
+{
+	printf("tailrace %s (llhttp %d.%d.%d, libevent %s, %s, SQLite %s, jansson %s, zlib %s)\n",
+	       TAILRACE_VERSION, LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH,
+	       event_get_version(), OpenSSL_version(OPENSSL_VERSION), sqlite3_libversion(),
+	       jansson_version_str(), zlibVersion());
+	return EXIT_DONE;
+}
+
+static int
+load(const char *path, struct config **ret, char **ret_bytes, size_t *ret_length)
+{
+	struct config_errors errs = {0};
+	int status = config_load_file(path, ret, ret_bytes, ret_length, &errs);
+
+	for (size_t i = 0; i < errs.count; i++)
+		fprintf(stderr, "%s\n", errs.lines[i]);
+	config_errors_free(&errs);
+	return status;
+}
+
+static int
+run(const char *path)
+{
+	struct config *config;
+	char *bytes;
+	size_t length;
+	int status;
+
+	if (load(path, &config, &bytes, &length) == -1)
+		return EXIT_CONFIG;
+	log_init("supervisor", config->log.level);
+	process_set_title("tailrace: supervisor");
+	status = supervisor_main(config, bytes, length);
+	free(bytes);
+	config_free(config);
+	return status;
+}
+
+static int
+check(const char *path)
+{
+	struct config *config;
+	char *bytes;
+	size_t length;
+
+	if (load(path, &config, &bytes, &length) == -1)
+		return EXIT_CONFIG;
+	printf("%s: good\n", path);
+	free(bytes);
+	config_free(config);
+	return EXIT_DONE;
+}
+
+/* run and check: `-c FILE` and nothing else. argv[0] is the first argument after the command. */
+static int
+with_file(int argc, char **argv, int (*command)(const char *path))
+{
+	const char *path = NULL;
+
+	for (int i = 0; i < argc; i++) {
+		if (strcmp(argv[i], "-c") != 0)
+			return usage_error("unknown argument", argv[i]);
+		if (i + 1 == argc)
+			return usage_error("-c needs a file", NULL);
+		path = argv[++i];
+	}
+	return path != NULL ? command(path) : usage_error("no configuration: -c FILE", NULL);
+}
+
+/* The supervisor checked these bytes and sealed them: a fault here is a fault of the program. */
+static struct config *
+receive_config(int fd)
+{
+	struct config_errors errs = {0};
+	struct config *config;
+	struct stat st;
+	void *bytes;
+
+	if (fstat(fd, &st) == -1)
+		fatal("configuration: %s", strerror(errno));
+	bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (bytes == MAP_FAILED)
+		fatal("configuration: %s", strerror(errno));
+	if (config_load_bytes("configuration", bytes, (size_t)st.st_size, &config, &errs) == -1)
+		fatal("%s", errs.lines[0]);
+	munmap(bytes, (size_t)st.st_size);
+	close(fd);
+	return config;
+}
+
+static int
+child(int argc, char **argv)
+{
+	static char role[32];
+	struct handover handover;
+	struct config *config;
+	int is_worker = strcmp(argv[1], SPAWN_ROLE_WORKER) == 0, status;
+
+	if (spawn_receive(argc, argv, &handover) == -1)
+		return usage_error("only the supervisor starts a", argv[1]);
+	if (is_worker)
+		snprintf(role, sizeof(role), "worker %llu", (unsigned long long)handover.generation);
+	else
+		snprintf(role, sizeof(role), "collector");
+	log_init(role, LOG_LEVEL_INFO);
+	config = receive_config(handover.config_fd);
+	log_init(role, config->log.level);
+	process_set_title("tailrace: %s", role);
+	status = is_worker ? worker_main(&handover, config) : collector_main(&handover, config);
+	config_free(config);
+	return status;
+}
+
+static int
+is_one_of(const char *word, const char *const *list)
+{
+	for (; *list != NULL; list++)
+		if (strcmp(word, *list) == 0)
+			return 1;
+	return 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	static const char *const client[] = {"routes", "requests", "show", NULL};
+	static const char *const later[] = {"flame", "incidents", "deploy", "deep",
+					    "backtest", "export", NULL};
+	const char *word = argc > 1 ? argv[1] : "";
+
+	if (strcmp(word, "--version") == 0)
+		return print_version();
+	if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
+		return fputs(usage, stdout) == EOF ? EXIT_FAILED : EXIT_DONE;
+	if (is_one_of(word, client))
+		return client_cli_main(argc - 1, argv + 1);
+	if (is_one_of(word, later))
+		return usage_error("not in this version:", word);
+	process_title_init(argc, argv);
+	if (strcmp(word, SPAWN_ROLE_WORKER) == 0 || strcmp(word, SPAWN_ROLE_COLLECTOR) == 0)
+		return child(argc, argv);
+	if (strcmp(word, "check") == 0 && argc == 3 && strcmp(argv[2], "--schema") == 0) {
+		config_print_schema(stdout);
+		return EXIT_DONE;
+	}
+	if (strcmp(word, "check") == 0)
+		return with_file(argc - 2, argv + 2, check);
+	if (strcmp(word, "run") == 0)
+		return with_file(argc - 2, argv + 2, run);
+	if (strcmp(word, "-c") == 0)
+		return with_file(argc - 1, argv + 1, run);
+	return usage_error(argc > 1 ? "unknown command" : "no command", argc > 1 ? word : NULL);
+}

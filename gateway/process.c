@@ -1,0 +1,178 @@
+/* Title, limits, rights and folders of a process, and its messages to the service manager. */
+#include "process.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/net.h"
+#include "base/xmem.h"
+#include "handover.h"
+
+#define FILES_APART 128 /* descriptors of a worker that are no connection's */
+
+static char *title_area;
+static size_t title_size;
+
+void
+process_title_init(int argc, char **argv)
+{
+	char *end = argv[0];
+	size_t count = 0;
+	char **copy;
+
+	for (int i = 0; i < argc; i++)
+		if (argv[i] == end)
+			end = argv[i] + strlen(argv[i]) + 1;
+	while (environ[count] != NULL)
+		count++;
+	copy = xcalloc(count + 1, sizeof(*copy));
+	for (size_t i = 0; i < count; i++) {
+		if (environ[i] == end)
+			end = environ[i] + strlen(environ[i]) + 1;
+		copy[i] = xstrdup(environ[i]);
+	}
+	/* Never freed: getenv() hands out pointers into it for the life of the process. */
+	environ = copy;
+	title_area = argv[0];
+	title_size = (size_t)(end - argv[0]);
+}
+
+void
+process_set_title(const char *format, ...)
+{
+	char title[64];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(title, sizeof(title), format, args);
+	va_end(args);
+	prctl(PR_SET_NAME, title); /* the kernel cuts it to 15 bytes */
+	if (title_size == 0)
+		return;
+	memset(title_area, 0, title_size);
+	snprintf(title_area, title_size, "%s", title);
+}
+
+/* Descriptors a worker may need: every client, and as many server connections as may be in flight. */
+static rlim_t
+files_needed(const struct config *config)
+{
+	uint64_t servers = 0;
+
+	for (size_t i = 0; i < config->upstream_count; i++)
+		servers += (uint64_t)config->upstreams[i].server_count *
+			   config->upstreams[i].max_connections;
+	if (servers > config->limits.connections)
+		servers = config->limits.connections;
+	return config->limits.connections + servers + FILES_APART;
+}
+
+void
+process_raise_limits(const struct config *config)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) == -1)
+		log_warn("the limit of open files cannot be raised: %s", strerror(errno));
+	if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < files_needed(config))
+		log_warn("limits.connections = %u may need %llu open files; the hard limit is %llu",
+			 config->limits.connections, (unsigned long long)files_needed(config),
+			 (unsigned long long)limit.rlim_max);
+}
+
+int
+process_make_folder(const struct config *config, const char *file, unsigned mode)
+{
+	char *path = xstrdup(file), *slash = path;
+	int made = -1, saved;
+
+	while ((slash = strchr(slash + 1, '/')) != NULL) {
+		*slash = '\0';
+		made = mkdir(path, strchr(slash + 1, '/') != NULL ? 0755 : mode);
+		saved = errno;
+		/* EROFS and EACCES come before EEXIST on some file systems: only what is missing counts. */
+		if (made == -1 && access(path, F_OK) == -1) {
+			free(path);
+			errno = saved;
+			return -1;
+		}
+		*slash = '/';
+	}
+	slash = strrchr(path, '/');
+	if (made == 0 && slash != NULL) {
+		*slash = '\0';
+		if (chown(path, config->process.uid, config->process.gid) == -1)
+			log_warn("%s: owner cannot be set: %s", path, strerror(errno));
+	}
+	free(path);
+	return 0;
+}
+
+void
+process_notify(const char *text)
+{
+	const char *name = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	size_t n = name != NULL ? strlen(name) : 0;
+	int fd;
+
+	if (n == 0 || n >= sizeof(un.sun_path) || (name[0] != '/' && name[0] != '@'))
+		return;
+	memcpy(un.sun_path, name, n);
+	if (name[0] == '@')
+		un.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd == -1)
+		return;
+	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&un,
+		   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) == -1)
+		log_debug("service manager: %s", strerror(errno));
+	close(fd);
+}
+
+uint64_t
+process_watchdog_ns(void)
+{
+	const char *text = getenv("WATCHDOG_USEC");
+	const char *pid = getenv("WATCHDOG_PID");
+
+	if (text == NULL || (pid != NULL && strtol(pid, NULL, 10) != getpid()))
+		return 0;
+	return strtoull(text, NULL, 10) * NS_PER_US / 2;
+}
+
+void
+process_drop_rights(const struct config *config)
+{
+	uid_t uid = config->process.uid;
+	gid_t gid = config->process.gid;
+
+	/* Nothing we run is ever to gain rights by exec of a set-user-ID program. */
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
+		fatal("no_new_privs: %s", strerror(errno));
+	if (geteuid() == 0) {
+		if (config->process.user != NULL && gid != (gid_t)-1 &&
+		    initgroups(config->process.user, gid) == -1)
+			fatal("groups of %s: %s", config->process.user, strerror(errno));
+		if (config->process.user == NULL && gid != (gid_t)-1 && setgroups(1, &gid) == -1)
+			fatal("groups: %s", strerror(errno));
+	}
+	if (gid != (gid_t)-1 && setresgid(gid, gid, gid) == -1)
+		fatal("cannot become group %u: %s", (unsigned)gid, strerror(errno));
+	if (uid != (uid_t)-1 && setresuid(uid, uid, uid) == -1)
+		fatal("cannot become user %u: %s", (unsigned)uid, strerror(errno));
+	if (uid != (uid_t)-1 && uid != 0 && setresuid(0, 0, 0) == 0)
+		fatal("rights were dropped and are still there");
+}

@@ -1,0 +1,119 @@
+/* Both sides of starting a child: fork, exec and arguments; and reading them again. */
+#include "supervisor_spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FIXED_FDS 5
+#define LIST_SIZE (HANDOVER_LISTENERS_MAX * 12)
+
+static int *
+fixed_fd(struct handover *handover, size_t index)
+{
+	int *const fds[FIXED_FDS] = {&handover->config_fd, &handover->board_fd, &handover->rings_fd,
+				     &handover->life_fd, &handover->ready_fd};
+
+	return fds[index];
+}
+
+static void
+write_list(char *buf, const int *fds, size_t count)
+{
+	size_t n = 0;
+
+	buf[0] = '\0';
+	for (size_t i = 0; i < count; i++)
+		n += (size_t)snprintf(buf + n, LIST_SIZE - n, "%s%d", i > 0 ? "," : "", fds[i]);
+}
+
+/* "3,4,5" -> descriptors that are open. Returns how many, or -1. */
+static int
+read_list(const char *text, int *fds, size_t max)
+{
+	size_t count = 0;
+	char *end;
+
+	while (*text != '\0' && count < max) {
+		long fd = strtol(text, &end, 10);
+
+		if (end == text || fd < 3 || fd > 1 << 20 ||
+		    fcntl((int)fd, F_SETFD, FD_CLOEXEC) == -1)
+			return -1;
+		fds[count++] = (int)fd;
+		text = *end == ',' ? end + 1 : end;
+	}
+	return *text == '\0' ? (int)count : -1;
+}
+
+/* Dispositions survive exec: a Ctrl-C reaches the whole group, and only the supervisor answers it. */
+static void
+child_signals(void)
+{
+	static const int ignored[] = {SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE};
+	sigset_t none;
+
+	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+		signal(ignored[i], SIG_IGN);
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGCHLD, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+pid_t
+spawn_child(const char *role, const struct handover *handover)
+{
+	char program[] = "tailrace", name[16], generation[32], fixed[LIST_SIZE], listeners[LIST_SIZE];
+	char *argv[] = {program, name, generation, fixed, listeners, NULL};
+	struct handover own = *handover;
+	int fds[FIXED_FDS];
+	pid_t pid;
+
+	for (size_t i = 0; i < FIXED_FDS; i++)
+		fds[i] = *fixed_fd(&own, i);
+	snprintf(name, sizeof(name), "%s", role);
+	snprintf(generation, sizeof(generation), "%llu", (unsigned long long)own.generation);
+	write_list(fixed, fds, FIXED_FDS);
+	write_list(listeners, own.listener_fds, own.listener_count);
+	pid = fork();
+	if (pid != 0)
+		return pid;
+	for (size_t i = 0; i < FIXED_FDS; i++)
+		fcntl(fds[i], F_SETFD, 0);
+	for (size_t i = 0; i < own.listener_count; i++)
+		fcntl(own.listener_fds[i], F_SETFD, 0);
+	child_signals();
+	execv("/proc/self/exe", argv);
+	_exit(127);
+}
+
+int
+spawn_receive(int argc, char **argv, struct handover *ret)
+{
+	struct handover handover = {0};
+	int fds[FIXED_FDS], count;
+	struct stat st;
+
+	if (argc != 5)
+		return -1;
+	handover.generation = strtoull(argv[2], NULL, 10);
+	if (read_list(argv[3], fds, FIXED_FDS) != FIXED_FDS)
+		return -1;
+	for (size_t i = 0; i < FIXED_FDS; i++)
+		*fixed_fd(&handover, i) = fds[i];
+	count = read_list(argv[4], handover.listener_fds, HANDOVER_LISTENERS_MAX);
+	if (count < 0)
+		return -1;
+	handover.listener_count = (size_t)count;
+	/* Somebody who types "tailrace worker 1 3,4,5,6,7 8" has no pipe there. */
+	if (fstat(handover.life_fd, &st) == -1 || !S_ISFIFO(st.st_mode))
+		return -1;
+	*ret = handover;
+	return 0;
+}
