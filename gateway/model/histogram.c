@@ -1,0 +1,174 @@
+/* Log-linear histogram of durations: buckets, quantiles, compact form. */
+#include <pthread.h>
+#include <string.h>
+#include "model/histogram.h"
+
+#define LOWEST_NS 62500.0L /* 2^-4 ms */
+#define ROOT_32_OF_2 1.0218971486541166782344801347833L/* 2^(1/32) */
+
+static uint64_t edges_ns[HISTOGRAM_BUCKETS];
+static pthread_once_t edges_once = PTHREAD_ONCE_INIT;
+
+/* An integer is at most an edge exactly when it is at most the edge rounded down. */
+static void
+edges_fill(void)
+{
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+		long double edge = LOWEST_NS * (long double)(1ull << (i + 1) / HISTOGRAM_PER_OCTAVE);
+		for (unsigned k = 0; k < (i + 1) % HISTOGRAM_PER_OCTAVE; k++)
+			edge *= ROOT_32_OF_2;
+		edges_ns[i] = (uint64_t)edge;
+	}
+	edges_ns[HISTOGRAM_BUCKETS - 1] = UINT64_MAX;
+}
+
+uint64_t
+histogram_edge_ns(unsigned bucket)
+{
+	pthread_once(&edges_once, edges_fill);
+	return edges_ns[bucket < HISTOGRAM_BUCKETS ? bucket : HISTOGRAM_BUCKETS - 1];
+}
+
+unsigned
+histogram_bucket(uint64_t ns)
+{
+	pthread_once(&edges_once, edges_fill);
+	unsigned low = 0, high = HISTOGRAM_BUCKETS - 1;
+	while (low < high) {
+		unsigned middle = (low + high) / 2;
+		if (ns <= edges_ns[middle])
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+static void
+bucket_add(uint32_t *bucket, uint64_t n)
+{
+	uint64_t sum = *bucket + n;
+	*bucket = sum > UINT32_MAX ? UINT32_MAX : (uint32_t)sum;
+}
+
+void
+histogram_add(struct histogram *h, uint64_t ns)
+{
+	if (h->count == 0 || ns < h->min_ns)
+		h->min_ns = ns;
+	if (ns > h->max_ns)
+		h->max_ns = ns;
+	h->count++;
+	h->sum_ns += ns;
+	bucket_add(&h->buckets[histogram_bucket(ns)], 1);
+}
+
+void
+histogram_merge(struct histogram *into, const struct histogram *from)
+{
+	if (from->count == 0)
+		return;
+	if (into->count == 0 || from->min_ns < into->min_ns)
+		into->min_ns = from->min_ns;
+	if (from->max_ns > into->max_ns)
+		into->max_ns = from->max_ns;
+	into->count += from->count;
+	into->sum_ns += from->sum_ns;
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+		bucket_add(&into->buckets[i], from->buckets[i]);
+}
+
+uint64_t
+histogram_quantile(const struct histogram *h, double q)
+{
+	uint64_t total = 0;
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+		total += h->buckets[i];
+	if (total == 0)
+		return 0;
+	uint64_t rank = (uint64_t)(q * (double)total);
+	if ((double)rank < q * (double)total)
+		rank++;
+	if (rank <= 1)
+		return h->min_ns;
+	if (rank >= total)
+		return h->max_ns;
+	unsigned i = 0;
+	for (uint64_t below = 0; i < HISTOGRAM_BUCKETS; i++)
+		if ((below += h->buckets[i]) >= rank)
+			break;
+	uint64_t low = i == 0 ? h->min_ns : histogram_edge_ns(i - 1);
+	uint64_t high = i == HISTOGRAM_BUCKETS - 1 ? h->max_ns : histogram_edge_ns(i);
+	uint64_t value = low + (high > low ? (high - low) / 2 : 0);
+	return value < h->min_ns ? h->min_ns : value > h->max_ns ? h->max_ns : value;
+}
+
+static size_t
+varint_put(uint8_t *at, uint64_t value)
+{
+	size_t n = 0;
+	for (; value >= 0x80; value >>= 7)
+		at[n++] = (uint8_t)(value | 0x80);
+	at[n++] = (uint8_t)value;
+	return n;
+}
+
+/* Returns the bytes taken, 0 where there is no whole integer. */
+static size_t
+varint_get(const uint8_t *at, size_t left, uint64_t *ret)
+{
+	uint64_t value = 0;
+	for (size_t n = 0; n < left && n < 10; n++) {
+		value |= (uint64_t)(at[n] & 0x7f) << (7 * n);
+		if (!(at[n] & 0x80)) {
+			*ret = value;
+			return n + 1;
+		}
+	}
+	return 0;
+}
+
+size_t
+histogram_encode(const struct histogram *h, uint8_t *buf)
+{
+	const uint64_t head[4] = {h->count, h->sum_ns, h->min_ns, h->max_ns};
+	size_t length = 0;
+	for (int i = 0; i < 4; i++)
+		length += varint_put(buf + length, head[i]);
+	unsigned last = 0; /* buckets are written as distances, mostly one byte */
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+		if (h->buckets[i] == 0)
+			continue;
+		length += varint_put(buf + length, i - last);
+		length += varint_put(buf + length, h->buckets[i]);
+		last = i;
+	}
+	return length;
+}
+
+int
+histogram_decode(const uint8_t *bytes, size_t length, struct histogram *ret)
+{
+	struct histogram h = {0};
+	uint64_t *head[4] = {&h.count, &h.sum_ns, &h.min_ns, &h.max_ns};
+	size_t at = 0, n;
+	for (int i = 0; i < 4; i++, at += n)
+		if ((n = varint_get(bytes + at, length - at, head[i])) == 0)
+			return -1;
+	uint64_t bucket = 0;
+	while (at < length) {
+		uint64_t step, count;
+		if ((n = varint_get(bytes + at, length - at, &step)) == 0)
+			return -1;
+		at += n;
+		if ((n = varint_get(bytes + at, length - at, &count)) == 0)
+			return -1;
+		at += n;
+		if (step >= HISTOGRAM_BUCKETS || (bucket += step) >= HISTOGRAM_BUCKETS ||
+		    count > UINT32_MAX)
+			return -1;
+		h.buckets[bucket] = (uint32_t)count;
+	}
+	*ret = h;
+	return 0;
+}
