@@ -38,7 +38,7 @@ LLHTTP_OBJ := $(B)/llhttp/api.o $(B)/llhttp/http.o $(B)/llhttp/llhttp.o
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 
-.PHONY: all deps deps-hook deps-build deps-demo deps-test deps-bench build demo test unit clean lint format \
+.PHONY: all schema deps deps-hook deps-build deps-demo deps-test deps-bench build demo test unit clean lint format \
 	bench truth asan tsan install FORCE
 all: deps-build
 	@$(MAKE) --no-print-directory build
@@ -72,6 +72,10 @@ $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(CC) $(subst ','"'"',$(CPPFLAGS)) $(CFLAGS)' | cmp -s - $@ || \
 		printf '%s\n' '$(CC) $(subst ','"'"',$(CPPFLAGS)) $(CFLAGS)' >$@
+
+# The schema is committed; tests/system/test_config.py says when it is stale.
+schema: build
+	$(BIN) check --schema >conf/tailrace.schema.json
 
 # --- tests -----------------------------------------------------------------
 $(B)/unit/%: tests/unit/%.c $(B)/libtailrace.a $(B)/flags

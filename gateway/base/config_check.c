@@ -233,7 +233,7 @@ config_check(struct config *config, struct config_place *place, bool on_host)
 	check_control(config, place, on_host);
 	check_routes(config, place);
 	check_process(config, place);
+	/* The line is part of the head: who lowers the head's limit alone means both. */
 	if (config->limits.request_line_bytes > config->limits.head_bytes)
-		FAULT(place, "more than /limits/head_bytes, of which it is a part",
-		      "/limits/request_line_bytes");
+		config->limits.request_line_bytes = config->limits.head_bytes;
 }
