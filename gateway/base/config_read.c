@@ -198,6 +198,8 @@ read_upstream(struct target to, const struct config_key *key, json_t *json)
 	struct config *config = to.config;
 	size_t index = 0;
 
+	if (config->upstream_count == 0)
+		return; /* "upstreams" itself is at fault, and was told so */
 	if (json != NULL) {
 		while (index < config->upstream_count &&
 		       (text == NULL || strcmp(config->upstreams[index].name, text) != 0))
