@@ -1,5 +1,5 @@
-/* The commands that ask a running gateway: routes, requests, show. They read the control API, print for
- * people or hand the JSON through, and end with 0 done, 1 failed, 2 wrong usage. */
+/* The commands that ask a running gateway: routes, requests, show. They read the control API, print
+ * for people or hand the JSON through, and end with 0 done, 1 failed, 2 wrong usage. */
 #include "handover.h"
 
 #include <ctype.h>
@@ -35,19 +35,19 @@ struct options {
 };
 
 static int
-usage(const char *command)
+usage(FILE *out, int status)
 {
-	fprintf(stderr,
-		"usage: tailrace routes [--control ADDRESS] [--json]\n"
-		"       tailrace requests [--route ROUTE] [--slowest] [--limit N] [--control ADDRESS] "
-		"[--json]\n"
-		"       tailrace show TRACE_ID [--span SPAN_ID] [--control ADDRESS] [--json]\n"
-		"ADDRESS is unix:/path or host:port; default: TAILRACE_CONTROL, else %s\n",
-		control_default_address());
-	(void)command;
-	return EXIT_USAGE;
+	fprintf(out,
+	        "usage: tailrace routes [--control ADDRESS] [--json]\n"
+	        "       tailrace requests [--route ROUTE] [--slowest] [--limit N]\n"
+	        "                         [--control ADDRESS] [--json]\n"
+	        "       tailrace show TRACE_ID [--span SPAN_ID] [--control ADDRESS] [--json]\n"
+	        "ADDRESS is unix:/path or host:port; default: TAILRACE_CONTROL, else %s\n",
+	        control_default_address());
+	return status;
 }
 
+/* Returns 0, 1 where help was asked for, or -1 after saying what is wrong. */
 static int
 parse_options(int argc, char **argv, struct options *ret)
 {
@@ -55,13 +55,14 @@ parse_options(int argc, char **argv, struct options *ret)
 	    {"control", required_argument, NULL, 'c'}, {"route", required_argument, NULL, 'r'},
 	    {"span", required_argument, NULL, 's'},    {"limit", required_argument, NULL, 'n'},
 	    {"slowest", no_argument, NULL, 'S'},       {"json", no_argument, NULL, 'j'},
-	    {"help", no_argument, NULL, 'h'},	       {0},
+	    {"help", no_argument, NULL, 'h'},          {0},
 	};
 	char *end;
 	int c;
 
 	*ret = (struct options){.control = control_default_address(), .limit = 20};
 	optind = 0; /* glibc: start over, for main() may have parsed options of its own */
+	opterr = 0;
 	while ((c = getopt_long(argc, argv, "h", table, NULL)) != -1) {
 		switch (c) {
 		case 'c':
@@ -86,7 +87,11 @@ parse_options(int argc, char **argv, struct options *ret)
 		case 'j':
 			ret->json = true;
 			break;
+		case 'h':
+			return 1;
 		default:
+			fprintf(stderr, "tailrace: unknown option or no value: %s\n",
+			        argv[optind - 1]);
 			return -1;
 		}
 	}
@@ -105,7 +110,7 @@ complain_about(const struct control_answer *answer)
 	    json_string_value(json_object_get(json_object_get(root, "error"), "message"));
 
 	fprintf(stderr, "tailrace: the gateway answers %d%s%s\n", answer->status,
-		text == NULL ? "" : ": ", text == NULL ? "" : text);
+	        text == NULL ? "" : ": ", text == NULL ? "" : text);
 	json_decref(root);
 }
 
@@ -121,8 +126,8 @@ ask(const struct options *options, const char *path, struct control_answer *ret)
 	return -1;
 }
 
-/* GETs `path`, which must answer 200 with an object. Null after complaining. Free with json_decref();
- * with --json the body was printed as it came and *ret_status is the exit status. */
+/* GETs `path`, which must answer 200 with an object. Null after complaining. Free with
+ * json_decref(); with --json the body was printed as it came and *ret_status is the exit status. */
 static json_t *
 ask_object(const struct options *options, const char *path, int *ret_status)
 {
@@ -187,13 +192,11 @@ number_of(const json_t *object, const char *key)
 static void
 put_duration(struct term_line *line, unsigned column, const json_t *value)
 {
-	char text[TERM_DURATION_SIZE];
+	char text[TERM_DURATION_SIZE] = "-";
 
 	if (json_is_integer(value))
-		term_line_right(line, TERM_PLAIN, column,
-				term_duration(line->term, (uint64_t)json_integer_value(value), text));
-	else
-		term_line_right(line, TERM_DIM, column, "-");
+		term_duration(line->term, (uint64_t)json_integer_value(value), text);
+	term_line_right(line, TERM_PLAIN, column, text);
 }
 
 static void
@@ -223,7 +226,7 @@ put_route(const struct term *term, const json_t *route)
 
 static void
 put_heading(const struct term *term, unsigned first, const char *const *names,
-	    const unsigned *columns, size_t count)
+            const unsigned *columns, size_t count)
 {
 	struct term_line line;
 
@@ -238,7 +241,7 @@ static int
 command_routes(const struct options *options)
 {
 	static const char *const names[] = {"ROUTE", "REQUESTS", "ERRORS", "P50",
-					    "P95",   "P99",	 "MAX",	   "JOINED"};
+	                                    "P95",   "P99",      "MAX",    "JOINED"};
 	unsigned columns[8];
 	struct term term;
 	const json_t *route;
@@ -256,8 +259,7 @@ command_routes(const struct options *options)
 		columns[i] = columns[0] + 28 + 10 * ((unsigned)i - 3);
 	columns[7] = columns[0] + 66;
 	put_heading(&term, columns[0], names, columns, 8);
-	json_array_foreach(json_object_get(root, "routes"), i, route)
-		put_route(&term, route);
+	json_array_foreach(json_object_get(root, "routes"), i, route) put_route(&term, route);
 	json_decref(root);
 	return EXIT_SUCCESS;
 }
@@ -283,8 +285,8 @@ put_request(const struct term *term, const json_t *request)
 	term_line_right(&line, code >= 500 || code == 0 ? TERM_RED : TERM_PLAIN, 52, text);
 	put_duration(&line, 63, json_object_get(request, "total_ns"));
 	term_line_pad(&line, 65);
-	term_line_text(&line, TERM_DIM, 2, json_is_true(json_object_get(request, "has_profile")) ? "*"
-												   : " ");
+	if (json_is_true(json_object_get(request, "has_profile")))
+		term_line_text(&line, TERM_DIM, 1, "*");
 	term_line_pad(&line, 67);
 	term_line_text(&line, TERM_BOLD, term->columns - 67, text_of(request, "route"));
 	term_line_end(&line);
@@ -302,7 +304,7 @@ command_requests(const struct options *options)
 	int status;
 
 	snprintf(path, sizeof(path), "/api/v1/requests?sort=%s&limit=%u",
-		 options->slowest ? "slowest" : "latest", options->limit);
+	         options->slowest ? "slowest" : "latest", options->limit);
 	if (options->route != NULL) {
 		strcat(path, "&route=");
 		append_encoded(path, sizeof(path), options->route);
@@ -313,10 +315,10 @@ command_requests(const struct options *options)
 	term_init(&term, stdout);
 	term_line_begin(&line, &term);
 	term_line_printf(&line, TERM_DIM, "%-34s%-12s%6s%11s  * ROUTE (*: with a profile)", "TRACE",
-			 "TIME (UTC)", "STATUS", "TOTAL");
+	                 "TIME (UTC)", "STATUS", "TOTAL");
 	term_line_end(&line);
 	json_array_foreach(json_object_get(root, "requests"), i, request)
-		put_request(&term, request);
+	    put_request(&term, request);
 	json_decref(root);
 	return EXIT_SUCCESS;
 }
@@ -394,23 +396,24 @@ command_show(const struct options *options)
 	int status, result = EXIT_FAILURE;
 
 	if (options->operand_count != 1)
-		return usage("show");
+		return usage(stderr, EXIT_USAGE);
 	trace = options->operands[0];
 	if (!is_hex(trace, 32) || (options->span != NULL && !is_hex(options->span, 16))) {
 		fprintf(stderr, "tailrace: a trace ID has 32 hexadecimal digits, a span ID 16\n");
 		return EXIT_USAGE;
 	}
 	snprintf(path, sizeof(path), "/api/v1/requests/%s%s%s", trace,
-		 options->span == NULL ? "" : "?span=", options->span == NULL ? "" : options->span);
+	         options->span == NULL ? "" : "?span=", options->span == NULL ? "" : options->span);
 	for (char *p = path; *p != '\0'; p++)
 		*p = (char)tolower((unsigned char)*p);
 	status = ask_until_joined(options, path, &answer);
 	if (status == 200)
 		result = print_exchange(options, &answer);
 	else if (status == 404)
-		fprintf(stderr, "tailrace: no request with trace %s is kept (the gateway keeps a "
-				"bounded number of them; `tailrace requests` lists the latest)\n",
-			trace);
+		fprintf(stderr,
+		        "tailrace: no request with trace %s is kept (the gateway keeps a "
+		        "bounded number of them; `tailrace requests` lists the latest)\n",
+		        trace);
 	else if (status != -1)
 		complain_about(&answer);
 	control_answer_free(&answer);
@@ -430,16 +433,18 @@ client_cli_main(int argc, char **argv)
 	    {"show", command_show, 1},
 	};
 	struct options options;
+	int parsed;
 
 	setlocale(LC_CTYPE, "");
-	if (argc < 1 || parse_options(argc, argv, &options) != 0)
-		return usage(argc < 1 ? "" : argv[0]);
+	parsed = argc < 1 ? -1 : parse_options(argc, argv, &options);
+	if (parsed != 0)
+		return parsed == 1 ? usage(stdout, EXIT_SUCCESS) : usage(stderr, EXIT_USAGE);
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (strcmp(argv[0], commands[i].name) != 0)
 			continue;
 		if (options.operand_count != commands[i].operands)
-			return usage(argv[0]);
+			return usage(stderr, EXIT_USAGE);
 		return commands[i].run(&options);
 	}
-	return usage(argv[0]);
+	return usage(stderr, EXIT_USAGE);
 }

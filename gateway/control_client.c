@@ -1,5 +1,5 @@
-/* A minimal HTTP/1.0 client for the control listener: one request a connection, read to its end. 1.0
- * asks for no chunks and no keep-alive, so the answer's framing is the connection itself. */
+/* A minimal HTTP/1.0 client for the control listener: one request a connection, read to its end.
+ * 1.0 asks for no chunks and no keep-alive, so the answer's framing is the connection itself. */
 #include "control_client.h"
 
 #include <errno.h>
@@ -134,7 +134,7 @@ write_all(int fd, const char *bytes, size_t n, uint64_t deadline_ns)
 			bytes += done;
 			n -= (size_t)done;
 		} else if (errno != EINTR &&
-			   (errno != EAGAIN || wait_for(fd, POLLOUT, deadline_ns) != 0)) {
+		           (errno != EAGAIN || wait_for(fd, POLLOUT, deadline_ns) != 0)) {
 			return -1;
 		}
 	}
@@ -163,7 +163,7 @@ read_all(int fd, struct buffer *buffer, uint64_t deadline_ns)
 			buffer->length += (size_t)n;
 			buffer->data[buffer->length] = '\0';
 		} else if (errno != EINTR &&
-			   (errno != EAGAIN || wait_for(fd, POLLIN, deadline_ns) != 0)) {
+		           (errno != EAGAIN || wait_for(fd, POLLIN, deadline_ns) != 0)) {
 			return -1;
 		}
 	}
@@ -214,15 +214,16 @@ make_request(char *request, size_t size, const char *path)
 
 	if (token != NULL && *token != '\0' && strlen(token) <= TOKEN_BYTES_MAX &&
 	    strpbrk(token, "\r\n") == NULL)
-		snprintf(authorization, sizeof(authorization), "Authorization: Bearer %s\r\n", token);
+		snprintf(authorization, sizeof(authorization), "Authorization: Bearer %s\r\n",
+		         token);
 	n = snprintf(request, size, "GET %s HTTP/1.0\r\nHost: localhost\r\n%s\r\n", path,
-		     authorization);
+	             authorization);
 	return n < 0 || (size_t)n >= size ? -1 : n;
 }
 
 static int
 exchange(int fd, const char *request, size_t length, uint64_t deadline_ns,
-	 struct control_answer *ret)
+         struct control_answer *ret)
 {
 	struct buffer buffer = {0};
 	int status = -1;
@@ -239,7 +240,7 @@ exchange(int fd, const char *request, size_t length, uint64_t deadline_ns,
 
 int
 control_get(const char *address, const char *path, struct control_answer *ret, char *reterr,
-	    size_t reterr_size)
+            size_t reterr_size)
 {
 	uint64_t deadline_ns = clock_now_ns() + CONTROL_TIMEOUT_MS * NS_PER_MS;
 	char request[REQUEST_BYTES_MAX];
@@ -255,7 +256,7 @@ control_get(const char *address, const char *path, struct control_answer *ret, c
 	fd = open_connection(&where, deadline_ns);
 	if (fd == -1)
 		return failed(reterr, reterr_size, "no gateway answers at %s: %s", address,
-			      strerror(errno));
+		              strerror(errno));
 	status = exchange(fd, request, (size_t)n, deadline_ns, ret);
 	if (status != 0)
 		failed(reterr, reterr_size, "no answer from %s: %s", address, strerror(errno));

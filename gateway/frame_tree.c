@@ -1,5 +1,5 @@
-/* Merges stacks into a tree: equal functions at equal depth are one node, whatever lines they were at,
- * and the order is that of the rows, which is the order in which things first happened. */
+/* Merges stacks into a tree: equal functions at equal depth are one node, whatever lines they were
+ * at, and the order is that of the rows, in which things first happened. */
 #include "frame_tree.h"
 
 #include <stdlib.h>
@@ -75,7 +75,7 @@ add_row(struct frame_node *node, const json_t *row)
 		node->exact = false;
 }
 
-/* Makes the leaf of a row; `library` is the outermost library frame below the innermost in-app one. */
+/* Makes the leaf of a row; `library` is the outermost library frame below the app's innermost. */
 static void
 add_leaf(struct frame_node *node, const json_t *row, const json_t *library)
 {
@@ -99,7 +99,8 @@ add_stack(struct frame_node *root, const json_t *row)
 	struct frame_node *node = root;
 	size_t i;
 
-	json_array_foreach(stack, i, frame) {
+	json_array_foreach(stack, i, frame)
+	{
 		struct frame_node like = {
 		    .function = text_of(frame, "function"),
 		    .file = text_of(frame, "file"),
@@ -129,7 +130,8 @@ frame_tree_make(const json_t *breakdown, const char *kind)
 	size_t i;
 
 	root->exact = true;
-	json_array_foreach(breakdown, i, row) {
+	json_array_foreach(breakdown, i, row)
+	{
 		const char *is = text_of(row, "kind");
 
 		if (is == NULL || strcmp(is, kind) != 0)

@@ -13,9 +13,9 @@
 #define RESET "\033[0m"
 
 static const char *const color_codes[TERM_COLOR_COUNT] = {
-    [TERM_PLAIN] = "",	       [TERM_BOLD] = "\033[1m",	  [TERM_DIM] = "\033[2m",
-    [TERM_RED] = "\033[31m",    [TERM_GREEN] = "\033[32m",   [TERM_YELLOW] = "\033[33m",
-    [TERM_BLUE] = "\033[34m",   [TERM_MAGENTA] = "\033[35m", [TERM_CYAN] = "\033[36m",
+    [TERM_PLAIN] = "",        [TERM_BOLD] = "\033[1m",     [TERM_DIM] = "\033[2m",
+    [TERM_RED] = "\033[31m",  [TERM_GREEN] = "\033[32m",   [TERM_YELLOW] = "\033[33m",
+    [TERM_BLUE] = "\033[34m", [TERM_MAGENTA] = "\033[35m", [TERM_CYAN] = "\033[36m",
 };
 
 static unsigned
@@ -41,7 +41,7 @@ term_init(struct term *term, FILE *out)
 	term->out = out;
 	term->columns = columns_of(out);
 	term->color = isatty(fileno(out)) && (no_color == NULL || *no_color == '\0') &&
-		      (type == NULL || strcmp(type, "dumb") != 0);
+	              (type == NULL || strcmp(type, "dumb") != 0);
 	term->utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
 }
 
@@ -129,7 +129,7 @@ term_width(const struct term *term, const char *text)
 
 void
 term_line_text(struct term_line *line, enum term_color color, unsigned columns_max,
-	       const char *text)
+               const char *text)
 {
 	const char *ellipsis = line->term->utf8 ? "\u2026" : ".";
 	unsigned used = 0, columns;
@@ -187,7 +187,7 @@ static const char *
 cell_glyph(const struct term *term, unsigned from, unsigned to, bool light)
 {
 	static const char *const left[9] = {" ",      "\u258f", "\u258e", "\u258d", "\u258c",
-					    "\u258b", "\u258a", "\u2589", "\u2588"};
+	                                    "\u258b", "\u258a", "\u2589", "\u2588"};
 
 	if (from >= to)
 		return " ";
@@ -204,8 +204,8 @@ cell_glyph(const struct term *term, unsigned from, unsigned to, bool light)
 }
 
 void
-term_line_bar(struct term_line *line, enum term_color color, unsigned cells, double from,
-	      double to, bool light)
+term_line_bar(struct term_line *line, enum term_color color, unsigned cells, double from, double to,
+              bool light)
 {
 	unsigned scale = cells * 8, first, last;
 
@@ -252,8 +252,8 @@ term_duration(const struct term *term, uint64_t ns, char buf[TERM_DURATION_SIZE]
 		int decimals;
 		const char *name;
 	} steps[] = {
-	    {9995, 1e3, 2, "us"},	{99950, 1e3, 1, "us"},	     {999500, 1e3, 0, "us"},
-	    {99995000, 1e6, 2, "ms"},	{999950000, 1e6, 1, "ms"}, {9999500000, 1e9, 3, "s"},
+	    {9995, 1e3, 2, "us"},       {99950, 1e3, 1, "us"},     {999500, 1e3, 0, "us"},
+	    {99995000, 1e6, 2, "ms"},   {999950000, 1e6, 1, "ms"}, {9999500000, 1e9, 3, "s"},
 	    {59995000000, 1e9, 2, "s"},
 	};
 	const char *name;
@@ -267,10 +267,10 @@ term_duration(const struct term *term, uint64_t ns, char buf[TERM_DURATION_SIZE]
 			continue;
 		name = term->utf8 && strcmp(steps[i].name, "us") == 0 ? "\u00b5s" : steps[i].name;
 		snprintf(buf, TERM_DURATION_SIZE, "%.*f %s", steps[i].decimals,
-			 (double)ns / steps[i].unit, name);
+		         (double)ns / steps[i].unit, name);
 		return buf;
 	}
-	snprintf(buf, TERM_DURATION_SIZE, "%llu min %llu s",
-		 (unsigned long long)(ns / 60000000000), (unsigned long long)(ns / 1000000000 % 60));
+	snprintf(buf, TERM_DURATION_SIZE, "%llu min %llu s", (unsigned long long)(ns / 60000000000),
+	         (unsigned long long)(ns / 1000000000 % 60));
 	return buf;
 }

@@ -1,35 +1,14 @@
-/* The waterfall: a table whose last column is a time axis. Phases and the app's four parts lie where they
- * were in time; what the app's part consists of is laid end to end inside it, so that it adds up. */
+/* The waterfall. Phases and the app's parts lie on the axis where they were in time; what the app's
+ * part consists of is laid end to end inside it, so that it can be seen to add up. */
 #include "waterfall.h"
 
-#include <inttypes.h>
 #include <string.h>
 #include "frame_tree.h"
+#include "table.h"
 
-#define SMALL_SHARE 500	   /* rows below 1/500 of their part are folded where there are several */
-#define TREE_DEPTH_MAX 24  /* indentation stops growing here */
+#define SMALL_SHARE 500      /* rows below 1/500 of their part are folded where there are several */
+#define LABEL_COLUMNS_MIN 20 /* indentation stops growing where less would be left for the text */
 #define STALLS_SHOWN_MAX 8
-
-struct waterfall {
-	const struct term *term;
-	unsigned label_columns; /* the first column's width */
-	unsigned ns_end, share_end; /* where the right-aligned columns end */
-	unsigned bar_begin, bar_cells;
-	uint64_t total_ns; /* what the axis stands for */
-};
-
-/* One row of the table. */
-struct row {
-	unsigned indent;
-	const char *label;
-	enum term_color label_color;
-	const char *note; /* dim, behind the label; may be null */
-	uint64_t ns, count; /* count > 1 is told */
-	bool estimated;
-	uint64_t from_ns; /* where its bar begins */
-	enum term_color bar_color;
-	bool bar, light;
-};
 
 static const char *
 text_of(const json_t *object, const char *key)
@@ -49,102 +28,6 @@ static void
 blank(const struct term *term)
 {
 	fputc('\n', term->out);
-}
-
-static void
-layout(struct waterfall *w, const struct term *term, uint64_t total_ns)
-{
-	unsigned rest = term->columns - 20;
-
-	w->term = term;
-	w->total_ns = total_ns;
-	w->bar_cells = rest * 45 / 100;
-	w->label_columns = rest - w->bar_cells;
-	w->ns_end = w->label_columns + 10;
-	w->share_end = w->ns_end + 7;
-	w->bar_begin = w->share_end + 2;
-	w->bar_cells = term->columns - w->bar_begin;
-}
-
-static void
-put_share(const struct waterfall *w, struct term_line *line, uint64_t ns)
-{
-	char text[16];
-
-	if (w->total_ns == 0)
-		return;
-	snprintf(text, sizeof(text), "%.1f%%", 100.0 * (double)ns / (double)w->total_ns);
-	term_line_right(line, TERM_DIM, w->share_end, text);
-}
-
-static void
-put_label(const struct waterfall *w, struct term_line *line, const struct row *row)
-{
-	unsigned room, count_columns = 0;
-	char count[24] = "";
-
-	if (row->count > 1) {
-		snprintf(count, sizeof(count), "%s%" PRIu64, w->term->utf8 ? "\u00d7" : "x",
-			 row->count);
-		count_columns = term_width(w->term, count) + 1;
-	}
-	term_line_pad(line, row->indent);
-	room = w->label_columns > line->columns + count_columns
-		   ? w->label_columns - line->columns - count_columns
-		   : 1;
-	term_line_text(line, row->label_color, room, row->label);
-	if (row->note != NULL && *row->note != '\0' &&
-	    line->columns + 8 + count_columns < w->label_columns) {
-		term_line_pad(line, line->columns + 2);
-		room = w->label_columns - line->columns - count_columns;
-		term_line_text(line, TERM_DIM, room, row->note);
-	}
-	if (count_columns > 0)
-		term_line_right(line, TERM_DIM, w->label_columns, count);
-}
-
-static void
-put_row(const struct waterfall *w, const struct row *row)
-{
-	double scale = w->total_ns == 0 ? 0 : 1.0 / (double)w->total_ns;
-	char text[TERM_DURATION_SIZE], duration[TERM_DURATION_SIZE + 2];
-	struct term_line line;
-
-	term_line_begin(&line, w->term);
-	put_label(w, &line, row);
-	snprintf(duration, sizeof(duration), "%s%s", row->estimated ? "~" : "",
-		 term_duration(w->term, row->ns, text));
-	term_line_right(&line, TERM_PLAIN, w->ns_end, duration);
-	put_share(w, &line, row->ns);
-	if (row->bar) {
-		term_line_pad(&line, w->bar_begin);
-		term_line_bar(&line, row->bar_color, w->bar_cells, (double)row->from_ns * scale,
-			      (double)(row->from_ns + row->ns) * scale, row->light);
-	}
-	term_line_end(&line);
-}
-
-/* A heading with the axis at its right end: 0, half, all. */
-static void
-put_axis(const struct waterfall *w, const char *heading, const char *note)
-{
-	char text[TERM_DURATION_SIZE];
-	struct term_line line;
-
-	term_line_begin(&line, w->term);
-	term_line_text(&line, TERM_BOLD, w->label_columns, heading);
-	if (note != NULL) {
-		term_line_pad(&line, line.columns + 2);
-		term_line_text(&line, TERM_DIM, w->share_end - line.columns, note);
-	}
-	term_line_pad(&line, w->bar_begin);
-	term_line_text(&line, TERM_DIM, 1, "0");
-	term_duration(w->term, w->total_ns / 2, text);
-	term_line_right(&line, TERM_DIM,
-			w->bar_begin + (w->bar_cells + term_width(w->term, text)) / 2, text);
-	term_line_right(&line, TERM_DIM, w->term->columns,
-			term_duration(w->term, w->total_ns, text));
-	term_line_end(&line);
 }
 
 /* --- what was asked and answered ------------------------------------------- */
@@ -169,7 +52,7 @@ put_title(const struct term *term, const json_t *exchange)
 
 	term_line_begin(&line, term);
 	term_line_printf(&line, TERM_BOLD, "%s %s", method == NULL ? "?" : method,
-			 path == NULL ? "?" : path);
+	                 path == NULL ? "?" : path);
 	term_line_pad(&line, line.columns + 2);
 	if (json_is_integer(status))
 		term_line_printf(&line, status_color(code), "%d", (int)code);
@@ -177,7 +60,7 @@ put_title(const struct term *term, const json_t *exchange)
 		term_line_printf(&line, TERM_RED, "nothing sent");
 	term_line_pad(&line, line.columns + 2);
 	term_line_text(&line, TERM_BOLD, 20,
-		       term_duration(term, number_of(exchange, "total_ns"), text));
+	               term_duration(term, number_of(exchange, "total_ns"), text));
 	if (trace != NULL && line.columns + 42 <= term->columns) {
 		char both[80];
 
@@ -204,10 +87,9 @@ put_where(const struct term *term, const json_t *exchange)
 		term_line_printf(&line, TERM_DIM, "route %s   ", route);
 	if (client != NULL)
 		term_line_printf(&line, TERM_DIM, "%s %s ", client, arrow);
-	term_line_printf(&line, TERM_DIM, "%s%s", server == NULL ? "no server" : server,
-			 json_is_true(json_object_get(connection, "server_reused"))
-			     ? " (kept alive)"
-			     : "");
+	term_line_printf(
+	    &line, TERM_DIM, "%s%s", server == NULL ? "no server" : server,
+	    json_is_true(json_object_get(connection, "server_reused")) ? " (kept alive)" : "");
 	if (attempts > 1)
 		term_line_printf(&line, TERM_YELLOW, "   %u attempts", (unsigned)attempts);
 	term_line_end(&line);
@@ -223,7 +105,7 @@ put_end(const struct term *term, const json_t *exchange)
 		return;
 	term_line_begin(&line, term);
 	term_line_printf(&line, TERM_RED, "ended in %s: %s", died_in == NULL ? "?" : died_in,
-			 cause == NULL ? "?" : cause);
+	                 cause == NULL ? "?" : cause);
 	term_line_end(&line);
 }
 
@@ -235,9 +117,9 @@ is_apps(const char *phase)
 	return strcmp(phase, "send") == 0 || strcmp(phase, "wait") == 0;
 }
 
-/* Prints the phases; returns where the app's span (send + wait) begins, in *ret_ns how long it is. */
+/* Prints the phases; returns where the app's span (send + wait) begins, *ret_ns is its length. */
 static uint64_t
-put_phases(const struct waterfall *w, const json_t *phases, uint64_t *ret_ns)
+put_phases(const struct table *w, const json_t *phases, uint64_t *ret_ns)
 {
 	uint64_t at = 0, begin = 0;
 	const json_t *phase;
@@ -245,10 +127,12 @@ put_phases(const struct waterfall *w, const json_t *phases, uint64_t *ret_ns)
 	size_t i;
 
 	*ret_ns = 0;
-	json_array_foreach(phases, i, phase) {
+	json_array_foreach(phases, i, phase)
+	{
 		const char *name = text_of(phase, "name");
 		uint64_t ns = number_of(phase, "ns");
-		struct row row = {.indent = 2, .label = name, .ns = ns, .from_ns = at, .bar = true};
+		struct table_row row = {
+		    .indent = 2, .label = name, .ns = ns, .from_ns = at, .bar = true};
 
 		if (name == NULL)
 			continue;
@@ -258,10 +142,10 @@ put_phases(const struct waterfall *w, const json_t *phases, uint64_t *ret_ns)
 			*ret_ns += ns;
 		}
 		if (ns > 0)
-			put_row(w, &row);
+			table_row(w, &row);
 		else if (strlen(zero) + strlen(name) + 3 < sizeof(zero))
 			snprintf(zero + strlen(zero), sizeof(zero) - strlen(zero), "%s%s",
-				 *zero == '\0' ? "" : ", ", name);
+			         *zero == '\0' ? "" : ", ", name);
 		at += ns;
 	}
 	if (*zero != '\0') {
@@ -284,11 +168,11 @@ leaf_note(const struct frame_node *leaf, char *buf, size_t size)
 
 	buf[0] = '\0';
 	if (leaf->by_route != NULL || leaf->by_trace != NULL)
-		snprintf(buf, size, "woken by %s", leaf->by_route != NULL ? leaf->by_route
-									  : leaf->by_trace);
+		snprintf(buf, size, "woken by %s",
+		         leaf->by_route != NULL ? leaf->by_route : leaf->by_trace);
 	else if (function != NULL)
 		snprintf(buf, size, "%s%s%s", module == NULL ? "" : module,
-			 module == NULL ? "" : ".", function);
+		         module == NULL ? "" : ".", function);
 }
 
 static void
@@ -297,10 +181,19 @@ frame_note(const struct frame_node *node, char *buf, size_t size)
 	size_t n = (size_t)snprintf(buf, size, "%s", node->file == NULL ? "" : node->file);
 
 	for (unsigned i = 0; i < node->line_count && n < size; i++)
-		n += (size_t)snprintf(buf + n, size - n, "%c%d", i == 0 ? ':' : ',',
-				      node->lines[i]);
+		n +=
+		    (size_t)snprintf(buf + n, size - n, "%c%d", i == 0 ? ':' : ',', node->lines[i]);
 	if (node->more_lines && n < size)
 		snprintf(buf + n, size - n, ",...");
+}
+
+static unsigned
+tree_indent(const struct table *w, unsigned depth)
+{
+	unsigned indent = 4 + 2 * depth;
+
+	return indent + LABEL_COLUMNS_MIN < w->label_columns ? indent
+	                                                     : w->label_columns - LABEL_COLUMNS_MIN;
 }
 
 /* A leaf that tells nothing its parent has not told. */
@@ -312,12 +205,12 @@ is_plain(const struct frame_node *leaf, const struct frame_node *parent)
 }
 
 static void
-put_node(const struct waterfall *w, const struct frame_node *node, unsigned depth, uint64_t from_ns,
-	 enum term_color color)
+put_node(const struct table *w, const struct frame_node *node, unsigned depth, uint64_t from_ns,
+         enum term_color color)
 {
 	char note[1200];
-	struct row row = {
-	    .indent = 4 + 2 * (depth < TREE_DEPTH_MAX ? depth : TREE_DEPTH_MAX),
+	struct table_row row = {
+	    .indent = tree_indent(w, depth),
 	    .ns = node->ns,
 	    .count = node->count,
 	    .estimated = !node->exact,
@@ -335,33 +228,33 @@ put_node(const struct waterfall *w, const struct frame_node *node, unsigned dept
 		row.count = row.bar ? node->count : 0;
 	} else {
 		leaf_note(node, note, sizeof(note));
-		row.label = node->cause != NULL		   ? node->cause
-			    : node->library_function != NULL ? "library"
-							     : "itself";
+		row.label = node->cause != NULL              ? node->cause
+		            : node->library_function != NULL ? "library"
+		                                             : "itself";
 		row.label_color = color;
 		row.bar = true;
 	}
-	put_row(w, &row);
+	table_row(w, &row);
 }
 
 static void
-put_folded(const struct waterfall *w, unsigned depth, unsigned hidden, uint64_t ns)
+put_folded(const struct table *w, unsigned depth, unsigned hidden, uint64_t ns)
 {
 	char label[48];
-	struct row row = {
-	    .indent = 4 + 2 * (depth < TREE_DEPTH_MAX ? depth : TREE_DEPTH_MAX),
+	struct table_row row = {
+	    .indent = tree_indent(w, depth),
 	    .label = label,
 	    .label_color = TERM_DIM,
 	    .ns = ns,
 	};
 
 	snprintf(label, sizeof(label), "%u smaller ones", hidden);
-	put_row(w, &row);
+	table_row(w, &row);
 }
 
 static void
-put_children(const struct waterfall *w, const struct frame_node *parent, unsigned depth,
-	     uint64_t from_ns, uint64_t span_ns, enum term_color color)
+put_children(const struct table *w, const struct frame_node *parent, unsigned depth,
+             uint64_t from_ns, uint64_t span_ns, enum term_color color)
 {
 	const struct frame_node *child;
 	unsigned hidden = 0;
@@ -398,10 +291,10 @@ static const struct {
 
 /* Unfolds one part of the app: its kinds, their trees, what nothing accounts for. */
 static void
-put_breakdown(const struct waterfall *w, const json_t *rows, uint64_t unattributed_ns,
-	      uint64_t from_ns, uint64_t span_ns)
+put_breakdown(const struct table *w, const json_t *rows, uint64_t unattributed_ns, uint64_t from_ns,
+              uint64_t span_ns)
 {
-	struct row rest = {
+	struct table_row rest = {
 	    .indent = 4,
 	    .label = "unattributed",
 	    .label_color = TERM_DIM,
@@ -412,7 +305,7 @@ put_breakdown(const struct waterfall *w, const json_t *rows, uint64_t unattribut
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		struct frame_node *tree = frame_tree_make(rows, kinds[i].kind);
-		struct row row = {
+		struct table_row row = {
 		    .indent = 4,
 		    .label = kinds[i].label,
 		    .label_color = kinds[i].color,
@@ -424,7 +317,7 @@ put_breakdown(const struct waterfall *w, const json_t *rows, uint64_t unattribut
 		};
 
 		if (tree->ns > 0) {
-			put_row(w, &row);
+			table_row(w, &row);
 			if (tree->ns >= span_ns / SMALL_SHARE)
 				put_children(w, tree, 1, from_ns, span_ns, kinds[i].color);
 		}
@@ -432,25 +325,27 @@ put_breakdown(const struct waterfall *w, const json_t *rows, uint64_t unattribut
 		frame_tree_free(tree);
 	}
 	rest.from_ns = from_ns;
-	put_row(w, &rest);
+	table_row(w, &rest);
 }
 
 static void
-put_stalls(const struct waterfall *w, const json_t *stalls)
+put_stalls(const struct table *w, const json_t *stalls)
 {
 	char text[TERM_DURATION_SIZE];
 	const json_t *stall, *frame;
 	struct term_line line;
 	size_t i, j;
 
-	json_array_foreach(stalls, i, stall) {
+	json_array_foreach(stalls, i, stall)
+	{
 		const char *route = text_of(stall, "route"), *state = text_of(stall, "state");
 		const char *function = NULL, *file = NULL;
 		int at = 0;
 
 		if (i == STALLS_SHOWN_MAX)
 			break;
-		json_array_foreach(json_object_get(stall, "stack"), j, frame) {
+		json_array_foreach(json_object_get(stall, "stack"), j, frame)
+		{
 			if (!json_is_true(json_object_get(frame, "in_app")) && function != NULL)
 				continue;
 			function = text_of(frame, "function");
@@ -461,29 +356,29 @@ put_stalls(const struct waterfall *w, const json_t *stalls)
 		term_line_pad(&line, 2);
 		term_line_printf(&line, TERM_YELLOW, "stall");
 		term_line_printf(&line, TERM_PLAIN, "  %s held the loop for %s%s",
-				 route == NULL ? "something outside all requests" : route,
-				 term_duration(w->term, number_of(stall, "ns"), text),
-				 state == NULL			  ? ""
-				 : strcmp(state, "blocked") == 0 ? ", blocked"
-								  : ", computing");
+		                 route == NULL ? "something outside all requests" : route,
+		                 term_duration(w->term, number_of(stall, "ns"), text),
+		                 state == NULL                   ? ""
+		                 : strcmp(state, "blocked") == 0 ? ", blocked"
+		                                                 : ", computing");
 		if (function != NULL)
 			term_line_printf(&line, TERM_DIM, "  in %s %s:%d", function,
-					 file == NULL ? "?" : file, at);
+			                 file == NULL ? "?" : file, at);
 		term_line_end(&line);
 	}
 	if (json_array_size(stalls) > STALLS_SHOWN_MAX) {
 		term_line_begin(&line, w->term);
 		term_line_printf(&line, TERM_DIM, "  %u more stalls",
-				 (unsigned)(json_array_size(stalls) - STALLS_SHOWN_MAX));
+		                 (unsigned)(json_array_size(stalls) - STALLS_SHOWN_MAX));
 		term_line_end(&line);
 	}
 }
 
-static struct row
+static struct table_row
 part_row(const json_t *profile, const char *key, const char *label, const char *note,
-	 uint64_t from_ns)
+         uint64_t from_ns)
 {
-	return (struct row){
+	return (struct table_row){
 	    .indent = 2,
 	    .label = label,
 	    .note = note,
@@ -495,43 +390,45 @@ part_row(const json_t *profile, const char *key, const char *label, const char *
 }
 
 static void
-put_stream(const struct waterfall *w, const json_t *profile, uint64_t from_ns)
+put_stream(const struct table *w, const json_t *profile, uint64_t from_ns)
 {
-	struct row stream = part_row(profile, "app_stream_ns", "app_stream", "", from_ns);
-	struct row tail = part_row(profile, "app_tail_ns", "app_tail", "after the last byte", from_ns);
+	struct table_row stream = part_row(profile, "app_stream_ns", "app_stream", "", from_ns);
+	struct table_row tail =
+	    part_row(profile, "app_tail_ns", "app_tail", "after the last byte", from_ns);
 
 	if (stream.ns > 0) {
-		put_row(w, &stream);
+		table_row(w, &stream);
 		if (stream.ns >= w->total_ns / SMALL_SHARE)
 			put_breakdown(w, json_object_get(profile, "stream_breakdown"),
-				      number_of(profile, "stream_unattributed_ns"), from_ns,
-				      stream.ns);
+			              number_of(profile, "stream_unattributed_ns"), from_ns,
+			              stream.ns);
 	}
 	tail.bar = false; /* never latency: it may lie beyond the axis */
 	if (tail.ns >= w->total_ns / SMALL_SHARE && tail.ns > 0)
-		put_row(w, &tail);
+		table_row(w, &tail);
 }
 
 static void
-put_profile(const struct waterfall *w, const json_t *profile, uint64_t from_ns)
+put_profile(const struct table *w, const json_t *profile, uint64_t from_ns)
 {
-	struct row queue = part_row(profile, "app_queue_ns", "app_queue", "sent to ASGI call", from_ns);
-	struct row app, out;
+	struct table_row queue =
+	    part_row(profile, "app_queue_ns", "app_queue", "sent to ASGI call", from_ns);
+	struct table_row app, out;
 	char note[160];
 	const char *loop = text_of(profile, "loop"), *python = text_of(profile, "python");
 
 	from_ns += queue.ns;
 	app = part_row(profile, "app_ns", "app", "ASGI call to response start", from_ns);
 	out = part_row(profile, "app_out_ns", "app_out", "response start to first byte read",
-		       from_ns + app.ns);
+	               from_ns + app.ns);
 	snprintf(note, sizeof(note), "%.20s, Python %.16s, pid %u", loop == NULL ? "?" : loop,
-		 python == NULL ? "?" : python, (unsigned)number_of(profile, "pid"));
-	put_axis(w, "app", note);
-	put_row(w, &queue);
-	put_row(w, &app);
+	         python == NULL ? "?" : python, (unsigned)number_of(profile, "pid"));
+	table_axis(w, "app", note);
+	table_row(w, &queue);
+	table_row(w, &app);
 	put_breakdown(w, json_object_get(profile, "breakdown"),
-		      number_of(profile, "unattributed_ns"), from_ns, app.ns);
-	put_row(w, &out);
+	              number_of(profile, "unattributed_ns"), from_ns, app.ns);
+	table_row(w, &out);
 	put_stream(w, profile, from_ns + app.ns);
 	put_stalls(w, json_object_get(profile, "stalls"));
 	if (json_is_true(json_object_get(profile, "truncated"))) {
@@ -572,14 +469,14 @@ waterfall_print(const struct term *term, const json_t *exchange)
 {
 	const json_t *profile = json_object_get(exchange, "profile");
 	uint64_t begin_ns, span_ns;
-	struct waterfall w;
+	struct table w;
 
-	layout(&w, term, number_of(exchange, "total_ns"));
+	table_layout(&w, term, number_of(exchange, "total_ns"));
 	put_title(term, exchange);
 	put_where(term, exchange);
 	put_end(term, exchange);
 	blank(term);
-	put_axis(&w, "gateway", "first byte in to last byte out");
+	table_axis(&w, "gateway", "first byte in to last byte out");
 	begin_ns = put_phases(&w, json_object_get(exchange, "phases"), &span_ns);
 	blank(term);
 	if (json_is_object(profile))

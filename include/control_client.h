@@ -21,7 +21,7 @@ const char *control_default_address(void);
 /* GET `path`. `address` is "unix:/path" (also relative), "/path" or "host:port"; a token for TCP is
  * read from TAILRACE_TOKEN. Returns 0, or -1 with a sentence in `reterr`. */
 int control_get(const char *address, const char *path, struct control_answer *ret, char *reterr,
-		size_t reterr_size);
+                size_t reterr_size);
 
 void control_answer_free(struct control_answer *answer);
 

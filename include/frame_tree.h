@@ -12,13 +12,13 @@
 
 struct frame_node {
 	struct frame_node *children, *last, *next; /* owned */
-	const char *function; /* of a frame; null = leaf */
+	const char *function;                      /* of a frame; null = leaf */
 	const char *file;
 	const char *module;
-	const char *cause; /* leaf: what was waited for, or null */
+	const char *cause;                             /* leaf: what was waited for, or null */
 	const char *library_module, *library_function; /* leaf: outermost library frame, or null */
 	const char *by_route, *by_trace; /* leaf: the foreign lane that woke it, or null */
-	uint64_t ns;			 /* with everything below */
+	uint64_t ns;                     /* with everything below */
 	uint64_t count, samples;
 	bool exact; /* every row below is */
 	bool more_lines;

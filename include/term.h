@@ -39,7 +39,7 @@ void term_init(struct term *term, FILE *out);
 /* One line while it is put together. What goes beyond its buffer is cut. */
 struct term_line {
 	const struct term *term;
-	size_t length;	  /* bytes in text */
+	size_t length;    /* bytes in text */
 	unsigned columns; /* that it takes on the screen */
 	char text[TERM_LINE_BYTES];
 };
@@ -48,7 +48,7 @@ void term_line_begin(struct term_line *line, const struct term *term);
 
 /* Appends text, escaped, at most `columns_max` wide (longer text ends in an ellipsis), in a colour. */
 void term_line_text(struct term_line *line, enum term_color color, unsigned columns_max,
-		    const char *text);
+                    const char *text);
 
 /* As term_line_text() without a limit of its own. */
 void term_line_printf(struct term_line *line, enum term_color color, const char *format, ...)
@@ -56,7 +56,7 @@ void term_line_printf(struct term_line *line, enum term_color color, const char 
 
 /* Appends text right-aligned so that it ends at `column` (or one space on, where that is past). */
 void term_line_right(struct term_line *line, enum term_color color, unsigned column,
-		     const char *text);
+                     const char *text);
 
 /* Pads with spaces up to `column`. */
 void term_line_pad(struct term_line *line, unsigned column);
@@ -64,7 +64,7 @@ void term_line_pad(struct term_line *line, unsigned column);
 /* Appends a bar on a scale of `cells` columns: from and to are shares of it, 0 to 1. A bar is never
  * invisible where `to` > `from`. `light` draws it in a weaker shade. */
 void term_line_bar(struct term_line *line, enum term_color color, unsigned cells, double from,
-		   double to, bool light);
+                   double to, bool light);
 
 /* Prints the line without the spaces at its end. */
 void term_line_end(struct term_line *line);
