@@ -158,6 +158,7 @@ begin_stop(struct supervisor *s, int number, uint64_t now_ns)
 		log_info("%s: draining, then stopping (a second one: now)", strsignal(number));
 		s->stop_ns = now_ns;
 		atomic_store(&s->board->stopping, 1);
+		supervisor_sockets_refuse(&s->sockets);
 		atomic_store(&s->board->supervisor.state, BOARD_DRAINING);
 		process_notify("STOPPING=1");
 		return;

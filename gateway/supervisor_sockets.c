@@ -63,12 +63,23 @@ failed:
 	return -1;
 }
 
+void
+supervisor_sockets_refuse(struct supervisor_sockets *sockets)
+{
+	for (size_t i = 0; i < sockets->count; i++) {
+		if (sockets->fds[i] != -1)
+			close(sockets->fds[i]);
+		sockets->fds[i] = -1;
+	}
+}
+
 /* Another instance may serve the path by now, where somebody removed our file: then it must stay. */
 static void
 close_one(int fd, const struct net_address *address)
 {
 	/* Closed first: the path then either refuses (it was ours) or another process serves it. */
-	close(fd);
+	if (fd != -1)
+		close(fd);
 	if (address->sa.sa_family == AF_UNIX) {
 		int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
