@@ -1,0 +1,570 @@
+/* One downstream connection: one persistent EV_READ for its life, EV_WRITE only after a short write, one
+ * lazy deadline. */
+#include "proxy/client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <arpa/inet.h>
+#include "base/xmem.h"
+#include "proxy/exchange.h"
+#include "proxy/listener.h"
+#include "proxy/proxy.h"
+#include "proxy/relay.h"
+
+static void
+client_reap(struct reapable *reapable)
+{
+	free(reapable);
+}
+
+static void
+set_reading(struct client *client, bool on)
+{
+	if (client->reading == on)
+		return;
+	client->reading = on;
+	if (on)
+		event_add(&client->on_read, NULL);
+	else
+		event_del(&client->on_read);
+}
+
+static void
+set_writing(struct client *client, bool on)
+{
+	if (client->writing == on)
+		return;
+	client->writing = on;
+	if (on)
+		event_add(&client->on_write, NULL);
+	else
+		event_del(&client->on_write);
+}
+
+static void
+drop_buffers(struct client *client)
+{
+	struct block_pool *blocks = &client->loop->blocks;
+
+	block_put(blocks, client->in);
+	block_put(blocks, client->ahead);
+	client->in = client->ahead = NULL;
+	client->rest = 0;
+}
+
+static void
+unready(struct client *client)
+{
+	struct loop *loop = client->loop;
+	struct client **link = &loop->ready;
+
+	if (!client->is_ready)
+		return;
+	while (*link && *link != client)
+		link = &(*link)->ready_next;
+	if (*link) {
+		*link = client->ready_next;
+		if (!*link)
+			loop->ready_tail = link;
+	}
+	client->is_ready = false;
+}
+
+void
+client_close(struct client *client, enum close_reason reason)
+{
+	struct loop *loop = client->loop;
+
+	if (client->state == CLIENT_CLOSED)
+		return;
+	client->state = CLIENT_CLOSED;
+	if (reason != CLOSE_NONE)
+		loop_reason(loop, reason);
+	set_reading(client, false);
+	set_writing(client, false);
+	timer_remove(&loop->wheel, &client->timer);
+	unready(client);
+	close(client->fd);
+	client->fd = -1;
+	drop_buffers(client);
+	queue_clear(&client->out, &loop->blocks);
+	*client->link = client->next;
+	if (client->next)
+		client->next->link = client->link;
+	loop->client_count--;
+	loop_gauge(&loop->board->client_connections, -1);
+	listeners_resume(loop);
+	loop_reap(loop, &client->reapable);
+}
+
+void
+client_reset(struct client *client, enum close_reason reason)
+{
+	struct linger now = {.l_onoff = 1, .l_linger = 0};
+
+	if (client->state == CLIENT_CLOSED)
+		return;
+	setsockopt(client->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	client_close(client, reason);
+}
+
+void
+client_linger(struct client *client, enum close_reason reason, uint64_t now_ns)
+{
+	struct loop *loop = client->loop;
+
+	drop_buffers(client);
+	if (client->saw_fin || shutdown(client->fd, SHUT_WR) < 0) {
+		client_close(client, reason);
+		return;
+	}
+	if (reason != CLOSE_NONE)
+		loop_reason(loop, reason);
+	client->state = CLIENT_LINGER;
+	client->discarded = 0;
+	set_writing(client, false);
+	set_reading(client, true);
+	timer_set(&loop->wheel, &client->timer, now_ns + LINGER_NS, now_ns);
+}
+
+static void
+linger_readable(struct client *client)
+{
+	struct loop *loop = client->loop;
+	struct block *sink = block_get(&loop->blocks, 0);
+	ssize_t n = -1;
+
+	if (!sink) {
+		client_close(client, CLOSE_OUT_OF_MEMORY);
+		return;
+	}
+	for (int i = 0; i < READS_PER_WAKEUP; i++) {
+		n = recv(client->fd, sink->data, sink->capacity, 0);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+			n = 1;
+			break;
+		}
+		if (n <= 0)
+			break;
+		client->discarded += (uint64_t)n;
+		if ((size_t)n < sink->capacity)
+			break;
+	}
+	block_put(&loop->blocks, sink);
+	if (n <= 0 || client->discarded > LINGER_BYTES_MAX)
+		client_close(client, CLOSE_NONE);
+}
+
+/* Leading empty lines are not the request (RFC 9112 2.2). */
+static void
+skip_empty_lines(struct block *in)
+{
+	while (in->start < in->end && (in->data[in->start] == '\r' || in->data[in->start] == '\n'))
+		in->start++;
+	if (in->start == in->end)
+		in->start = in->end = BLOCK_HEADROOM;
+	else if (in->start > BLOCK_HEADROOM)
+		block_compact(in);
+}
+
+/* Bytes of a request that has begun, or begins here at `start_ns`. */
+static void
+take_bytes(struct client *client, uint64_t start_ns, bool pipelined)
+{
+	struct exchange *exchange = client->exchange;
+
+	if (!exchange) {
+		skip_empty_lines(client->in);
+		if (block_length(client->in) == 0)
+			return;
+		exchange = exchange_begin(client, start_ns);
+		if (!exchange) {
+			client_reset(client, CLOSE_OUT_OF_MEMORY);
+			return;
+		}
+		if (pipelined)
+			exchange->flags |= RECORD_PIPELINED;
+	}
+	proxy_run(exchange);
+}
+
+void
+client_hung(struct client *client, bool reset)
+{
+	struct exchange *exchange = client->exchange;
+
+	client->saw_fin = true;
+	if (!exchange) {
+		client_close(client, CLOSE_CLIENT_CLOSED);
+		return;
+	}
+	if (!reset && client->listener->half_close && exchange->request_state == DIRECTION_DONE) {
+		set_reading(client, false); /* it still wants its answer */
+		return;
+	}
+	proxy_client_gone(exchange);
+}
+
+/* One read behind block->end. Returns what recv() did; <= 0 is dealt with here. */
+static ssize_t
+read_into(struct client *client, struct block *block)
+{
+	struct loop *loop = client->loop;
+	ssize_t n = recv(client->fd, block->data + block->end, block_room(block), 0);
+
+	if (n > 0) {
+		loop_now(loop);
+		block->end += (uint32_t)n;
+		loop_count(loop, COUNTER_CLIENT_READ_BYTES, (uint64_t)n);
+		return n;
+	}
+	if (n == 0)
+		client_hung(client, false);
+	else if (errno != EAGAIN && errno != EINTR)
+		client_hung(client, true);
+	return n;
+}
+
+static void
+head_readable(struct client *client)
+{
+	struct loop *loop = client->loop;
+
+	if (!client->in)
+		client->in = block_get(&loop->blocks, 0);
+	if (!client->in) {
+		client_reset(client, CLOSE_OUT_OF_MEMORY);
+		return;
+	}
+	if (read_into(client, client->in) > 0)
+		take_bytes(client, loop->now_ns, false);
+}
+
+int
+client_keep_ahead(struct client *client, const char *bytes, size_t length)
+{
+	struct block *block = client->ahead;
+
+	if (!block)
+		block = client->ahead = block_get(&client->loop->blocks, length);
+	if (!block || block_room(block) < length)
+		return -1;
+	memcpy(block->data + block->end, bytes, length);
+	block->end += (uint32_t)length;
+	return 0;
+}
+
+int
+client_grow_head(struct client *client)
+{
+	struct block_pool *blocks = &client->loop->blocks;
+	struct block *old = client->in;
+	struct block *more =
+	    block_get(blocks, client->loop->config->limits.head_bytes + BLOCK_SIZE);
+
+	if (!more)
+		return -1;
+	memcpy(more->data + more->end, old->data + old->start, block_length(old));
+	more->end += (uint32_t)block_length(old);
+	block_put(blocks, old);
+	client->in = more;
+	return 0;
+}
+
+/* The request is complete and being answered: what comes now is the next one, or the end. */
+static void
+ahead_readable(struct client *client)
+{
+	struct block *block = client->ahead ? client->ahead : client->in;
+
+	if (block && block_room(block) == 0)
+		block = NULL;
+	if (!block && !client->ahead)
+		block = client->ahead = block_get(&client->loop->blocks, 0);
+	if (!block) { /* enough for now: what it sends waits in the kernel */
+		client_pause(client);
+		return;
+	}
+	read_into(client, block);
+}
+
+static void
+on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct client *client = arg;
+	struct exchange *exchange = client->exchange;
+
+	(void)fd;
+	(void)what;
+	if (client->state == CLIENT_LINGER)
+		linger_readable(client);
+	else if (!exchange || exchange->step == STEP_READ_HEAD)
+		head_readable(client);
+	else if (exchange->request_state == DIRECTION_BODY && exchange->step == STEP_RELAY)
+		relay_client_readable(exchange);
+	else if (exchange->request_state == DIRECTION_DONE)
+		ahead_readable(client);
+	else
+		client_pause(client);
+}
+
+static void
+on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	struct client *client = arg;
+
+	(void)fd;
+	(void)what;
+	if (client->exchange)
+		relay_client_writable(client->exchange);
+}
+
+int
+client_flush(struct client *client, size_t *ret_written)
+{
+	struct loop *loop = client->loop;
+	bool waited = client->writing;
+	int done = queue_write(&client->out, &loop->blocks, client->fd, ret_written);
+
+	if (*ret_written > 0)
+		loop_count(loop, COUNTER_CLIENT_WRITTEN_BYTES, *ret_written);
+	if (*ret_written > 0 || !waited)
+		client->write_ns = loop->now_ns;
+	set_writing(client, done == 0);
+	if (done == 0 && !waited)
+		client_watch(client, loop->now_ns);
+	return done;
+}
+
+void
+client_pause(struct client *client)
+{
+	set_reading(client, false);
+	client_watch(client, client->loop->now_ns);
+}
+
+void
+client_resume(struct client *client)
+{
+	if (client->reading || client->saw_fin)
+		return;
+	client->read_ns = client->loop->now_ns;
+	set_reading(client, true);
+	client_watch(client, client->read_ns);
+}
+
+static void
+nearer(uint64_t *due_ns, uint64_t candidate_ns)
+{
+	if (*due_ns == 0 || candidate_ns < *due_ns)
+		*due_ns = candidate_ns;
+}
+
+void
+client_watch(struct client *client, uint64_t now_ns)
+{
+	const struct config_limits *limits = &client->loop->config->limits;
+	struct exchange *exchange = client->exchange;
+	uint64_t idle_ns = limits->body_idle_timeout_ms * NS_PER_MS;
+	uint64_t due_ns = 0;
+
+	if (!exchange)
+		return;
+	if (exchange->step == STEP_READ_HEAD)
+		due_ns = exchange->marks.at_ns[MARK_START] + limits->head_timeout_ms * NS_PER_MS;
+	if (exchange->request_state == DIRECTION_BODY && client->reading)
+		nearer(&due_ns, client->read_ns + idle_ns);
+	if (client->out.bytes > 0)
+		nearer(&due_ns, client->write_ns + idle_ns);
+	if (!client->reading)
+		nearer(&due_ns, now_ns + PAUSED_CHECK_NS);
+	if (due_ns)
+		timer_set(&client->loop->wheel, &client->timer, due_ns, now_ns);
+	else
+		timer_off(&client->timer);
+}
+
+static bool
+hung_up(const struct client *client)
+{
+	struct pollfd poll_fd = {.fd = client->fd, .events = POLLRDHUP};
+
+	return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLRDHUP | POLLERR | POLLHUP));
+}
+
+static void
+busy_late(struct client *client, uint64_t now_ns)
+{
+	const struct config_limits *limits = &client->loop->config->limits;
+	struct exchange *exchange = client->exchange;
+	uint64_t idle_ns = limits->body_idle_timeout_ms * NS_PER_MS;
+
+	if (exchange->step == STEP_READ_HEAD) {
+		if (now_ns >= exchange->marks.at_ns[MARK_START] +
+				  limits->head_timeout_ms * NS_PER_MS) {
+			proxy_fail(exchange, CLOSE_HEAD_TIMEOUT);
+			return;
+		}
+	} else if (exchange->request_state == DIRECTION_BODY && client->reading &&
+		   now_ns >= client->read_ns + idle_ns) {
+		proxy_fail(exchange, CLOSE_BODY_TIMEOUT);
+		return;
+	}
+	if (client->out.bytes > 0 && now_ns >= client->write_ns + idle_ns) {
+		proxy_fail(exchange, CLOSE_CLIENT_WRITE_TIMEOUT);
+		return;
+	}
+	if (!client->reading && !client->saw_fin && hung_up(client)) {
+		client_hung(client, !client->listener->half_close);
+		return;
+	}
+	client_watch(client, now_ns);
+}
+
+static void
+on_timer(struct timer *timer, uint64_t now_ns)
+{
+	struct client *client =
+	    (struct client *)(void *)((char *)timer - offsetof(struct client, timer));
+
+	client->loop->now_ns = now_ns;
+	switch (client->state) {
+	case CLIENT_IDLE:
+		client_linger(client, CLOSE_CLIENT_IDLE, now_ns);
+		return;
+	case CLIENT_BUSY:
+		busy_late(client, now_ns);
+		return;
+	case CLIENT_LINGER:
+		client_close(client, CLOSE_NONE);
+		return;
+	case CLIENT_CLOSED:
+		return;
+	}
+}
+
+/* Bytes behind the request move to the front of `in`; without any, the block goes back. */
+static void
+keep_rest(struct client *client)
+{
+	struct block *in = client->in;
+
+	if (in && client->rest < in->end) {
+		in->start = client->rest;
+		block_compact(in);
+	} else {
+		block_put(&client->loop->blocks, in);
+		client->in = client->ahead;
+		client->ahead = NULL;
+	}
+	client->rest = 0;
+}
+
+void
+client_next(struct client *client, bool keep, uint64_t now_ns)
+{
+	struct loop *loop = client->loop;
+
+	client->ended_ns = now_ns;
+	client->requests++;
+	if (!keep) {
+		client_linger(client, loop->draining ? CLOSE_DRAINING : CLOSE_NONE, now_ns);
+		return;
+	}
+	keep_rest(client);
+	client->state = CLIENT_IDLE;
+	if (client->in) {
+		client_ready(client);
+	} else if (client->saw_fin) {
+		client_close(client, CLOSE_NONE);
+		return;
+	}
+	client_resume(client);
+	timer_set(&loop->wheel, &client->timer,
+		  now_ns + loop->config->limits.keepalive_timeout_ms * NS_PER_MS, now_ns);
+}
+
+void
+client_ready(struct client *client)
+{
+	struct loop *loop = client->loop;
+
+	if (client->is_ready)
+		return;
+	client->is_ready = true;
+	client->ready_next = NULL;
+	*loop->ready_tail = client;
+	loop->ready_tail = &client->ready_next;
+}
+
+void
+client_run_ready(struct client *client)
+{
+	if (client->state == CLIENT_IDLE && client->in)
+		take_bytes(client, client->ended_ns, true);
+	if (client->state == CLIENT_IDLE && client->in && block_length(client->in) == 0) {
+		block_put(&client->loop->blocks, client->in);
+		client->in = client->ahead;
+		client->ahead = NULL;
+		if (client->in)
+			client_ready(client);
+		else if (client->saw_fin)
+			client_close(client, CLOSE_NONE);
+	}
+}
+
+void
+client_drain(struct client *client, uint64_t now_ns)
+{
+	if (client->state == CLIENT_IDLE && !client->is_ready)
+		client_linger(client, CLOSE_DRAINING, now_ns);
+}
+
+static void
+peer_text(struct client *client)
+{
+	const struct net_address *peer = &client->peer;
+
+	if (peer->sa.sa_family == AF_INET)
+		inet_ntop(AF_INET, &peer->in.sin_addr, client->ip, sizeof client->ip);
+	else if (peer->sa.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&peer->in6.sin6_addr))
+		inet_ntop(AF_INET, &peer->in6.sin6_addr.s6_addr[12], client->ip, sizeof client->ip);
+	else if (peer->sa.sa_family == AF_INET6)
+		inet_ntop(AF_INET6, &peer->in6.sin6_addr, client->ip, sizeof client->ip);
+}
+
+void
+client_accept(struct loop *loop, const struct config_listener *listener, int fd,
+	      const struct net_address *peer)
+{
+	struct client *client = xcalloc(1, sizeof *client);
+	uint64_t now_ns = loop_now(loop);
+
+	client->reapable.reap = client_reap;
+	client->loop = loop;
+	client->listener = listener;
+	client->fd = fd;
+	client->peer = *peer;
+	peer_text(client);
+	client->trusted_proxy = config_peers_match(&listener->trusted_proxies, peer);
+	client->trusted_trace = config_peers_match(&loop->config->trace.trust, peer);
+	client->gets_timing = config_peers_match(&loop->config->trace.server_timing, peer);
+	client->ended_ns = now_ns;
+	client->timer.fire = on_timer;
+	event_assign(&client->on_read, loop->base, fd, EV_READ | EV_PERSIST, on_readable, client);
+	event_assign(&client->on_write, loop->base, fd, EV_WRITE | EV_PERSIST, on_writable, client);
+	client->next = loop->clients;
+	client->link = &loop->clients;
+	if (client->next)
+		client->next->link = &client->next;
+	loop->clients = client;
+	loop->client_count++;
+	loop_gauge(&loop->board->client_connections, 1);
+	set_reading(client, true);
+	timer_set(&loop->wheel, &client->timer,
+		  now_ns + loop->config->limits.head_timeout_ms * NS_PER_MS, now_ns);
+}

@@ -1,0 +1,256 @@
+/* The exchange object: pool, trace, route, record. */
+#include "proxy/exchange.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include "base/xmem.h"
+#include "proxy/client.h"
+#include "proxy/pool.h"
+#include "proxy/upstream.h"
+
+static void
+on_provisional(struct timer *timer, uint64_t now_ns)
+{
+	struct exchange *exchange =
+	    (struct exchange *)(void *)((char *)timer - offsetof(struct exchange, timer));
+	struct marks marks = exchange->marks;
+
+	marks_close(&marks, PHASE_END_ABORT, 0, now_ns);
+	exchange_record(exchange, &marks, RECORD_PROVISIONAL);
+}
+
+struct exchange *
+exchange_begin(struct client *client, uint64_t start_ns)
+{
+	struct loop *loop = client->loop;
+	struct exchange *exchange = loop->free_exchanges;
+
+	if (exchange) {
+		loop->free_exchanges = exchange->free_next;
+		loop->free_exchange_count--;
+	} else {
+		exchange = xmem_try(sizeof *exchange);
+		if (!exchange)
+			return NULL;
+	}
+	memset(exchange, 0, offsetof(struct exchange, request));
+	exchange->loop = loop;
+	exchange->client = client;
+	exchange->timer.fire = on_provisional;
+	exchange->step = STEP_READ_HEAD;
+	exchange->died_in = PHASE_COUNT;
+	exchange->route = exchange->group = exchange->server_index = RECORD_NO_INDEX;
+	exchange->replayable = true;
+	exchange->marks.at_ns[MARK_START] = start_ns;
+	exchange->idle_before_ns = client->requests ? start_ns - client->ended_ns : 0;
+	if (client->requests)
+		exchange->flags |= RECORD_CLIENT_REUSED;
+	http1_init(&exchange->request, HTTP_REQUEST, &loop->config->limits);
+	client->exchange = exchange;
+	client->state = CLIENT_BUSY;
+	loop_count(loop, COUNTER_REQUESTS_STARTED, 1);
+	loop_gauge(&loop->board->in_flight, 1);
+	return exchange;
+}
+
+void
+exchange_end(struct exchange *exchange)
+{
+	struct loop *loop = exchange->loop;
+
+	exchange_record(exchange, &exchange->marks, 0);
+	timer_remove(&loop->wheel, &exchange->timer);
+	loop_count(loop, COUNTER_EXCHANGES_ENDED, 1);
+	loop_gauge(&loop->board->in_flight, -1);
+	if (exchange->cause != CLOSE_NONE)
+		loop_reason(loop, exchange->cause);
+	exchange->client->exchange = NULL;
+	if (loop->free_exchange_count >= EXCHANGE_POOL_MAX) {
+		free(exchange);
+		return;
+	}
+	exchange->free_next = loop->free_exchanges;
+	loop->free_exchanges = exchange;
+	loop->free_exchange_count++;
+}
+
+void
+exchanges_free(struct loop *loop)
+{
+	while (loop->free_exchanges) {
+		struct exchange *next = loop->free_exchanges->free_next;
+
+		free(loop->free_exchanges);
+		loop->free_exchanges = next;
+	}
+}
+
+void
+exchange_trace(struct exchange *exchange, bool head_parsed)
+{
+	struct loop *loop = exchange->loop;
+	const struct head *head = &exchange->request.head;
+	struct trace_parent parent;
+	struct text text;
+	bool inbound = false;
+
+	if (exchange->has_trace)
+		return;
+	exchange->has_trace = true;
+	if (head_parsed && head_has(head, HEADER_TRACEPARENT) &&
+	    !(head->twice & HEADER_BIT(HEADER_TRACEPARENT))) {
+		text = head_value(head, HEADER_TRACEPARENT);
+		inbound = trace_parent_parse(text.at, text.length, &parent) == 0;
+	}
+	if (inbound && exchange->client->trusted_trace) {
+		memcpy(exchange->trace_id, parent.trace_id, TRACE_ID_SIZE);
+		exchange->trace_flags = parent.flags & (TRACE_FLAG_SAMPLED | TRACE_FLAG_RANDOM);
+		exchange->flags |= RECORD_TRUSTED_TRACE;
+		text = head_value(head, HEADER_TRACESTATE);
+		exchange->tracestate_ok = !(head->twice & HEADER_BIT(HEADER_TRACESTATE)) &&
+					  trace_state_valid(text.at, text.length);
+		return;
+	}
+	id_pool_take(&loop->ids, exchange->trace_id, TRACE_ID_SIZE);
+	exchange->trace_flags = TRACE_FLAG_SAMPLED | TRACE_FLAG_RANDOM;
+	if (inbound) {
+		memcpy(exchange->foreign_trace_id, parent.trace_id, TRACE_ID_SIZE);
+		exchange->flags |= RECORD_HAS_FOREIGN;
+	}
+}
+
+void
+exchange_new_span(struct exchange *exchange)
+{
+	uint16_t earlier = exchange->attempts;
+
+	if (earlier > 0 && earlier <= RECORD_EARLIER_MAX)
+		memcpy(exchange->earlier_spans[earlier - 1], exchange->span_id, SPAN_ID_SIZE);
+	exchange->attempts++;
+	id_pool_take(&exchange->loop->ids, exchange->span_id, SPAN_ID_SIZE);
+}
+
+static bool
+route_matches(const struct config_route *route, const struct exchange *exchange)
+{
+	struct text host = exchange->facts.host;
+	struct text target = exchange->facts.target;
+	struct text method = http1_method_text(exchange->request.head.method);
+	size_t prefix = strlen(route->path_prefix);
+	const char *colon = host.length && host.at[host.length - 1] != ']'
+				? memrchr(host.at, ':', host.length)
+				: NULL;
+
+	if (colon)
+		host.length = (size_t)(colon - host.at);
+	if (route->host && !text_equals(host, route->host))
+		return false;
+	if (target.length < prefix || memcmp(target.at, route->path_prefix, prefix) != 0)
+		return false;
+	if (!route->methods)
+		return true;
+	for (char **m = route->methods; *m; m++)
+		if (strlen(*m) == method.length && memcmp(*m, method.at, method.length) == 0)
+			return true;
+	return false;
+}
+
+int
+exchange_route(struct exchange *exchange)
+{
+	const struct config *config = exchange->loop->config;
+
+	if (config->route_count == 0) {
+		exchange->group = 0;
+		return 0;
+	}
+	for (size_t i = 0; i < config->route_count; i++) {
+		if (!route_matches(&config->routes[i], exchange))
+			continue;
+		exchange->route = (uint16_t)i;
+		exchange->group = (uint16_t)config->routes[i].upstream;
+		return 0;
+	}
+	return -1;
+}
+
+static void
+record_peer(struct exchange_record *record, const struct net_address *peer)
+{
+	record->client_family = peer->sa.sa_family;
+	if (peer->sa.sa_family == AF_INET) {
+		record->client_port = ntohs(peer->in.sin_port);
+		memcpy(record->client_ip, &peer->in.sin_addr, 4);
+	} else if (peer->sa.sa_family == AF_INET6) {
+		record->client_port = ntohs(peer->in6.sin6_port);
+		memcpy(record->client_ip, &peer->in6.sin6_addr, 16);
+	}
+}
+
+static void
+record_fill(struct exchange_record *record, const struct exchange *exchange,
+	    const struct marks *closed)
+{
+	memcpy(record->trace_id, exchange->trace_id, TRACE_ID_SIZE);
+	memcpy(record->span_id, exchange->span_id, SPAN_ID_SIZE);
+	memcpy(record->earlier_spans, exchange->earlier_spans, sizeof record->earlier_spans);
+	memcpy(record->foreign_trace_id, exchange->foreign_trace_id, TRACE_ID_SIZE);
+	memcpy(record->marks_ns, closed->at_ns, sizeof record->marks_ns);
+	record->start_wall_ns = closed->at_ns[MARK_START] + exchange->loop->wall_offset_ns;
+	record->request_body_bytes = exchange->request.body_bytes;
+	record->response_body_bytes = exchange->response_body_bytes;
+	record->idle_before_ns = exchange->idle_before_ns;
+	record->backpressure_ns = exchange->backpressure_ns;
+	record->status = exchange->status;
+	record->route = exchange->route;
+	record->upstream = exchange->group;
+	record->server = exchange->server_index;
+	record->attempts = exchange->attempts;
+	record->died_in = (uint8_t)exchange->died_in;
+	record->cause = (uint8_t)exchange->cause;
+	record_peer(record, &exchange->client->peer);
+}
+
+/* Method and path as far as the head was parsed. */
+static void
+record_line(const struct exchange *exchange, struct text *ret_method, struct text *ret_path)
+{
+	const struct http1 *request = &exchange->request;
+	const struct block *in = exchange->client->in;
+
+	*ret_method = *ret_path = (struct text){"", 0};
+	if (!in || request->head.target_length == 0)
+		return;
+	*ret_method = http1_method_text(request->parser.method);
+	*ret_path = (struct text){in->data + in->start + request->head.target,
+				  request->head.target_length};
+}
+
+void
+exchange_record(struct exchange *exchange, const struct marks *closed, uint32_t more_flags)
+{
+	struct text method, path;
+	struct exchange_record *record;
+	uint32_t flags = exchange->flags | more_flags;
+	char *text;
+
+	record_line(exchange, &method, &path);
+	if (method.length > RECORD_METHOD_MAX)
+		method.length = RECORD_METHOD_MAX;
+	if (path.length > RECORD_PATH_MAX) {
+		path.length = RECORD_PATH_MAX;
+		flags |= RECORD_PATH_CUT;
+	}
+	record = ring_reserve(exchange->loop->ring, sizeof *record + method.length + path.length);
+	if (!record)
+		return; /* counted by the ring */
+	memset(record, 0, sizeof *record);
+	record_fill(record, exchange, closed);
+	record->flags = flags;
+	record->method_length = (uint16_t)method.length;
+	record->path_length = (uint16_t)path.length;
+	text = (char *)(record + 1);
+	memcpy(text, method.at, method.length);
+	memcpy(text + method.length, path.at, path.length);
+	ring_commit(exchange->loop->ring);
+}

@@ -1,0 +1,218 @@
+/* The event loop thread: turns, reaper, deferred clients, heartbeat and loop lag, drain. */
+#include "proxy/loop.h"
+
+#include <event2/event.h>
+#include <string.h>
+#include "base/log.h"
+#include "proxy/client.h"
+#include "proxy/exchange.h"
+#include "proxy/listener.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+
+_Static_assert(CLOSE_REASON_COUNT <= BOARD_REASONS_MAX, "the board has no room for all reasons");
+
+static void
+on_heartbeat(evutil_socket_t fd, short what, void *arg)
+{
+	struct loop *loop = arg;
+	uint64_t now_ns = loop_now(loop);
+
+	(void)fd;
+	(void)what;
+	loop->wall_offset_ns = clock_wall_ns() - now_ns;
+	atomic_store_explicit(&loop->board->heartbeat_ns, now_ns, memory_order_relaxed);
+}
+
+static struct event_base *
+base_make(void)
+{
+	struct event_config *wishes = event_config_new();
+	struct event_base *base;
+
+	if (!wishes)
+		return NULL;
+	event_config_set_flag(wishes, EVENT_BASE_FLAG_NOLOCK);
+	base = event_base_new_with_config(wishes);
+	event_config_free(wishes);
+	return base;
+}
+
+static int
+heartbeat_start(struct loop *loop)
+{
+	struct timeval second = {.tv_sec = 1};
+
+	loop->heartbeat = event_new(loop->base, -1, EV_PERSIST, on_heartbeat, loop);
+	if (!loop->heartbeat || evtimer_add(loop->heartbeat, &second) < 0)
+		return -1;
+	on_heartbeat(-1, 0, loop);
+	return 0;
+}
+
+static void on_drain_timer(struct timer *timer, uint64_t now_ns);
+
+int
+loop_init(struct loop *loop, const struct config *config, struct board_thread *board,
+	  struct ring *ring)
+{
+	memset(loop, 0, sizeof *loop);
+	loop->config = config;
+	loop->board = board;
+	loop->ring = ring;
+	loop->ready_tail = &loop->ready;
+	loop->drain_timer.fire = on_drain_timer;
+	loop->base = base_make();
+	if (!loop->base || wheel_init(&loop->wheel, loop->base, clock_now_ns()) < 0 ||
+	    heartbeat_start(loop) < 0 || pools_init(loop) < 0) {
+		log_error("event loop cannot be made");
+		return -1;
+	}
+	return 0;
+}
+
+void
+loop_reap(struct loop *loop, struct reapable *reapable)
+{
+	reapable->next = loop->dead;
+	loop->dead = reapable;
+}
+
+static void
+run_ready(struct loop *loop)
+{
+	struct client *client = loop->ready;
+
+	loop->ready = NULL;
+	loop->ready_tail = &loop->ready;
+	while (client) {
+		struct client *next = client->ready_next;
+
+		client->ready_next = NULL;
+		client->is_ready = false;
+		client_run_ready(client);
+		client = next;
+	}
+}
+
+/* How long the last callback of the turn had waited for the others: our own loop's lag. */
+static void
+turn_measure(struct loop *loop)
+{
+	struct board_thread *board = loop->board;
+	uint64_t lag_ns;
+
+	if (loop->turn_ns == 0)
+		return;
+	lag_ns = loop->now_ns - loop->turn_ns;
+	loop->turn_ns = 0;
+	board_add(&board->loop_lag_count, 1);
+	board_add(&board->loop_lag_sum_ns, lag_ns);
+	if (lag_ns > atomic_load_explicit(&board->loop_lag_max_ns, memory_order_relaxed))
+		atomic_store_explicit(&board->loop_lag_max_ns, lag_ns, memory_order_relaxed);
+}
+
+static void
+turn_end(struct loop *loop)
+{
+	if (loop->ready)
+		run_ready(loop);
+	while (loop->dead) {
+		struct reapable *reapable = loop->dead;
+
+		loop->dead = reapable->next;
+		reapable->reap(reapable);
+	}
+	turn_measure(loop);
+	if (loop->draining && loop->client_count == 0)
+		loop->stopped = true;
+}
+
+void
+loop_run(struct loop *loop)
+{
+	while (!loop->stopped) {
+		int flags = EVLOOP_ONCE | (loop->ready ? EVLOOP_NONBLOCK : 0);
+
+		if (event_base_loop(loop->base, flags) < 0) {
+			log_error("event loop failed");
+			return;
+		}
+		turn_end(loop);
+	}
+}
+
+static void
+drain_clients(struct loop *loop, uint64_t now_ns, bool all)
+{
+	struct client *next;
+
+	for (struct client *client = loop->clients; client; client = next) {
+		next = client->next;
+		if (!all)
+			client_drain(client, now_ns);
+		else if (client->exchange)
+			proxy_fail(client->exchange, CLOSE_SHUTDOWN);
+		else
+			client_close(client, CLOSE_SHUTDOWN);
+	}
+}
+
+static void
+on_drain_timer(struct timer *timer, uint64_t now_ns)
+{
+	struct loop *loop =
+	    (struct loop *)(void *)((char *)timer - offsetof(struct loop, drain_timer));
+	uint64_t next_ns = now_ns + 100 * NS_PER_MS;
+
+	if (now_ns >= loop->drain_end_ns) {
+		drain_clients(loop, now_ns, true);
+		loop->stopped = true;
+		return;
+	}
+	if (now_ns >= loop->drain_idle_ns)
+		drain_clients(loop, now_ns, false);
+	timer_set(&loop->wheel, &loop->drain_timer,
+		  next_ns < loop->drain_end_ns ? next_ns : loop->drain_end_ns, now_ns);
+}
+
+void
+loop_drain(struct loop *loop, uint64_t limit_ns)
+{
+	uint64_t now_ns = loop_now(loop);
+	uint64_t end_ns = now_ns + limit_ns;
+
+	if (!loop->draining) {
+		loop->draining = true;
+		loop->drain_end_ns = end_ns;
+		loop->drain_idle_ns = now_ns + DRAIN_IDLE_GRACE_NS;
+		listeners_close(loop);
+		log_info("draining: %zu client connections", loop->client_count);
+	}
+	if (end_ns < loop->drain_end_ns)
+		loop->drain_end_ns = end_ns;
+	if (limit_ns == 0 || loop->client_count == 0)
+		on_drain_timer(&loop->drain_timer, now_ns);
+	else
+		timer_set(&loop->wheel, &loop->drain_timer, now_ns + 100 * NS_PER_MS, now_ns);
+}
+
+void
+loop_free(struct loop *loop)
+{
+	struct client *next;
+
+	for (struct client *client = loop->clients; client; client = next) {
+		next = client->next;
+		client_close(client, CLOSE_SHUTDOWN);
+	}
+	pools_free(loop);
+	turn_end(loop);
+	exchanges_free(loop);
+	block_pool_clear(&loop->blocks);
+	wheel_free(&loop->wheel);
+	if (loop->heartbeat)
+		event_free(loop->heartbeat);
+	if (loop->base)
+		event_base_free(loop->base);
+}

@@ -1,0 +1,375 @@
+/* The life of an exchange: one function per step, each says which comes next. */
+#include "proxy/proxy.h"
+
+#include "proxy/client.h"
+#include "proxy/pool.h"
+#include "proxy/relay.h"
+#include "proxy/reply.h"
+#include "proxy/upstream.h"
+
+/* --- how an exchange goes wrong ------------------------------------------ */
+
+static void
+return_slot(struct exchange *exchange)
+{
+	if (exchange->server)
+		pool_return_slot(exchange->server);
+	exchange->server = NULL;
+}
+
+static void
+drop_upstream(struct exchange *exchange)
+{
+	if (exchange->upstream)
+		upstream_close(exchange->upstream);
+	exchange->upstream = NULL;
+	return_slot(exchange);
+}
+
+void
+proxy_release(struct exchange *exchange)
+{
+	struct upstream *upstream = exchange->upstream;
+	const struct http1 *response = &exchange->response;
+
+	if (!upstream)
+		return;
+	if (exchange->response_state == DIRECTION_DONE &&
+	    exchange->request_state == DIRECTION_DONE && upstream->out.bytes == 0 &&
+	    !exchange->send_failed && !exchange->surplus && response->head.keep_alive &&
+	    response->head.framing != BODY_UNTIL_EOF)
+		upstream_rest(upstream, exchange->loop->now_ns);
+	else
+		upstream_close(upstream);
+	exchange->upstream = NULL;
+	return_slot(exchange);
+}
+
+static enum step
+fail_step(struct exchange *exchange, enum close_reason reason)
+{
+	if (exchange->cause == CLOSE_NONE) {
+		exchange->cause = reason;
+		exchange->died_in = marks_running(&exchange->marks);
+		exchange->decision_ns = loop_now(exchange->loop);
+	}
+	drop_upstream(exchange);
+	if (exchange->reply_begun || close_reason_status(exchange->cause) == 0)
+		return STEP_ABORT;
+	return STEP_REPLY_LOCAL;
+}
+
+/* Only where the app cannot have seen the request twice, and what would be sent is still here. */
+static bool
+may_retry(const struct exchange *exchange, enum close_reason reason)
+{
+	const struct config *config = exchange->loop->config;
+	const struct marks *marks = &exchange->marks;
+	bool connecting = marks->at_ns[MARK_CONNECTED] == 0;
+
+	if (exchange->attempts > config->upstreams[exchange->group].retries || exchange->heard ||
+	    exchange->reply_begun || !exchange->replayable)
+		return false;
+	if (connecting)
+		return true;
+	if (reason != CLOSE_UPSTREAM_CLOSED_IDLE)
+		return false;
+	return marks->at_ns[MARK_SENT_FIRST] == 0 ||
+	       http_rules_idempotent(exchange->request.head.method);
+}
+
+static enum step
+attempt_failed_step(struct exchange *exchange, enum close_reason reason)
+{
+	if (!may_retry(exchange, reason))
+		return fail_step(exchange, reason);
+	drop_upstream(exchange);
+	marks_retry(&exchange->marks);
+	loop_reason(exchange->loop, reason);
+	loop_count(exchange->loop, COUNTER_UPSTREAM_RETRIES, 1);
+	exchange->fresh_connection = true;
+	exchange->send_failed = false;
+	return STEP_QUEUE;
+}
+
+void
+proxy_attempt_failed(struct exchange *exchange, enum close_reason reason)
+{
+	proxy_go(exchange, attempt_failed_step(exchange, reason));
+}
+
+void
+proxy_fail(struct exchange *exchange, enum close_reason reason)
+{
+	proxy_go(exchange, fail_step(exchange, reason));
+}
+
+void
+proxy_client_gone(struct exchange *exchange)
+{
+	if (exchange->cause == CLOSE_NONE) {
+		exchange->cause = CLOSE_CLIENT_ABORT;
+		exchange->died_in = marks_running(&exchange->marks);
+	}
+	proxy_go(exchange, STEP_ABORT);
+}
+
+void
+proxy_connected(struct exchange *exchange, uint64_t now_ns)
+{
+	mark_once(&exchange->marks, MARK_CONNECTED, now_ns);
+	proxy_go(exchange, STEP_SEND);
+}
+
+/* --- the steps ----------------------------------------------------------- */
+
+static enum step
+step_wait(struct exchange *exchange)
+{
+	(void)exchange;
+	return STEP_WAIT;
+}
+
+static enum step
+step_read_head(struct exchange *exchange)
+{
+	struct client *client = exchange->client;
+	struct http1 *request = &exchange->request;
+	struct block *in = client->in;
+	enum close_reason why;
+
+	switch (http1_head(request, in->data + in->start, block_length(in))) {
+	case HTTP1_MORE:
+		if (block_room(in) == 0 && client_grow_head(client) < 0)
+			return fail_step(exchange, CLOSE_OUT_OF_MEMORY);
+		client_watch(client, exchange->loop->now_ns);
+		return STEP_WAIT;
+	case HTTP1_HEAD:
+		break;
+	default:
+		return fail_step(exchange, request->error);
+	}
+	client->rest = in->start + request->head.length;
+	why = http_rules_request(&request->head, &exchange->facts);
+	if (why != CLOSE_NONE)
+		return fail_step(exchange, why);
+	mark_once(&exchange->marks, MARK_HEAD, loop_now(exchange->loop));
+	return STEP_ADMIT;
+}
+
+/* Body bytes that came with the head stay where they are, unframed, so that a retry can send them again. */
+static enum close_reason
+take_body_at_hand(struct exchange *exchange)
+{
+	struct client *client = exchange->client;
+	struct http1 *request = &exchange->request;
+	struct block *in = client->in;
+	uint64_t limit = exchange->loop->config->limits.body_bytes;
+	size_t payload, used;
+	enum http1_result result;
+
+	exchange->body_start = exchange->body_end = client->rest;
+	if (limit > 0 && request->head.framing == BODY_LENGTH && request->head.content_length > limit)
+		return CLOSE_BODY_TOO_LARGE;
+	result = http1_body(request, in->data + client->rest, in->end - client->rest, &payload, &used);
+	if (result == HTTP1_ERROR)
+		return request->error;
+	exchange->body_end += (uint32_t)payload;
+	client->rest += (uint32_t)used;
+	exchange->request_state = result == HTTP1_DONE ? DIRECTION_DONE : DIRECTION_BODY;
+	if (limit > 0 && request->body_bytes > limit)
+		return CLOSE_BODY_TOO_LARGE;
+	return CLOSE_NONE;
+}
+
+static enum step
+step_admit(struct exchange *exchange)
+{
+	struct loop *loop = exchange->loop;
+	uint32_t requests_max = loop->config->limits.requests_per_connection;
+	enum close_reason why;
+
+	exchange_trace(exchange, true);
+	exchange->close_client =
+	    !exchange->request.head.keep_alive || loop->draining ||
+	    (requests_max > 0 && exchange->client->requests + 1 >= requests_max);
+	why = take_body_at_hand(exchange);
+	if (why == CLOSE_NONE && exchange_route(exchange) < 0)
+		why = CLOSE_NO_ROUTE;
+	if (why != CLOSE_NONE)
+		return fail_step(exchange, why);
+	mark_once(&exchange->marks, MARK_ADMIT, loop_now(loop));
+	return STEP_QUEUE;
+}
+
+static enum step
+step_queue(struct exchange *exchange)
+{
+	struct loop *loop = exchange->loop;
+	struct pool *pool = &loop->pools[exchange->group];
+	struct server *server = pool_take_slot(pool);
+
+	if (!server)
+		return fail_step(exchange, CLOSE_UPSTREAM_FULL);
+	exchange->server = server;
+	exchange->server_index = (uint16_t)(server - pool->servers);
+	mark_once(&exchange->marks, MARK_SLOT_FIRST, loop->now_ns);
+	mark_once(&exchange->marks, MARK_SLOT_LAST, loop->now_ns);
+	exchange_new_span(exchange);
+	return STEP_CONNECT;
+}
+
+static bool
+reuse_connection(struct exchange *exchange)
+{
+	struct loop *loop = exchange->loop;
+	struct upstream *upstream;
+
+	exchange->flags &= ~(uint32_t)RECORD_SERVER_REUSED;
+	if (exchange->fresh_connection)
+		return false;
+	upstream = pool_take_idle(exchange->server, loop->now_ns);
+	if (!upstream)
+		return false;
+	upstream->state = UPSTREAM_ACTIVE;
+	upstream->reused = true;
+	upstream->exchange = exchange;
+	exchange->upstream = upstream;
+	exchange->flags |= RECORD_SERVER_REUSED;
+	loop_gauge(&loop->board->upstream_idle, -1);
+	loop_count(loop, COUNTER_UPSTREAM_REUSES, 1);
+	return true;
+}
+
+static enum step
+step_connect(struct exchange *exchange)
+{
+	struct loop *loop = exchange->loop;
+	enum close_reason why = CLOSE_NONE;
+
+	if (!reuse_connection(exchange)) {
+		exchange->upstream =
+		    upstream_connect(loop, exchange->server, exchange, &why);
+		if (!exchange->upstream)
+			return attempt_failed_step(exchange, why);
+		if (exchange->upstream->state == UPSTREAM_CONNECTING) {
+			if (exchange->request_state == DIRECTION_BODY)
+				client_pause(exchange->client);
+			else
+				client_watch(exchange->client, loop->now_ns);
+			return STEP_WAIT;
+		}
+		loop_now(loop);
+	}
+	mark_once(&exchange->marks, MARK_CONNECTED, loop->now_ns);
+	return STEP_SEND;
+}
+
+static enum step
+step_send(struct exchange *exchange)
+{
+	exchange->step = STEP_RELAY; /* what reads and writes from here on is relay's */
+	if (!relay_send_request(exchange))
+		return fail_step(exchange, CLOSE_OUT_OF_MEMORY);
+	return STEP_WAIT;
+}
+
+static enum step
+step_reply_local(struct exchange *exchange)
+{
+	struct client *client = exchange->client;
+	struct block *block;
+
+	exchange->flags |= RECORD_LOCAL_REPLY;
+	if (exchange->request_state != DIRECTION_DONE || exchange->loop->draining)
+		exchange->close_client = true;
+	block = reply_write(exchange);
+	if (!block)
+		return STEP_ABORT;
+	exchange->reply_begun = true;
+	queue_push(&client->out, &exchange->loop->blocks, block);
+	if (exchange->request_state != DIRECTION_DONE)
+		client_pause(client);
+	return STEP_REPLYING;
+}
+
+static enum step
+step_replying(struct exchange *exchange)
+{
+	size_t written;
+	int done = client_flush(exchange->client, &written);
+
+	if (written > 0)
+		mark_once(&exchange->marks, MARK_REPLIED, loop_now(exchange->loop));
+	if (done < 0)
+		return STEP_ABORT;
+	if (done == 0)
+		return STEP_WAIT;
+	mark_once(&exchange->marks, MARK_END, exchange->loop->now_ns);
+	return STEP_FINISH;
+}
+
+static enum step
+step_abort(struct exchange *exchange)
+{
+	struct client *client = exchange->client;
+	bool by_client = exchange->cause == CLOSE_CLIENT_ABORT;
+
+	drop_upstream(exchange);
+	if (!exchange->has_trace)
+		exchange_trace(exchange, false);
+	marks_close(&exchange->marks, PHASE_END_ABORT, 0, loop_now(exchange->loop));
+	exchange_end(exchange);
+	if (by_client)
+		client_close(client, CLOSE_NONE);
+	else
+		client_reset(client, CLOSE_NONE);
+	return STEP_WAIT;
+}
+
+static enum step
+step_finish(struct exchange *exchange)
+{
+	struct client *client = exchange->client;
+	bool local = exchange->flags & RECORD_LOCAL_REPLY;
+	bool keep = !exchange->close_client && exchange->request_state == DIRECTION_DONE;
+	uint64_t end_ns = exchange->marks.at_ns[MARK_END];
+
+	proxy_release(exchange);
+	marks_close(&exchange->marks, local ? PHASE_END_LOCAL : PHASE_END_DONE,
+		    exchange->decision_ns, end_ns);
+	exchange_end(exchange);
+	client_next(client, keep, end_ns);
+	return STEP_WAIT;
+}
+
+static enum step (*const steps[STEP_COUNT])(struct exchange *exchange) = {
+    [STEP_WAIT] = step_wait,
+    [STEP_READ_HEAD] = step_read_head,
+    [STEP_ADMIT] = step_admit,
+    [STEP_QUEUE] = step_queue,
+    [STEP_CONNECT] = step_connect,
+    [STEP_SEND] = step_send,
+    [STEP_RELAY] = step_wait,
+    [STEP_REPLY_LOCAL] = step_reply_local,
+    [STEP_REPLYING] = step_replying,
+    [STEP_ABORT] = step_abort,
+    [STEP_FINISH] = step_finish,
+};
+
+void
+proxy_run(struct exchange *exchange)
+{
+	enum step next;
+
+	/* A step that ends the exchange returns STEP_WAIT: nothing is touched after it. */
+	while ((next = steps[exchange->step](exchange)) != STEP_WAIT)
+		exchange->step = next;
+}
+
+void
+proxy_go(struct exchange *exchange, enum step step)
+{
+	exchange->step = step;
+	proxy_run(exchange);
+}

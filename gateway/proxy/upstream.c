@@ -1,0 +1,280 @@
+/* One server connection: one persistent EV_READ for its life, EV_WRITE only while connecting or after a
+ * short write. */
+#include "proxy/upstream.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "base/log.h"
+#include "base/net.h"
+#include "base/xmem.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+#include "proxy/relay.h"
+
+static void
+upstream_reap(struct reapable *reapable)
+{
+	free(reapable);
+}
+
+static void
+set_writing(struct upstream *upstream, bool on)
+{
+	if (upstream->writing == on)
+		return;
+	upstream->writing = on;
+	if (on)
+		event_add(&upstream->on_write, NULL);
+	else
+		event_del(&upstream->on_write);
+}
+
+static void
+set_reading(struct upstream *upstream, bool on)
+{
+	if (upstream->reading == on)
+		return;
+	upstream->reading = on;
+	if (on)
+		event_add(&upstream->on_read, NULL);
+	else
+		event_del(&upstream->on_read);
+}
+
+void
+upstream_close(struct upstream *upstream)
+{
+	struct loop *loop = upstream->loop;
+
+	if (upstream->state == UPSTREAM_GONE)
+		return;
+	if (upstream->state == UPSTREAM_RESTING) {
+		pool_forget_idle(upstream->server, upstream);
+		loop_gauge(&loop->board->upstream_idle, -1);
+	}
+	if (upstream->exchange) {
+		upstream->exchange->upstream = NULL;
+		upstream->exchange = NULL;
+	}
+	upstream->state = UPSTREAM_GONE;
+	set_reading(upstream, false);
+	set_writing(upstream, false);
+	timer_remove(&loop->wheel, &upstream->timer);
+	close(upstream->fd);
+	upstream->fd = -1;
+	block_put(&loop->blocks, upstream->in);
+	upstream->in = NULL;
+	queue_clear(&upstream->out, &loop->blocks);
+	loop_gauge(&loop->board->upstream_connections, -1);
+	loop_reap(loop, &upstream->reapable);
+}
+
+/* Anything that happens to an idle connection ends it: a FIN, an RST, or bytes nobody asked for. */
+static void
+idle_readable(struct upstream *upstream)
+{
+	char byte;
+	ssize_t n = recv(upstream->fd, &byte, 1, MSG_PEEK);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0)
+		loop_reason(upstream->loop, CLOSE_UNSOLICITED);
+	upstream_close(upstream);
+}
+
+static void
+on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct upstream *upstream = arg;
+
+	(void)fd;
+	(void)what;
+	if (upstream->state == UPSTREAM_RESTING)
+		idle_readable(upstream);
+	else if (upstream->state == UPSTREAM_ACTIVE)
+		relay_upstream_readable(upstream->exchange);
+}
+
+static enum close_reason
+connect_reason(int error)
+{
+	return error == ETIMEDOUT ? CLOSE_CONNECT_TIMEOUT : CLOSE_CONNECT_FAILED;
+}
+
+static void
+connect_done(struct upstream *upstream)
+{
+	struct exchange *exchange = upstream->exchange;
+	int error = 0;
+	socklen_t length = sizeof error;
+
+	if (getsockopt(upstream->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
+		error = errno;
+	if (error) {
+		log_debug("connect to %s: %s", upstream->server->config->text, strerror(error));
+		upstream_close(upstream);
+		proxy_attempt_failed(exchange, connect_reason(error));
+		return;
+	}
+	upstream->state = UPSTREAM_ACTIVE;
+	set_writing(upstream, false);
+	set_reading(upstream, true);
+	proxy_connected(exchange, loop_now(upstream->loop));
+}
+
+static void
+on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	struct upstream *upstream = arg;
+
+	(void)fd;
+	(void)what;
+	if (upstream->state == UPSTREAM_CONNECTING)
+		connect_done(upstream);
+	else if (upstream->state == UPSTREAM_ACTIVE)
+		relay_upstream_writable(upstream->exchange);
+}
+
+static void
+upstream_late(struct upstream *upstream, uint64_t now_ns)
+{
+	struct exchange *exchange = upstream->exchange;
+	uint64_t due_ns =
+	    upstream->active_ns + upstream->server->group->response_timeout_ms * NS_PER_MS;
+	/* An app that waits for the rest of a body, or whose answer we do not read, is not late. */
+	bool ours = upstream->paused_ns != 0 ||
+		    (exchange->request_state == DIRECTION_BODY && upstream->out.bytes == 0);
+
+	if (ours)
+		upstream->active_ns = now_ns;
+	if (ours || now_ns < due_ns) {
+		upstream_watch(upstream, now_ns);
+		return;
+	}
+	proxy_attempt_failed(exchange, CLOSE_RESPONSE_TIMEOUT);
+}
+
+static void
+on_timer(struct timer *timer, uint64_t now_ns)
+{
+	struct upstream *upstream =
+	    (struct upstream *)(void *)((char *)timer - offsetof(struct upstream, timer));
+	struct exchange *exchange = upstream->exchange;
+
+	switch (upstream->state) {
+	case UPSTREAM_RESTING:
+		loop_reason(upstream->loop, CLOSE_UPSTREAM_IDLE);
+		upstream_close(upstream);
+		return;
+	case UPSTREAM_CONNECTING:
+		upstream_close(upstream);
+		proxy_attempt_failed(exchange, CLOSE_CONNECT_TIMEOUT);
+		return;
+	case UPSTREAM_ACTIVE:
+		upstream_late(upstream, now_ns);
+		return;
+	case UPSTREAM_GONE:
+		return;
+	}
+}
+
+struct upstream *
+upstream_connect(struct loop *loop, struct server *server, struct exchange *exchange,
+		 enum close_reason *ret_reason)
+{
+	struct upstream *upstream;
+	bool connected;
+	int fd = net_connect(&server->config->address, &connected);
+
+	if (fd < 0) {
+		log_debug("connect to %s: %s", server->config->text, strerror(errno));
+		*ret_reason = errno == EMFILE || errno == ENFILE ? CLOSE_NO_DESCRIPTORS
+								 : CLOSE_CONNECT_FAILED;
+		return NULL;
+	}
+	upstream = xcalloc(1, sizeof *upstream);
+	upstream->reapable.reap = upstream_reap;
+	upstream->loop = loop;
+	upstream->server = server;
+	upstream->exchange = exchange;
+	upstream->fd = fd;
+	upstream->timer.fire = on_timer;
+	event_assign(&upstream->on_read, loop->base, fd, EV_READ | EV_PERSIST, on_readable,
+		     upstream);
+	event_assign(&upstream->on_write, loop->base, fd, EV_WRITE | EV_PERSIST, on_writable,
+		     upstream);
+	loop_count(loop, COUNTER_UPSTREAM_CONNECTS, 1);
+	loop_gauge(&loop->board->upstream_connections, 1);
+	if (connected) {
+		upstream->state = UPSTREAM_ACTIVE;
+		set_reading(upstream, true);
+		return upstream;
+	}
+	upstream->state = UPSTREAM_CONNECTING;
+	set_writing(upstream, true);
+	timer_set(&loop->wheel, &upstream->timer,
+		  loop->now_ns + server->group->connect_timeout_ms * NS_PER_MS, loop->now_ns);
+	return upstream;
+}
+
+int
+upstream_flush(struct upstream *upstream, size_t *ret_written)
+{
+	struct loop *loop = upstream->loop;
+	int done = queue_write(&upstream->out, &loop->blocks, upstream->fd, ret_written);
+
+	set_writing(upstream, done == 0);
+	return done;
+}
+
+void
+upstream_pause(struct upstream *upstream, uint64_t now_ns)
+{
+	if (upstream->paused_ns == 0)
+		upstream->paused_ns = now_ns;
+	set_reading(upstream, false);
+}
+
+void
+upstream_resume(struct upstream *upstream, uint64_t now_ns)
+{
+	if (upstream->paused_ns == 0)
+		return;
+	upstream->exchange->backpressure_ns += now_ns - upstream->paused_ns;
+	upstream->paused_ns = 0;
+	upstream->active_ns = now_ns;
+	set_reading(upstream, true);
+}
+
+void
+upstream_watch(struct upstream *upstream, uint64_t now_ns)
+{
+	timer_set(&upstream->loop->wheel, &upstream->timer,
+		  upstream->active_ns + upstream->server->group->response_timeout_ms * NS_PER_MS,
+		  now_ns);
+}
+
+void
+upstream_rest(struct upstream *upstream, uint64_t now_ns)
+{
+	struct loop *loop = upstream->loop;
+	struct server *server = upstream->server;
+
+	upstream_resume(upstream, now_ns);
+	upstream->exchange->upstream = NULL;
+	upstream->exchange = NULL;
+	block_put(&loop->blocks, upstream->in);
+	upstream->in = NULL;
+	if (!pool_keep_idle(server, upstream)) {
+		upstream_close(upstream);
+		return;
+	}
+	upstream->state = UPSTREAM_RESTING;
+	loop_gauge(&loop->board->upstream_idle, 1);
+	timer_set(&loop->wheel, &upstream->timer,
+		  now_ns + server->group->idle_timeout_ms * NS_PER_MS, now_ns);
+}

@@ -1,0 +1,93 @@
+/* One request and its response through the gateway: what is known of it, and its record. Pooled per loop. */
+#ifndef TAILRACE_PROXY_EXCHANGE_H
+#define TAILRACE_PROXY_EXCHANGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "model/http_rules.h"
+#include "model/phase.h"
+#include "model/record.h"
+#include "proxy/http1.h"
+#include "proxy/loop.h"
+
+#define EXCHANGE_POOL_MAX 256u
+#define PROVISIONAL_NS (10 * NS_PER_S) /* after the response began */
+
+struct client;
+struct server;
+struct upstream;
+
+enum step {
+	STEP_WAIT, /* nothing to do before the next event */
+	STEP_READ_HEAD,
+	STEP_ADMIT,
+	STEP_QUEUE,
+	STEP_CONNECT,
+	STEP_SEND,
+	STEP_RELAY,	  /* both directions at once; events drive it */
+	STEP_REPLY_LOCAL,
+	STEP_REPLYING, /* a local reply is on its way out */
+	STEP_ABORT,
+	STEP_FINISH,
+	STEP_COUNT
+};
+
+/* Each direction of an exchange, for itself. */
+enum direction { DIRECTION_HEAD, DIRECTION_BODY, DIRECTION_DONE, DIRECTION_FAILED };
+
+struct exchange {
+	struct exchange *free_next;
+	struct loop *loop;
+	struct client *client;
+	struct upstream *upstream; /* connection of the current attempt */
+	struct server *server;	   /* whose slot is held */
+	enum step step;
+	enum direction request_state, response_state;
+	struct marks marks;
+	uint64_t decision_ns; /* of a local reply */
+	uint64_t idle_before_ns, backpressure_ns;
+	uint64_t response_body_bytes;
+	enum close_reason cause;
+	enum phase died_in;
+	uint32_t flags; /* enum record_flag */
+	uint16_t status, route, group, server_index;
+	uint16_t attempts;
+	uint8_t trace_flags;
+	bool has_trace, tracestate_ok;
+	bool close_client; /* Connection: close goes, or went, with the answer */
+	bool reply_begun;  /* final response bytes are queued or sent */
+	bool chunked_reply; /* we frame the body as chunks */
+	bool replayable;   /* the body, or all of it read so far, still lies in client->in */
+	bool heard;	   /* a byte of this attempt's answer was read */
+	bool send_failed;  /* the server takes no more of the request; its answer may still come */
+	bool surplus;	   /* bytes behind the response: the connection is spoilt */
+	uint8_t interims;  /* 1xx heads so far */
+	bool fresh_connection; /* this attempt takes no idle connection */
+	uint32_t body_start, body_end; /* payload in client->in->data that came with the head */
+	uint8_t trace_id[TRACE_ID_SIZE], span_id[SPAN_ID_SIZE];
+	uint8_t earlier_spans[RECORD_EARLIER_MAX][SPAN_ID_SIZE];
+	uint8_t foreign_trace_id[TRACE_ID_SIZE];
+	struct timer timer; /* provisional record */
+	struct request_facts facts;
+	struct http1 request, response;
+};
+
+/* Begins an exchange at t0. Null when memory is short. */
+struct exchange *exchange_begin(struct client *client, uint64_t start_ns);
+
+/* Writes the record, gives counters and memory back. The marks must be closed. */
+void exchange_end(struct exchange *exchange);
+
+/* Trace of this exchange by the trust policy; needs a parsed head. Makes a new one where there is none. */
+void exchange_trace(struct exchange *exchange, bool head_parsed);
+void exchange_new_span(struct exchange *exchange);
+
+/* Index of the first matching route, or -1; *ret_group is the upstream. */
+int exchange_route(struct exchange *exchange);
+
+/* Writes one record: the final one, or a provisional one with what is known by now. */
+void exchange_record(struct exchange *exchange, const struct marks *closed, uint32_t more_flags);
+
+void exchanges_free(struct loop *loop);
+
+#endif

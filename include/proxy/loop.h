@@ -1,0 +1,104 @@
+/* One event-loop thread: base, clock readings, pools, deferred work, end-of-turn reaper, heartbeat, drain.
+ * Everything that hangs off a loop is touched by its thread only; the board and the ring are how others
+ * learn of it. */
+#ifndef TAILRACE_PROXY_LOOP_H
+#define TAILRACE_PROXY_LOOP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/board.h"
+#include "base/clock.h"
+#include "base/config.h"
+#include "model/close_reason.h"
+#include "model/trace_context.h"
+#include "proxy/block.h"
+#include "proxy/ring.h"
+#include "proxy/timer.h"
+
+#define DRAIN_IDLE_GRACE_NS NS_PER_S /* idle clients may send one more request so long after TERM */
+
+struct event;
+struct event_base;
+struct client;
+struct exchange;
+struct listener;
+struct pool;
+
+/* First member of what may be freed only when no callback can hold it any more. */
+struct reapable {
+	struct reapable *next;
+	void (*reap)(struct reapable *reapable);
+};
+
+struct loop {
+	struct event_base *base;
+	const struct config *config;
+	struct board_thread *board;
+	struct ring *ring;
+	struct wheel wheel;
+	struct block_pool blocks;
+	struct id_pool ids;
+	uint64_t now_ns;	/* newest clock reading */
+	uint64_t turn_ns;	/* first reading of this turn; 0 = none yet */
+	uint64_t wall_offset_ns; /* CLOCK_REALTIME - CLOCK_MONOTONIC, renewed each second */
+	uint32_t generation;
+	struct client *clients; /* all of them */
+	size_t client_count;
+	struct client *ready, **ready_tail; /* clients with buffered bytes to look at after this turn */
+	struct exchange *free_exchanges;
+	size_t free_exchange_count;
+	struct reapable *dead;
+	struct listener *listeners;
+	size_t listener_count;
+	struct pool *pools; /* one per config->upstreams entry */
+	struct event *heartbeat;
+	struct timer drain_timer;
+	uint64_t drain_end_ns, drain_idle_ns;
+	bool draining, stopped;
+};
+
+/* Makes the base, timers and pools. `ring` and `board` outlive the loop. Returns 0, or -1 (logged). */
+int loop_init(struct loop *loop, const struct config *config, struct board_thread *board,
+	      struct ring *ring);
+
+/* Serves until stopped: after loop_drain() when the last client is gone or the time is up. */
+void loop_run(struct loop *loop);
+void loop_free(struct loop *loop);
+
+/* Accept what is queued, close the listeners, let exchanges end; `limit_ns` caps it. Again with a smaller
+ * limit: shortens it. 0: now. */
+void loop_drain(struct loop *loop, uint64_t limit_ns);
+
+/* Frees at the end of the turn. */
+void loop_reap(struct loop *loop, struct reapable *reapable);
+
+/* Reads the clock: the time of the system call that just returned. */
+static inline uint64_t
+loop_now(struct loop *loop)
+{
+	loop->now_ns = clock_now_ns();
+	if (loop->turn_ns == 0)
+		loop->turn_ns = loop->now_ns;
+	return loop->now_ns;
+}
+
+static inline void
+loop_count(struct loop *loop, enum counter counter, uint64_t n)
+{
+	board_add(&loop->board->counters[counter], n);
+}
+
+static inline void
+loop_reason(struct loop *loop, enum close_reason reason)
+{
+	board_add(&loop->board->reasons[reason], 1);
+}
+
+static inline void
+loop_gauge(_Atomic uint64_t *gauge, int64_t change)
+{
+	board_add(gauge, (uint64_t)change);
+}
+
+#endif
