@@ -1,0 +1,118 @@
+"""The demo app's known times, through the real gateway, under uvicorn on both event loops."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import httpx
+from harness import ROOT
+from truth.attribution import MS, check_sums, long_waits, own_frames, rows_of, time_of, time_under
+from truth.conftest import Pair
+
+UNATTRIBUTED_MAX = 0.02
+
+
+def check_attributed(profile: dict[str, Any]) -> None:
+    assert profile["unattributed_ns"] <= UNATTRIBUTED_MAX * profile["app_ns"]
+
+
+def test_async_waits_name_parent_and_child(demo: Pair) -> None:
+    exchange, response = demo.get("/async")
+    profile = check_sums(exchange)
+    check_attributed(profile)
+    assert (exchange["route"], profile["loop"]) == ("GET /async", demo.loop)
+    slept = response.json()["slept_ns"]
+    ready = time_of(profile, "ready")
+    for function in ("async_parent_function", "async_child_function"):
+        waited = time_under(profile, "wait", function)
+        assert 99 * MS <= waited <= slept[function] + MS
+        # What the app measured beyond the waits is time its loop was late.
+        assert slept[function] - waited <= ready + 2 * MS
+    child = [row for row in long_waits(profile) if own_frames(row)[-1] == "async_child_function"]
+    assert [own_frames(row)[-3:] for row in child] == [
+        ["async_root", "async_parent_function", "async_child_function"]
+    ]
+    assert {(row["cause"], row["count"], row["exact"]) for row in long_waits(profile)} == {
+        ("sleep", 10, True)
+    }
+
+
+def test_await_lines_are_those_of_the_source(demo: Pair) -> None:
+    exchange, _ = demo.get("/async")
+    lines = (ROOT / "demo" / "app.py").read_text().splitlines()
+    for row in long_waits(exchange["profile"]):
+        for frame in row["stack"]:
+            if frame["in_app"] and frame["function"].startswith("async_"):
+                assert frame["file"] == "app.py"
+                assert "await " in lines[frame["line"] - 1], frame
+
+
+def test_sync_route_is_a_thread_run_that_names_both(demo: Pair) -> None:
+    exchange, response = demo.get("/sync")
+    profile = check_sums(exchange)
+    check_attributed(profile)
+    slept = response.json()["slept_ns"]
+    ran = time_of(profile, "thread_run")
+    assert sum(slept.values()) <= ran <= sum(slept.values()) + 20 * MS
+    rows = rows_of(profile, "thread_run")
+    assert all("sync_root" in own_frames(row) for row in rows if own_frames(row))
+    for function in ("parent_function", "child_function"):
+        # Sampled, so an estimate: within a quarter of the truth.
+        share = time_under(profile, "thread_run", function)
+        assert 0.75 * slept[function] <= share <= 1.25 * slept[function]
+    child = [row for row in rows if own_frames(row)[-1:] == ["child_function"]]
+    assert child
+    assert all(own_frames(row)[-2] == "parent_function" for row in child)
+    assert all(row["samples"] > 0 and not row["exact"] for row in child)
+
+
+def test_gather_counts_only_the_slowest(demo: Pair) -> None:
+    exchange, response = demo.get("/gather")
+    profile = check_sums(exchange)
+    check_attributed(profile)
+    waits = long_waits(profile)
+    assert [own_frames(row)[-2:] for row in waits] == [["slowest_child", "gathered"]]
+    assert 299 * MS <= waits[0]["ns"] <= response.json()["slept_ns"]["slowest_child"] + MS
+
+
+def test_block_is_the_loops_run(demo: Pair) -> None:
+    exchange, response = demo.get("/block")
+    profile = check_sums(exchange)
+    check_attributed(profile)
+    slept = response.json()["slept_ns"]["blocking_function"]
+    run = time_of(profile, "run")
+    assert slept <= run <= slept + 20 * MS
+    assert time_under(profile, "run", "blocking_function") >= 0.75 * slept
+    assert long_waits(profile) == []
+
+
+def test_block_is_named_to_its_victim(demo: Pair) -> None:
+    results: list[Any] = []
+    victim = threading.Thread(target=lambda: results.append(demo.get("/gather")))
+    victim.start()
+    time.sleep(0.030)
+    # Two in a row: the victim's 100 and 70 ms children, then its 300 ms child are due meanwhile.
+    for _ in range(3):
+        httpx.get(demo.gateway.base + "/block", timeout=20)
+    victim.join(20)
+    profile = check_sums(results[0][0])
+    waited, ready = time_of(profile, "wait"), time_of(profile, "ready")
+    assert 295 * MS <= waited <= 320 * MS
+    stalls = [stall for stall in profile["stalls"] if stall["route"] == "GET /block"]
+    if ready > 20 * MS:
+        assert stalls
+    for stall in stalls:
+        assert stall["ns"] >= 95 * MS
+        assert stall["state"] in ("blocked", None)
+
+
+def test_db_waits_for_the_database(demo: Pair) -> None:
+    exchange, response = demo.get("/db")
+    profile = check_sums(exchange)
+    measured = response.json()["slept_ns"]["db_root"]
+    waits = [row for row in rows_of(profile, "wait") if own_frames(row)[-1:] == ["db_root"]]
+    waited = sum(row["ns"] for row in waits)
+    assert 0.8 * measured <= waited <= measured + MS
+    assert {row["cause"] for row in waits} == {"database"}
