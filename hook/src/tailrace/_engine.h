@@ -1,0 +1,395 @@
+/* tailrace._engine: the types its files share. Everything here is guarded by the GIL except what is _Atomic,
+ * which the sampler thread reads without it. Times are CLOCK_MONOTONIC nanoseconds. */
+#ifndef TAILRACE_ENGINE_H
+#define TAILRACE_ENGINE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <frameobject.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+enum {
+	TRACE_LEN = 32,
+	SPAN_LEN = 16,
+	ROUTE_BYTES_MAX = 512,
+	CODES_MAX = 65536,
+	STACKS_MAX = 65536,
+	STACK_FRAMES_MAX = 64,
+	REQUEST_LANES_MAX = 256,
+	REQUEST_STACKS_MAX = 512,
+	REQUEST_ROWS_MAX = 1024,
+	PATH_SEGMENTS_MAX = 4096,
+	REQUEST_STALLS_MAX = 32,
+	STALL_LOG_MAX = 256,
+	RECENT_STEPS_MAX = 8,
+	SAMPLE_STACKS_MAX = 32,
+	LOOPS_MAX = 256,
+	JOBS_MAX = 1024,
+	ARGS_MAX = 8,
+	CALLBACK_HOPS_MAX = 4,
+	PROFILE_RING_BYTES = 2 << 20,
+	TAIL_RING_BYTES = 256 << 10,
+	ROW_BYTES_MAX = 192 << 10,
+	STACK_NONE = -1,
+	STACK_LANE = -2, /* the first in-app frame of the request, known later */
+};
+
+#define NS_PER_MS INT64_C(1000000)
+#define RUN_STACK_MIN_NS NS_PER_MS
+#define LONG_STEP_MIN_NS NS_PER_MS
+#define IDLE_GAP_NS (100 * INT64_C(1000))
+#define STEP_SAMPLE_MIN_NS (8 * NS_PER_MS)
+#define JOB_SAMPLE_MIN_NS (10 * NS_PER_MS)
+#define PART_INTERVAL_NS (10 * INT64_C(1000000000))
+#define NO_TIME INT64_C(-1)
+
+enum segment_kind { SEG_RUN, SEG_READY, SEG_WAIT, SEG_THREAD_QUEUE, SEG_THREAD_RUN };
+
+enum cause {
+	CAUSE_NONE,
+	CAUSE_SLEEP,
+	CAUSE_LOCK,
+	CAUSE_QUEUE,
+	CAUSE_EVENT,
+	CAUSE_POOL,
+	CAUSE_TASK,
+	CAUSE_THREAD,
+	CAUSE_LIMITER,
+	CAUSE_EXECUTOR,
+	CAUSE_CLIENT_RECEIVE,
+	CAUSE_CLIENT_SEND,
+	CAUSE_SOCKET,
+	CAUSE_HTTP,
+	CAUSE_DATABASE,
+	CAUSE_CACHE,
+	CAUSE_SHORT,
+	CAUSE_UNKNOWN,
+};
+
+struct request;
+struct lane;
+struct loop;
+struct job;
+
+/* One segment of a path: it lasts from its parent's end_ns to its own. Shared by reference, never changed. */
+struct node {
+	struct node *parent;
+	struct request *by; /* strong, or NULL */
+	int64_t end_ns;
+	uint32_t refs;
+	uint32_t depth;
+	int32_t stack;
+	uint32_t samples;
+	uint8_t kind;
+	uint8_t cause;
+	uint8_t exact;
+	uint8_t count; /* 0 where it continues the segment before it */
+};
+
+/* What a segment is, beside its end. */
+struct segment {
+	enum segment_kind kind;
+	enum cause cause;
+	int32_t stack;
+	uint32_t samples;
+	bool exact;
+	bool continued;
+	struct request *by;
+};
+
+struct sample {
+	int32_t stack;
+	uint32_t count;
+	int64_t ns;
+};
+
+struct sample_set {
+	uint32_t len;
+	int64_t last_ns;
+	struct sample items[SAMPLE_STACKS_MAX];
+};
+
+enum source_kind { SOURCE_IO, SOURCE_LANE, SOURCE_TIMER, SOURCE_THREAD, SOURCE_FOREIGN };
+
+/* Why a callback was scheduled: who made it due, when, and the path that led there. */
+struct source {
+	enum source_kind kind;
+	uint8_t hops;
+	int64_t due_ns;
+	uint64_t turn;
+	struct request *request; /* strong, with LANE and THREAD */
+	struct lane *lane;	 /* borrowed, compared only */
+	struct node *path;	 /* strong, with request */
+};
+
+/* One asyncio task that works for a request. */
+struct lane {
+	struct lane *next, **link; /* in its request's list */
+	struct request *request;   /* borrowed; NULL once detached */
+	void *task;		   /* identity only: may be a dead object's address */
+	struct loop *loop;
+	struct node *path;
+	int64_t paused_ns; /* end of its last step */
+	uint32_t refs;
+	int32_t first_stack; /* its first in-app frame, or STACK_LANE */
+	bool started;
+	bool running;
+	bool run_counted; /* part of the running step is in the path already */
+};
+
+/* The step or callback the loop is running; lives on the C stack of step_call(). */
+struct running {
+	struct running *outer;
+	struct loop *loop;
+	PyObject *task; /* borrowed; NULL for plain callbacks */
+	struct lane *lane; /* strong */
+	struct source source;
+	int64_t begin_ns;
+	int64_t queued_ns; /* when a new task was created, else NO_TIME */
+	struct sample_set *samples;
+	int32_t stack; /* where it ended, if it was long */
+	int64_t cpu_ns, cpu_at_ns; /* the thread's CPU clock when the sampler first looked */
+	uint8_t state;		   /* enum hold_state as the sampler saw it */
+};
+
+enum hold_state { HOLD_UNKNOWN, HOLD_BLOCKED, HOLD_BUSY };
+
+struct stall {
+	int64_t begin_ns, end_ns;
+	struct request *request; /* strong, or NULL */
+	int32_t stack;
+	uint8_t is_step;
+	uint8_t state;
+};
+
+struct recent_step {
+	int64_t begin_ns, end_ns;
+	uint64_t turn;
+};
+
+/* What is hooked into one event loop; owned by the loop's __dict__. */
+struct loop {
+	PyObject_HEAD
+	PyObject *call_soon, *call_later, *call_at, *call_soon_threadsafe, *run_in_executor;
+	PyObject *time;
+	struct running *running;
+	PyThreadState *thread;
+	uint32_t active; /* requests that are open */
+	uint32_t steps_seen;
+	bool is_uvloop;
+	bool verified;
+	int slot;
+	uint64_t turn;
+	int64_t last_end_ns;
+	int64_t busy_since_ns;
+	struct request *closing;
+	struct recent_step recent[RECENT_STEPS_MAX];
+	uint32_t recent_next;
+	struct stall stalls[STALL_LOG_MAX];
+	uint32_t stalls_next;
+	PyCodeObject *base_code; /* borrowed from the code table */
+};
+
+/* A callback handed to the loop in place of the app's own. */
+struct step {
+	PyObject_HEAD
+	vectorcallfunc vectorcall;
+	PyObject *callback;
+	struct loop *loop;
+	PyObject *task;	   /* borrowed from callback, or NULL */
+	struct lane *lane; /* strong, or NULL */
+	struct source source;
+	int64_t scheduled_ns;
+	uint64_t scheduled_turn;
+	bool is_first;
+};
+
+enum request_state { REQUEST_OPEN, REQUEST_SENT, REQUEST_CLOSED };
+enum ended { ENDED_RESPONSE, ENDED_EXCEPTION, ENDED_DISCONNECT, ENDED_CANCELLED, ENDED_OPEN };
+
+/* One ASGI call; callable: it is the `send` the app gets. */
+struct request {
+	PyObject_HEAD
+	vectorcallfunc vectorcall;
+	struct loop *loop; /* strong; NULL: totals only */
+	PyObject *send, *scope, *root_path;
+	struct request *closing_next;
+	struct lane *lanes;
+	struct lane *root; /* strong */
+	struct node *start_path, *end_path;
+	int64_t enter_ns, start_ns, end_ns, part_ns, queued_ns;
+	uint32_t lane_count;
+	uint32_t part;
+	int32_t first_stack;
+	uint32_t generation;
+	uint8_t state, ended;
+	bool truncated;
+	char trace[TRACE_LEN + 1], span[SPAN_LEN + 1];
+	const char *route; /* JSON-escaped, without quotes; owned by the route cache */
+};
+
+struct engine {
+	int64_t wait_threshold_ns, stall_threshold_ns;
+	uint32_t generation; /* one more after each fork */
+	bool disabled, totals_only;
+	uint64_t dropped;
+	char loop_name[32];
+	PyObject *send_last; /* coroutine function of middleware.py */
+	PyObject *name_route; /* function of middleware.py: (scope, root_path) -> str | None */
+	PyObject *report;     /* function of middleware.py: (text) */
+	PyTypeObject *task_type, *py_task_type, *step_type, *thread_pool_type;
+	PyMethodDef *wakeup_def;
+};
+
+extern struct engine engine;
+
+static inline int64_t
+clock_now_ns(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* module: an error inside the hook: disables it, says so once, clears the exception. */
+void engine_failed(const char *where);
+
+/* stack: code objects and stacks, interned and kept alive */
+struct code_info;
+bool stack_init(void);
+const struct code_info *code_intern(PyCodeObject *code); /* NULL when full */
+bool code_in_app(const struct code_info *info);
+enum cause code_cause(const struct code_info *info);
+bool stack_configure(PyObject *in_app, PyObject *library_prefixes);
+struct frame_ref {
+	const struct code_info *info;
+	int32_t line;
+};
+struct frame_list {
+	int len;
+	struct frame_ref items[STACK_FRAMES_MAX];
+};
+int32_t stack_intern(const struct frame_list *frames); /* STACK_NONE when empty or full */
+int32_t stack_join(int32_t outer, int32_t inner);
+int32_t stack_first_in_app(int32_t stack); /* a stack of that one frame, or STACK_LANE */
+int32_t stack_of_code(PyCodeObject *code);
+bool stack_has_in_app(int32_t stack);
+enum cause stack_cause(int32_t stack);
+PyObject *stack_take(bool all);
+void stack_after_fork(void);
+bool code_frame_in_app(PyCodeObject *code);
+PyCodeObject *code_object(const struct code_info *info);
+
+/* cause */
+enum cause cause_of_code(const char *path, const char *name);
+bool cause_is_vague(enum cause cause);
+const char *cause_name(enum cause cause);
+
+/* walk */
+bool walk_init(void);
+int32_t walk_task(PyObject *task);
+int32_t walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *outermost);
+PyCodeObject *walk_task_code(PyObject *task); /* borrowed, or NULL */
+PyCodeObject *walk_callable_code(PyObject *callable); /* borrowed, or NULL */
+bool walk_task_done(PyObject *task);
+
+/* path */
+struct node *path_new(int64_t at_ns);
+struct node *path_add(struct node *path, const struct segment *segment, int64_t end_ns); /* takes path */
+struct node *path_add_run(struct node *path, int64_t end_ns, int32_t stack, bool continued,
+    enum segment_kind kind, struct sample_set *samples);
+struct node *path_prefix_jobs(struct node *path, int32_t outer);
+void path_unref(struct node *path);
+static inline struct node *
+path_ref(struct node *path)
+{
+	if (path != NULL)
+		path->refs++;
+	return path;
+}
+
+/* lane */
+struct lane *lane_new(struct request *request, struct loop *loop, PyObject *task, struct node *path);
+struct lane *lane_find(const void *task); /* borrowed */
+void lane_detach(struct lane *lane);
+void lane_unref(struct lane *lane);
+static inline struct lane *
+lane_ref(struct lane *lane)
+{
+	if (lane != NULL)
+		lane->refs++;
+	return lane;
+}
+void lane_resume(struct lane *lane, const struct step *step, int64_t now_ns);
+void lane_pause(struct lane *lane, struct running *running, int64_t now_ns);
+struct node *lane_path_at(struct lane *lane, int64_t now_ns); /* new reference */
+
+/* step */
+extern PyTypeObject step_type;
+bool step_init(void);
+void source_clear(struct source *source);
+void source_capture(struct loop *loop, struct source *source, int64_t now_ns);
+PyObject *step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from_thread);
+
+/* loop */
+extern PyTypeObject loop_type;
+bool loop_init(void);
+struct loop *loop_current(void);
+void loop_set_current(struct loop *loop);
+struct loop *loop_at(int slot); /* borrowed, or NULL */
+void loop_note(struct loop *loop, const struct running *running, struct request *request,
+    int64_t end_ns);
+extern PyMethodDef loop_functions[];
+void loop_after_fork(void);
+int64_t loop_recent_overlap(const struct loop *loop, uint64_t turn, int64_t from_ns, int64_t to_ns);
+
+/* request */
+extern PyTypeObject request_type;
+bool request_init(void);
+void request_close_pending(struct loop *loop);
+extern PyMethodDef request_functions[];
+
+/* rows */
+void rows_emit(struct request *request, int64_t tail_ns, bool is_final); /* tail_ns or NO_TIME */
+void rows_emit_tail(const struct request *request, int64_t tail_ns);
+
+/* ring */
+PyObject *ring_take(size_t max_bytes); /* (profiles, tails) */
+bool ring_put_profile(const char *row, size_t len);
+bool ring_put_tail(const char *row, size_t len);
+void ring_after_fork(void);
+
+/* thread: jobs in worker threads */
+struct job {
+	PyObject_HEAD
+	vectorcallfunc vectorcall;
+	PyObject *func;
+	struct request *request; /* strong */
+	struct lane *lane;	 /* strong */
+	struct node *path;
+	PyThreadState *thread;
+	PyCodeObject *base_code; /* borrowed from the code table */
+	struct sample_set *samples;
+	int64_t begin_ns;
+	int32_t stack;
+	bool running, run_counted;
+};
+extern PyTypeObject job_type;
+bool thread_init(void);
+void thread_source(struct source *source, int64_t now_ns);
+PyObject *thread_wrap(PyObject *func, bool submitted);
+extern PyMethodDef thread_functions[];
+
+/* sampler */
+void sampler_wake(void);
+void sampler_step_begin(int slot, int64_t now_ns);
+void sampler_step_end(int slot);
+int sampler_job_begin(struct job *job, int64_t now_ns);
+void sampler_job_end(int slot);
+void sampler_after_fork(void);
+
+#endif

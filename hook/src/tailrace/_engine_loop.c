@@ -1,0 +1,363 @@
+/* One event loop with our methods on its instance: call_soon, call_later, call_at, call_soon_threadsafe and
+ * run_in_executor. Each hands the loop a timed callback and calls the method it replaced. */
+#include "_engine.h"
+
+static _Thread_local struct loop *current; /* the loop that last ran a step on this thread; borrowed */
+static struct loop *loops[LOOPS_MAX];	   /* borrowed; by slot, for the sampler under the GIL */
+static PyObject *name_attribute;
+
+struct loop *
+loop_current(void)
+{
+	return current;
+}
+
+void
+loop_set_current(struct loop *loop)
+{
+	current = loop;
+}
+
+struct loop *
+loop_at(int slot)
+{
+	return loops[slot];
+}
+
+static void
+log_stall(struct loop *loop, const struct running *running, struct request *request, int64_t end_ns)
+{
+	struct stall *stall = &loop->stalls[loop->stalls_next++ % STALL_LOG_MAX];
+	int32_t stack = running->stack;
+	if (running->samples != NULL && running->samples->len > 0) {
+		const struct sample *most = &running->samples->items[0];
+		for (uint32_t i = 1; i < running->samples->len; i++)
+			if (running->samples->items[i].ns > most->ns)
+				most = &running->samples->items[i];
+		stack = most->stack;
+	}
+	Py_XINCREF(request);
+	Py_XDECREF(stall->request);
+	*stall = (struct stall){.begin_ns = running->begin_ns, .end_ns = end_ns, .request = request,
+	    .stack = stack, .is_step = running->task != NULL, .state = running->state};
+}
+
+/* A step or callback of 1 ms and more has ended; request: whose it was, or NULL. */
+void
+loop_note(struct loop *loop, const struct running *running, struct request *request, int64_t end_ns)
+{
+	loop->recent[loop->recent_next++ % RECENT_STEPS_MAX] =
+	    (struct recent_step){running->begin_ns, end_ns, loop->turn};
+	if (end_ns - running->begin_ns >= engine.stall_threshold_ns && loop->active > 0)
+		log_stall(loop, running, request, end_ns);
+}
+
+/* How long steps of 1 ms and more held the loop between from and to, in the turn before or at the given one: so
+ * long a socket may have been ready at most. */
+int64_t
+loop_recent_overlap(const struct loop *loop, uint64_t turn, int64_t from_ns, int64_t to_ns)
+{
+	int64_t sum_ns = 0;
+	for (int i = 0; i < RECENT_STEPS_MAX; i++) {
+		const struct recent_step *step = &loop->recent[i];
+		int64_t begin_ns = step->begin_ns > from_ns ? step->begin_ns : from_ns;
+		int64_t end_ns = step->end_ns < to_ns ? step->end_ns : to_ns;
+		if (end_ns > begin_ns && step->turn + 1 >= turn && step->turn <= turn)
+			sum_ns += end_ns - begin_ns;
+	}
+	return sum_ns;
+}
+
+/* Calls method with args[index] replaced by callback (whose reference is taken). */
+static PyObject *
+call_with(PyObject *method, PyObject *const *args, Py_ssize_t count, PyObject *names, Py_ssize_t index,
+    PyObject *callback)
+{
+	PyObject *few[ARGS_MAX + 1], **all = few;
+	Py_ssize_t total = count + (names != NULL ? PyTuple_GET_SIZE(names) : 0);
+	if (callback == NULL)
+		return NULL;
+	if (total > ARGS_MAX && (all = PyMem_New(PyObject *, total + 1)) == NULL) {
+		Py_DECREF(callback);
+		return PyErr_NoMemory();
+	}
+	memcpy(all + 1, args, (size_t)total * sizeof(*args));
+	all[1 + index] = callback;
+	PyObject *result = PyObject_Vectorcall(method, all + 1,
+	    (size_t)count | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+	if (all != few)
+		PyMem_Free(all);
+	Py_DECREF(callback);
+	return result;
+}
+
+static bool
+on_own_thread(const struct loop *loop)
+{
+	return loop->thread == NULL || loop->thread == PyThreadState_Get();
+}
+
+static PyObject *
+loop_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+	struct loop *loop = (struct loop *)self;
+	if (count < 1 || !on_own_thread(loop))
+		return PyObject_Vectorcall(loop->call_soon, args, (size_t)count, names);
+	return call_with(loop->call_soon, args, count, names, 0,
+	    step_wrap(loop, args[0], NO_TIME, false));
+}
+
+static PyObject *
+loop_call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+	struct loop *loop = (struct loop *)self;
+	if (count < 1)
+		return PyObject_Vectorcall(loop->call_soon_threadsafe, args, (size_t)count, names);
+	return call_with(loop->call_soon_threadsafe, args, count, names, 0,
+	    step_wrap(loop, args[0], NO_TIME, !on_own_thread(loop)));
+}
+
+/* The deadline of a timer, or NO_TIME where the delay is no number: the loop's own method then complains. */
+static int64_t
+deadline_ns(const struct loop *loop, PyObject *delay, double base_s)
+{
+	double seconds = PyFloat_AsDouble(delay);
+	if (seconds == -1.0 && PyErr_Occurred()) {
+		PyErr_Clear();
+		return NO_TIME;
+	}
+	seconds -= base_s;
+	if (!(seconds > 0))
+		seconds = 0;
+	if (seconds > 1e9)
+		seconds = 1e9;
+	double ns = loop->is_uvloop ? (double)(int64_t)(seconds * 1e3 + 0.5) * 1e6 : seconds * 1e9;
+	return clock_now_ns() + (int64_t)ns;
+}
+
+static PyObject *
+loop_call_later(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+	struct loop *loop = (struct loop *)self;
+	int64_t due_ns = count < 2 || loop->active == 0 ? NO_TIME : deadline_ns(loop, args[0], 0);
+	if (due_ns == NO_TIME)
+		return PyObject_Vectorcall(loop->call_later, args, (size_t)count, names);
+	return call_with(loop->call_later, args, count, names, 1,
+	    step_wrap(loop, args[1], due_ns, false));
+}
+
+static PyObject *
+loop_call_at(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+	struct loop *loop = (struct loop *)self;
+	if (count < 2 || loop->active == 0)
+		return PyObject_Vectorcall(loop->call_at, args, (size_t)count, names);
+	PyObject *time = PyObject_CallNoArgs(loop->time);
+	double now_s = time != NULL ? PyFloat_AsDouble(time) : 0;
+	Py_XDECREF(time);
+	if (PyErr_Occurred())
+		return NULL;
+	int64_t due_ns = deadline_ns(loop, args[0], now_s);
+	if (due_ns == NO_TIME)
+		return PyObject_Vectorcall(loop->call_at, args, (size_t)count, names);
+	return call_with(loop->call_at, args, count, names, 1, step_wrap(loop, args[1], due_ns, false));
+}
+
+/* Only a pool of threads: another executor may want to pickle the function. */
+static PyObject *
+loop_run_in_executor(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+	struct loop *loop = (struct loop *)self;
+	if (count < 2 || names != NULL || !on_own_thread(loop) ||
+	    (args[0] != Py_None && !PyObject_TypeCheck(args[0], engine.thread_pool_type)))
+		return PyObject_Vectorcall(loop->run_in_executor, args, (size_t)count, names);
+	return call_with(loop->run_in_executor, args, count, names, 1, thread_wrap(args[1], true));
+}
+
+static PyMethodDef REPLACED[] = {
+    {"call_soon", (PyCFunction)(void (*)(void))loop_call_soon, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"call_later", (PyCFunction)(void (*)(void))loop_call_later, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"call_at", (PyCFunction)(void (*)(void))loop_call_at, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"call_soon_threadsafe", (PyCFunction)(void (*)(void))loop_call_soon_threadsafe,
+	METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"run_in_executor", (PyCFunction)(void (*)(void))loop_run_in_executor,
+	METH_FASTCALL | METH_KEYWORDS, NULL},
+};
+enum { REPLACED_COUNT = sizeof(REPLACED) / sizeof(REPLACED[0]) };
+
+static PyObject **
+original(struct loop *loop, int index)
+{
+	PyObject **const slots[] = {&loop->call_soon, &loop->call_later, &loop->call_at,
+	    &loop->call_soon_threadsafe, &loop->run_in_executor};
+	return slots[index];
+}
+
+static int
+loop_traverse(PyObject *self, visitproc visit, void *arg)
+{
+	struct loop *loop = (struct loop *)self;
+	for (int i = 0; i < REPLACED_COUNT; i++)
+		Py_VISIT(*original(loop, i));
+	Py_VISIT(loop->time);
+	for (int i = 0; i < STALL_LOG_MAX; i++)
+		Py_VISIT(loop->stalls[i].request);
+	return 0;
+}
+
+static int
+loop_clear(PyObject *self)
+{
+	struct loop *loop = (struct loop *)self;
+	for (int i = 0; i < REPLACED_COUNT; i++)
+		Py_CLEAR(*original(loop, i));
+	Py_CLEAR(loop->time);
+	for (int i = 0; i < STALL_LOG_MAX; i++)
+		Py_CLEAR(loop->stalls[i].request);
+	return 0;
+}
+
+static void
+loop_dealloc(PyObject *self)
+{
+	struct loop *loop = (struct loop *)self;
+	PyObject_GC_UnTrack(self);
+	loop_clear(self);
+	if (loop->slot >= 0)
+		loops[loop->slot] = NULL;
+	if (current == loop)
+		current = NULL;
+	PyObject_GC_Del(self);
+}
+
+PyTypeObject loop_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tailrace._engine.Loop",
+    .tp_basicsize = sizeof(struct loop),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_dealloc = loop_dealloc,
+    .tp_traverse = loop_traverse,
+    .tp_clear = loop_clear,
+};
+
+static struct loop *
+loop_new(PyObject *target)
+{
+	struct loop *loop = PyObject_GC_New(struct loop, &loop_type);
+	if (loop == NULL)
+		return NULL;
+	memset((char *)loop + sizeof(PyObject), 0, sizeof(*loop) - sizeof(PyObject));
+	loop->slot = -1;
+	for (int i = 0; loop->slot < 0 && i < LOOPS_MAX; i++)
+		if (loops[i] == NULL)
+			loop->slot = i;
+	PyObject *module = PyObject_GetAttrString((PyObject *)Py_TYPE(target), "__module__");
+	const char *name = module != NULL && PyUnicode_Check(module) ? PyUnicode_AsUTF8(module) : NULL;
+	loop->is_uvloop = name != NULL && strncmp(name, "uvloop", 6) == 0;
+	Py_XDECREF(module);
+	PyErr_Clear();
+	loop->time = PyObject_GetAttrString(target, "time");
+	bool good = loop->time != NULL && loop->slot >= 0;
+	for (int i = 0; good && i < REPLACED_COUNT; i++) {
+		*original(loop, i) = PyObject_GetAttrString(target, REPLACED[i].ml_name);
+		good = *original(loop, i) != NULL;
+	}
+	if (!good) {
+		if (!PyErr_Occurred())
+			PyErr_SetString(PyExc_RuntimeError, "too many event loops");
+		loop->slot = -1;
+		Py_CLEAR(loop);
+		return NULL;
+	}
+	loops[loop->slot] = loop;
+	PyObject_GC_Track(loop);
+	return loop;
+}
+
+/* install(loop) -> bool: puts our methods on the loop; False where they are there already. Raises
+ * AttributeError for loops without __dict__. */
+static PyObject *
+install(PyObject *module, PyObject *target)
+{
+	(void)module;
+	PyObject *dict = PyObject_GenericGetDict(target, NULL);
+	if (dict == NULL)
+		return NULL;
+	bool there = PyDict_GetItemWithError(dict, name_attribute) != NULL;
+	Py_DECREF(dict);
+	if (there)
+		Py_RETURN_FALSE;
+	struct loop *loop = loop_new(target);
+	if (loop == NULL)
+		return NULL;
+	int failed = PyObject_SetAttr(target, name_attribute, (PyObject *)loop);
+	for (int i = 0; failed == 0 && i < REPLACED_COUNT; i++) {
+		PyObject *method = PyCFunction_New(&REPLACED[i], (PyObject *)loop);
+		failed = method == NULL || PyObject_SetAttrString(target, REPLACED[i].ml_name, method) < 0;
+		Py_XDECREF(method);
+	}
+	Py_DECREF(loop);
+	if (failed)
+		return NULL;
+	Py_RETURN_TRUE;
+}
+
+/* uninstall(loop): takes our methods off again, where they are still ours. */
+static PyObject *
+uninstall(PyObject *module, PyObject *target)
+{
+	(void)module;
+	PyObject *loop = PyObject_GetAttr(target, name_attribute);
+	if (loop == NULL)
+		return NULL;
+	for (int i = 0; i < REPLACED_COUNT; i++) {
+		PyObject *method = PyObject_GetAttrString(target, REPLACED[i].ml_name);
+		if (method != NULL && PyCFunction_Check(method) && PyCFunction_GET_SELF(method) == loop)
+			PyObject_DelAttrString(target, REPLACED[i].ml_name);
+		Py_XDECREF(method);
+		PyErr_Clear();
+	}
+	PyObject_DelAttr(target, name_attribute);
+	Py_DECREF(loop);
+	if (PyErr_Occurred())
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+/* steps_seen(loop) -> int: how many callbacks of the loop passed through us; for the self-test. */
+static PyObject *
+steps_seen(PyObject *module, PyObject *target)
+{
+	(void)module;
+	PyObject *loop = PyObject_GetAttr(target, name_attribute);
+	if (loop == NULL)
+		return NULL;
+	uint32_t seen = ((struct loop *)loop)->steps_seen;
+	Py_DECREF(loop);
+	return PyLong_FromUnsignedLong(seen);
+}
+
+PyMethodDef loop_functions[] = {
+    {"install", install, METH_O, "install(loop) -> bool: put our methods on the loop's instance."},
+    {"uninstall", uninstall, METH_O, "uninstall(loop): take them off again."},
+    {"steps_seen", steps_seen, METH_O, "steps_seen(loop) -> int: callbacks that passed through us."},
+    {NULL, NULL, 0, NULL},
+};
+
+bool
+loop_init(void)
+{
+	name_attribute = PyUnicode_InternFromString("_tailrace");
+	return name_attribute != NULL && PyType_Ready(&loop_type) == 0;
+}
+
+/* In the child nothing of what ran is running, except the thread that forked. */
+void
+loop_after_fork(void)
+{
+	for (int i = 0; i < LOOPS_MAX; i++) {
+		if (loops[i] == NULL)
+			continue;
+		loops[i]->active = 0;
+		loops[i]->closing = NULL;
+	}
+}

@@ -1,0 +1,253 @@
+/* The module tailrace._engine: its settings, what the sender calls, and what happens after an error in here. */
+#include "_engine.h"
+
+struct engine engine = {
+    .wait_threshold_ns = 100000, .stall_threshold_ns = 5 * NS_PER_MS, .loop_name = "asyncio"};
+
+enum { NEW_STACKS_MAX = 256 };
+
+/* An error of ours, not of the app: from now on requests pass as if there were no hook. Said once. */
+void
+engine_failed(const char *where)
+{
+	PyObject *type, *value, *traceback;
+	PyErr_Fetch(&type, &value, &traceback);
+	bool first = !engine.disabled;
+	engine.disabled = true;
+	if (first && engine.report != NULL) {
+		PyObject *said = PyObject_CallFunction(engine.report, "sO", where,
+		    value != NULL ? value : type != NULL ? type : Py_None);
+		Py_XDECREF(said);
+		PyErr_Clear();
+	}
+	Py_XDECREF(type);
+	Py_XDECREF(value);
+	Py_XDECREF(traceback);
+}
+
+static PyObject *
+configure(PyObject *module, PyObject *args, PyObject *named)
+{
+	static char *names[] = {"in_app", "library_prefixes", "wait_threshold_ns", "stall_threshold_ns", NULL};
+	PyObject *in_app = NULL, *prefixes = NULL;
+	long long wait_ns = engine.wait_threshold_ns, stall_ns = engine.stall_threshold_ns;
+	(void)module;
+	if (!PyArg_ParseTupleAndKeywords(args, named, "|$OOLL", names, &in_app, &prefixes, &wait_ns,
+		&stall_ns))
+		return NULL;
+	if (in_app == NULL || prefixes == NULL) {
+		PyErr_SetString(PyExc_TypeError, "in_app and library_prefixes are needed");
+		return NULL;
+	}
+	if (!stack_configure(in_app, prefixes))
+		return NULL;
+	engine.wait_threshold_ns = wait_ns;
+	engine.stall_threshold_ns = stall_ns;
+	Py_RETURN_NONE;
+}
+
+static PyObject *
+bind(PyObject *module, PyObject *args)
+{
+	PyObject *send_last, *name_route, *report;
+	(void)module;
+	if (!PyArg_ParseTuple(args, "OOO", &send_last, &name_route, &report))
+		return NULL;
+	Py_INCREF(send_last);
+	Py_INCREF(name_route);
+	Py_INCREF(report);
+	Py_XSETREF(engine.send_last, send_last);
+	Py_XSETREF(engine.name_route, name_route);
+	Py_XSETREF(engine.report, report);
+	Py_RETURN_NONE;
+}
+
+static PyObject *
+take(PyObject *module, PyObject *arg)
+{
+	Py_ssize_t max = PyLong_AsSsize_t(arg);
+	(void)module;
+	if (max == -1 && PyErr_Occurred())
+		return NULL;
+	/* Rows wait until the stacks they name have gone ahead of them or go with them. */
+	PyObject *stacks = stack_take(false);
+	if (stacks == NULL)
+		return NULL;
+	if (PyList_GET_SIZE(stacks) == NEW_STACKS_MAX)
+		max = 0;
+	PyObject *rows = ring_take(max > 0 ? (size_t)max : 0);
+	if (rows == NULL) {
+		Py_DECREF(stacks);
+		return NULL;
+	}
+	PyObject *result = PyTuple_Pack(3, PyTuple_GET_ITEM(rows, 0), PyTuple_GET_ITEM(rows, 1), stacks);
+	Py_DECREF(rows);
+	Py_DECREF(stacks);
+	return result;
+}
+
+static PyObject *
+all_stacks(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return stack_take(true);
+}
+
+static PyObject *
+frame_in_app(PyObject *module, PyObject *code)
+{
+	(void)module;
+	if (!PyCode_Check(code)) {
+		PyErr_SetString(PyExc_TypeError, "a code object is needed");
+		return NULL;
+	}
+	return PyBool_FromLong(code_frame_in_app((PyCodeObject *)code));
+}
+
+static PyObject *
+dropped(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return PyLong_FromUnsignedLongLong(engine.dropped);
+}
+
+static PyObject *
+engine_name(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return PyUnicode_FromString(engine.totals_only ? "totals" : "steps");
+}
+
+static PyObject *
+loop_name(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return PyUnicode_FromString(engine.loop_name);
+}
+
+static PyObject *
+use(PyObject *module, PyObject *args)
+{
+	const char *loop;
+	int totals;
+	(void)module;
+	if (!PyArg_ParseTuple(args, "sp", &loop, &totals))
+		return NULL;
+	snprintf(engine.loop_name, sizeof(engine.loop_name), "%s", loop);
+	engine.totals_only = totals;
+	Py_RETURN_NONE;
+}
+
+static PyObject *
+after_fork(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	engine.generation++;
+	engine.dropped = 0;
+	ring_after_fork();
+	stack_after_fork();
+	loop_after_fork();
+	sampler_after_fork();
+	Py_RETURN_NONE;
+}
+
+static PyObject *
+is_disabled(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return PyBool_FromLong(engine.disabled);
+}
+
+static PyMethodDef FUNCTIONS[] = {
+    {"configure", (PyCFunction)(void (*)(void))configure, METH_VARARGS | METH_KEYWORDS,
+	"configure(*, in_app, library_prefixes, wait_threshold_ns=100000, stall_threshold_ns=5000000)"},
+    {"bind", bind, METH_VARARGS,
+	"bind(send_last, name_route, report): the Python functions the engine calls."},
+    {"take", take, METH_O,
+	"take(max_bytes) -> (profile rows, tail rows, stacks not taken before)"},
+    {"stacks", all_stacks, METH_NOARGS, "stacks() -> list: all stacks of this process."},
+    {"frame_in_app", frame_in_app, METH_O, "frame_in_app(code) -> bool: the app's own code?"},
+    {"dropped", dropped, METH_NOARGS, "dropped() -> int: profiles lost to the engine's limits."},
+    {"engine_name", engine_name, METH_NOARGS, "engine_name() -> str: steps or totals."},
+    {"loop_name", loop_name, METH_NOARGS, "loop_name() -> str"},
+    {"use", use, METH_VARARGS, "use(loop_name, totals_only): what the self-test found."},
+    {"after_fork", after_fork, METH_NOARGS, "after_fork(): in the child, forget what is the parent's."},
+    {"is_disabled", is_disabled, METH_NOARGS, "is_disabled() -> bool: an error of ours stopped it."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyTypeObject *
+import_type(const char *module, const char *name)
+{
+	PyObject *found = PyImport_ImportModule(module);
+	PyObject *type = found != NULL ? PyObject_GetAttrString(found, name) : NULL;
+	Py_XDECREF(found);
+	if (type != NULL && !PyType_Check(type))
+		Py_CLEAR(type);
+	return (PyTypeObject *)type;
+}
+
+static bool
+add_object(PyObject *module, const char *name, PyObject *object)
+{
+	Py_INCREF(object);
+	return PyModule_AddObject(module, name, object) == 0;
+}
+
+static int
+module_exec(PyObject *module)
+{
+	static bool done;
+	if (done) {
+		PyErr_SetString(PyExc_ImportError, "tailrace._engine is loaded once per process");
+		return -1;
+	}
+	engine.task_type = import_type("_asyncio", "Task");
+	engine.py_task_type = import_type("asyncio.tasks", "_PyTask");
+	engine.thread_pool_type = import_type("concurrent.futures", "ThreadPoolExecutor");
+	if (engine.task_type == NULL || engine.thread_pool_type == NULL)
+		return -1;
+	if (engine.py_task_type == NULL)
+		PyErr_Clear();
+	if (!stack_init() || !walk_init() || !step_init() || !loop_init() || !request_init() ||
+	    !thread_init())
+		return -1;
+	if (PyModule_AddFunctions(module, loop_functions) < 0 ||
+	    PyModule_AddFunctions(module, request_functions) < 0 ||
+	    PyModule_AddFunctions(module, thread_functions) < 0 ||
+	    !add_object(module, "Request", (PyObject *)&request_type))
+		return -1;
+	done = true;
+	return 0;
+}
+
+static PyModuleDef_Slot SLOTS[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030d0000
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef MODULE = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "tailrace._engine",
+    .m_doc = "Times every step of an asyncio or uvloop event loop for the requests that ask for it.",
+    .m_methods = FUNCTIONS,
+    .m_slots = SLOTS,
+};
+
+PyMODINIT_FUNC
+PyInit__engine(void)
+{
+	return PyModuleDef_Init(&MODULE);
+}

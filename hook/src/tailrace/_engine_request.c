@@ -1,0 +1,493 @@
+/* A request: one ASGI call with the header x-tailrace. It is the `send` its app gets, and closes when the last body
+ * message was sent or the app ended; then its lanes are let go. */
+#include "_engine.h"
+
+enum { ROUTES_MAX = 4096 };
+
+/* Route names made so far, by the identity of the string middleware.py returned; both are kept for good. */
+static struct {
+	PyObject *name; /* strong */
+	char *escaped;
+} routes[ROUTES_MAX * 2];
+static int route_count;
+
+static PyObject *name_headers, *name_type, *name_more_body, *name_endpoint, *name_root_path;
+
+static struct request *
+current_request(const struct running *running)
+{
+	return running != NULL && running->lane != NULL ? running->lane->request : NULL;
+}
+
+/* The lane of this request that runs now; else its root. Borrowed. */
+static struct lane *
+sending_lane(const struct request *request)
+{
+	const struct running *running = request->loop->running;
+	if (running != NULL && request->loop->thread == PyThreadState_Get() &&
+	    current_request(running) == request)
+		return running->lane;
+	return request->root;
+}
+
+static struct node *
+path_now(struct request *request, int64_t now_ns)
+{
+	struct lane *lane = request->loop != NULL ? sending_lane(request) : NULL;
+	return lane != NULL && lane->request == request ? lane_path_at(lane, now_ns) : NULL;
+}
+
+/* --- the route -------------------------------------------------------------------------------- */
+
+static char *
+escape(const char *text)
+{
+	size_t len = strlen(text);
+	if (len > ROUTE_BYTES_MAX)
+		return NULL;
+	char *escaped = malloc(len * 6 + 1), *to = escaped;
+	for (; escaped != NULL && *text != '\0'; text++) {
+		if ((unsigned char)*text < 0x20)
+			to += sprintf(to, "\\u%04x", (unsigned)*text);
+		else if (*text == '"' || *text == '\\')
+			to += sprintf(to, "\\%c", *text);
+		else
+			*to++ = *text;
+	}
+	if (escaped != NULL)
+		*to = '\0';
+	return escaped;
+}
+
+static const char *
+route_text(PyObject *name)
+{
+	uint32_t i = (uint32_t)(((uintptr_t)name >> 4) * UINT64_C(0x9e3779b97f4a7c15) >> 40);
+	for (i %= ROUTES_MAX * 2; routes[i].name != NULL; i = (i + 1) % (ROUTES_MAX * 2))
+		if (routes[i].name == name)
+			return routes[i].escaped;
+	const char *text = PyUnicode_AsUTF8(name);
+	if (text == NULL || route_count == ROUTES_MAX)
+		return NULL;
+	Py_INCREF(name);
+	routes[i].name = name;
+	routes[i].escaped = escape(text);
+	route_count++;
+	return routes[i].escaped;
+}
+
+static void
+learn_endpoint(struct request *request)
+{
+	PyObject *endpoint = PyDict_GetItemWithError(request->scope, name_endpoint);
+	PyCodeObject *code = endpoint != NULL ? walk_callable_code(endpoint) : NULL;
+	const struct code_info *info = code != NULL ? code_intern(code) : NULL;
+	if (info != NULL && code_in_app(info))
+		request->first_stack = stack_of_code(code);
+}
+
+static void
+learn_route(struct request *request)
+{
+	PyObject *const args[] = {request->scope, request->root_path};
+	if (request->scope == NULL || engine.name_route == NULL)
+		return;
+	PyObject *name = PyObject_Vectorcall(engine.name_route, args, 2, NULL);
+	if (name != NULL && PyUnicode_Check(name))
+		request->route = route_text(name);
+	Py_XDECREF(name);
+	if (PyDict_Check(request->scope))
+		learn_endpoint(request);
+	if (PyErr_Occurred())
+		engine_failed("route");
+}
+
+/* --- its end ---------------------------------------------------------------------------------- */
+
+static void
+let_go(struct request *request)
+{
+	while (request->lanes != NULL)
+		lane_detach(request->lanes);
+	path_unref(request->start_path);
+	path_unref(request->end_path);
+	request->start_path = request->end_path = NULL;
+	Py_CLEAR(request->scope);
+	Py_CLEAR(request->send);
+	Py_CLEAR(request->root_path);
+}
+
+static void
+request_close(struct request *request, int64_t tail_ns)
+{
+	if (request->state == REQUEST_CLOSED)
+		return;
+	request->state = REQUEST_CLOSED;
+	if (request->loop != NULL && request->loop->active > 0)
+		request->loop->active--;
+	rows_emit(request, tail_ns, true);
+	let_go(request);
+}
+
+/* The end of the step in which last body messages were sent: their rows are due. */
+void
+request_close_pending(struct loop *loop)
+{
+	while (loop->closing != NULL) {
+		struct request *request = loop->closing;
+		loop->closing = request->closing_next;
+		request->closing_next = NULL;
+		request_close(request, NO_TIME);
+		Py_DECREF(request);
+	}
+}
+
+static void
+end_now(struct request *request, enum ended ended, int64_t now_ns)
+{
+	if (request->route == NULL)
+		learn_route(request);
+	request->end_ns = now_ns;
+	request->ended = (uint8_t)ended;
+	request->end_path = path_now(request, now_ns);
+	request->state = REQUEST_SENT;
+}
+
+static bool
+is_stale(const struct request *request)
+{
+	return request->generation != engine.generation;
+}
+
+static PyObject *
+sent_last(PyObject *self, PyObject *unused)
+{
+	struct request *request = (struct request *)self;
+	(void)unused;
+	if (request->state != REQUEST_OPEN || is_stale(request))
+		Py_RETURN_NONE;
+	end_now(request, ENDED_RESPONSE, clock_now_ns());
+	if (request->loop != NULL && request->loop->running != NULL) {
+		Py_INCREF(request);
+		request->closing_next = request->loop->closing;
+		request->loop->closing = request;
+	}
+	Py_RETURN_NONE;
+}
+
+/* The app is done with this request: by return (ended is ENDED_DISCONNECT where the answer is not whole) or not. */
+static void
+leave(struct request *request, enum ended ended)
+{
+	int64_t now_ns = clock_now_ns();
+	if (is_stale(request))
+		return;
+	if (request->state == REQUEST_CLOSED) {
+		rows_emit_tail(request, now_ns - request->end_ns);
+		return;
+	}
+	if (request->state == REQUEST_OPEN) {
+		if (ended != ENDED_DISCONNECT && request->start_ns == NO_TIME) {
+			request->start_ns = now_ns;
+			request->start_path = path_now(request, now_ns);
+		}
+		end_now(request, ended, now_ns);
+	}
+	request_close(request, now_ns - request->end_ns);
+}
+
+static PyObject *
+request_leave(PyObject *self, PyObject *unused)
+{
+	(void)unused;
+	leave((struct request *)self, ENDED_DISCONNECT);
+	Py_RETURN_NONE;
+}
+
+static PyObject *
+request_fail(PyObject *self, PyObject *cancelled)
+{
+	leave((struct request *)self, cancelled == Py_True ? ENDED_CANCELLED : ENDED_EXCEPTION);
+	Py_RETURN_NONE;
+}
+
+/* --- send ------------------------------------------------------------------------------------- */
+
+static bool
+text_is(PyObject *text, const char *wanted, Py_ssize_t len)
+{
+	return text != NULL && PyUnicode_Check(text) && PyUnicode_GET_LENGTH(text) == len &&
+	    PyUnicode_IS_ASCII(text) && memcmp(PyUnicode_DATA(text), wanted, (size_t)len) == 0;
+}
+
+static void
+on_start(struct request *request)
+{
+	int64_t now_ns = clock_now_ns();
+	if (request->start_ns != NO_TIME)
+		return;
+	learn_route(request);
+	request->start_ns = request->part_ns = now_ns;
+	request->start_path = path_now(request, now_ns);
+}
+
+/* A long response: what happened so far goes out as a part, and the path begins anew. */
+static void
+on_chunk(struct request *request)
+{
+	int64_t now_ns = clock_now_ns();
+	if (request->start_ns == NO_TIME || now_ns - request->part_ns < PART_INTERVAL_NS)
+		return;
+	request->end_ns = now_ns;
+	request->end_path = path_now(request, now_ns);
+	rows_emit(request, NO_TIME, false);
+	request->part++;
+	request->part_ns = now_ns;
+	path_unref(request->start_path);
+	path_unref(request->end_path);
+	request->start_path = request->end_path = NULL;
+	struct lane *lane = request->loop != NULL ? sending_lane(request) : NULL;
+	if (lane != NULL && lane->request == request) {
+		path_unref(lane->path);
+		lane->path = path_new(now_ns);
+	}
+}
+
+static bool
+is_last(PyObject *message)
+{
+	PyObject *more = PyDict_GetItemWithError(message, name_more_body);
+	if (more == NULL || more == Py_False)
+		return true;
+	int truth = more == Py_True ? 1 : PyObject_IsTrue(more);
+	PyErr_Clear();
+	return truth == 0;
+}
+
+static PyObject *
+request_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+	struct request *request = (struct request *)self;
+	PyObject *send = request->send, *result;
+	bool live = request->state == REQUEST_OPEN && !engine.disabled && !is_stale(request);
+	if (send == NULL) {
+		PyErr_SetString(PyExc_RuntimeError, "the response has been sent already");
+		return NULL;
+	}
+	Py_INCREF(send);
+	PyObject *message = PyVectorcall_NARGS(nargsf) == 1 && names == NULL ? args[0] : NULL;
+	if (live && message != NULL && PyDict_Check(message)) {
+		PyObject *type = PyDict_GetItemWithError(message, name_type);
+		if (text_is(type, "http.response.start", 19)) {
+			on_start(request);
+		} else if (text_is(type, "http.response.body", 18) ||
+		    text_is(type, "http.response.zerocopysend", 26)) {
+			if (is_last(message) && engine.send_last != NULL) {
+				PyObject *const last[] = {send, message, self};
+				result = PyObject_Vectorcall(engine.send_last, last, 3, NULL);
+				Py_DECREF(send);
+				return result;
+			}
+			on_chunk(request);
+		} else if (text_is(type, "http.response.pathsend", 22) && engine.send_last != NULL) {
+			PyObject *const last[] = {send, message, self};
+			result = PyObject_Vectorcall(engine.send_last, last, 3, NULL);
+			Py_DECREF(send);
+			return result;
+		}
+	}
+	result = PyObject_Vectorcall(send, args, nargsf, names);
+	Py_DECREF(send);
+	return result;
+}
+
+/* --- its begin -------------------------------------------------------------------------------- */
+
+static bool
+is_hex(const char *text, int len)
+{
+	for (int i = 0; i < len; i++)
+		if (!((text[i] >= '0' && text[i] <= '9') || (text[i] >= 'a' && text[i] <= 'f')))
+			return false;
+	return true;
+}
+
+/* The value of x-tailrace, "1;<trace>-<span>" and perhaps more after a ';', or NULL. Borrowed. */
+static const char *
+find_header(PyObject *headers)
+{
+	if (headers == NULL || !PyList_Check(headers))
+		return NULL;
+	for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
+		PyObject *pair = PyList_GET_ITEM(headers, i);
+		PyObject *name = NULL, *value = NULL;
+		if (PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2) {
+			name = PyTuple_GET_ITEM(pair, 0);
+			value = PyTuple_GET_ITEM(pair, 1);
+		} else if (PyList_Check(pair) && PyList_GET_SIZE(pair) == 2) {
+			name = PyList_GET_ITEM(pair, 0);
+			value = PyList_GET_ITEM(pair, 1);
+		}
+		if (name == NULL || !PyBytes_Check(name) || PyBytes_GET_SIZE(name) != 10 ||
+		    memcmp(PyBytes_AS_STRING(name), "x-tailrace", 10) != 0 || !PyBytes_Check(value))
+			continue;
+		const char *text = PyBytes_AS_STRING(value);
+		Py_ssize_t len = PyBytes_GET_SIZE(value);
+		const Py_ssize_t whole = 2 + TRACE_LEN + 1 + SPAN_LEN;
+		if (len < whole || memcmp(text, "1;", 2) != 0 || text[2 + TRACE_LEN] != '-' ||
+		    !is_hex(text + 2, TRACE_LEN) || !is_hex(text + 3 + TRACE_LEN, SPAN_LEN) ||
+		    (len > whole && text[whole] != ';'))
+			return NULL;
+		return text + 2;
+	}
+	return NULL;
+}
+
+static struct request *
+request_new(PyObject *scope, PyObject *send, const char *key)
+{
+	struct request *request = PyObject_GC_New(struct request, &request_type);
+	if (request == NULL)
+		return NULL;
+	memset((char *)request + sizeof(PyObject), 0, sizeof(*request) - sizeof(PyObject));
+	request->vectorcall = request_send;
+	Py_INCREF(scope);
+	Py_INCREF(send);
+	request->scope = scope;
+	request->send = send;
+	request->root_path = PyDict_GetItemWithError(scope, name_root_path);
+	if (request->root_path == NULL)
+		request->root_path = Py_None;
+	Py_INCREF(request->root_path);
+	memcpy(request->trace, key, TRACE_LEN);
+	memcpy(request->span, key + TRACE_LEN + 1, SPAN_LEN);
+	request->start_ns = request->end_ns = request->queued_ns = NO_TIME;
+	request->first_stack = STACK_NONE;
+	request->generation = engine.generation;
+	request->enter_ns = request->part_ns = clock_now_ns();
+	PyObject_GC_Track(request);
+	return request;
+}
+
+/* The running step becomes the first of the request's root lane. */
+static void
+take_root(struct request *request, struct loop *loop)
+{
+	struct running *running = loop->running;
+	struct node *path = path_new(request->enter_ns);
+	Py_INCREF(loop);
+	request->loop = loop;
+	loop->active++;
+	if (running->queued_ns != NO_TIME)
+		request->queued_ns = running->begin_ns - running->queued_ns;
+	struct lane *lane = lane_new(request, loop, running->task, path);
+	if (lane == NULL)
+		return;
+	lane->started = lane->running = true;
+	lane_unref(running->lane);
+	running->lane = lane_ref(lane);
+	request->root = lane;
+}
+
+/* begin(scope, send, anyway) -> Request; None where the request is not ours; False where no step of ours runs and
+ * the loop has to be prepared first (with anyway the request then gets totals only). */
+static PyObject *
+begin(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+	(void)module;
+	if (count != 3 || !PyDict_Check(args[0])) {
+		PyErr_SetString(PyExc_TypeError, "begin(scope, send, anyway)");
+		return NULL;
+	}
+	const char *key = engine.disabled
+	    ? NULL
+	    : find_header(PyDict_GetItemWithError(args[0], name_headers));
+	if (key == NULL)
+		Py_RETURN_NONE;
+	struct loop *loop = loop_current();
+	struct running *running = loop != NULL && !engine.totals_only ? loop->running : NULL;
+	bool stepping = running != NULL && running->task != NULL && loop->thread == PyThreadState_Get();
+	if (!stepping && !engine.totals_only && args[2] != Py_True)
+		Py_RETURN_FALSE;
+	struct request *outer = stepping ? current_request(running) : NULL;
+	if (outer != NULL && memcmp(outer->trace, key, TRACE_LEN) == 0 &&
+	    memcmp(outer->span, key + TRACE_LEN + 1, SPAN_LEN) == 0)
+		Py_RETURN_NONE; /* a second hook round the same app */
+	struct request *request = request_new(args[0], args[1], key);
+	if (request != NULL && stepping)
+		take_root(request, loop);
+	if (request != NULL)
+		sampler_wake();
+	return (PyObject *)request;
+}
+
+/* --- the type --------------------------------------------------------------------------------- */
+
+static int
+request_traverse(PyObject *self, visitproc visit, void *arg)
+{
+	struct request *request = (struct request *)self;
+	Py_VISIT(request->loop);
+	Py_VISIT(request->send);
+	Py_VISIT(request->scope);
+	return 0;
+}
+
+static int
+request_clear(PyObject *self)
+{
+	struct request *request = (struct request *)self;
+	Py_CLEAR(request->send);
+	Py_CLEAR(request->scope);
+	return 0;
+}
+
+static void
+request_dealloc(PyObject *self)
+{
+	struct request *request = (struct request *)self;
+	PyObject_GC_UnTrack(self);
+	if (request->state != REQUEST_CLOSED && !is_stale(request) && request->loop != NULL &&
+	    request->loop->active > 0)
+		request->loop->active--;
+	let_go(request);
+	lane_unref(request->root);
+	Py_CLEAR(request->loop);
+	PyObject_GC_Del(self);
+}
+
+static PyMethodDef METHODS[] = {
+    {"sent_last", sent_last, METH_NOARGS, "sent_last(): the last body message was sent."},
+    {"leave", request_leave, METH_NOARGS, "leave(): the app returned."},
+    {"fail", request_fail, METH_O, "fail(cancelled): the app raised."},
+    {NULL, NULL, 0, NULL},
+};
+
+PyTypeObject request_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tailrace._engine.Request",
+    .tp_basicsize = sizeof(struct request),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_vectorcall_offset = offsetof(struct request, vectorcall),
+    .tp_call = PyVectorcall_Call,
+    .tp_dealloc = request_dealloc,
+    .tp_traverse = request_traverse,
+    .tp_clear = request_clear,
+    .tp_methods = METHODS,
+};
+
+PyMethodDef request_functions[] = {
+    {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL,
+	"begin(scope, send, anyway) -> Request | None | False"},
+    {NULL, NULL, 0, NULL},
+};
+
+bool
+request_init(void)
+{
+	name_headers = PyUnicode_InternFromString("headers");
+	name_type = PyUnicode_InternFromString("type");
+	name_more_body = PyUnicode_InternFromString("more_body");
+	name_endpoint = PyUnicode_InternFromString("endpoint");
+	name_root_path = PyUnicode_InternFromString("root_path");
+	return name_root_path != NULL && PyType_Ready(&request_type) == 0;
+}

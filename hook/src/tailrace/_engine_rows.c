@@ -1,0 +1,333 @@
+/* From paths to the rows of docs/protocol.md: segments cut to the window asked for, equal ones added up, the rest
+ * unattributed, written as JSON. The scratch space is shared: all of this runs under the GIL and calls nothing. */
+#include "_engine.h"
+
+enum { ROW_SLOTS = REQUEST_ROWS_MAX * 2, ONE_ROW_MAX = 224 + ROUTE_BYTES_MAX * 6, NUMBER_MAX = 24 };
+
+struct row {
+	const struct node *node; /* kind, cause, exact, by */
+	int32_t stack;
+	int64_t ns;
+	uint32_t count, samples;
+};
+
+struct merged {
+	struct row rows[REQUEST_ROWS_MAX];
+	uint16_t slots[ROW_SLOTS]; /* index + 1 */
+	int len;
+	int stacks;
+};
+
+struct text {
+	char *at, *end;
+};
+
+static struct merged merged;
+static const struct node *chain[PATH_SEGMENTS_MAX + 1];
+static char breakdown_text[ROW_BYTES_MAX / 2], stream_text[ROW_BYTES_MAX / 2];
+static char stall_text[REQUEST_STALLS_MAX * 192 + ROUTE_BYTES_MAX * 6], row_text[ROW_BYTES_MAX + 4096];
+
+/* --- writing ---------------------------------------------------------------------------------- */
+
+static void
+put(struct text *text, const char *from, size_t len)
+{
+	if ((size_t)(text->end - text->at) < len)
+		len = (size_t)(text->end - text->at);
+	memcpy(text->at, from, len);
+	text->at += len;
+}
+
+static void
+put_text(struct text *text, const char *from)
+{
+	put(text, from, strlen(from));
+}
+
+static void
+put_number(struct text *text, int64_t number)
+{
+	char digits[NUMBER_MAX];
+	int i = NUMBER_MAX;
+	uint64_t rest = number < 0 ? (uint64_t)-number : (uint64_t)number;
+	do {
+		digits[--i] = (char)('0' + rest % 10);
+		rest /= 10;
+	} while (rest > 0);
+	if (number < 0)
+		digits[--i] = '-';
+	put(text, digits + i, (size_t)(NUMBER_MAX - i));
+}
+
+static void
+put_time(struct text *text, int64_t ns)
+{
+	if (ns == NO_TIME)
+		put(text, "null", 4);
+	else
+		put_number(text, ns);
+}
+
+static void
+put_quoted(struct text *text, const char *from)
+{
+	if (from == NULL) {
+		put(text, "null", 4);
+		return;
+	}
+	put(text, "\"", 1);
+	put_text(text, from);
+	put(text, "\"", 1);
+}
+
+static const char *
+kind_name(uint8_t kind)
+{
+	static const char *const NAMES[] = {
+	    [SEG_RUN] = "[\"run\",",
+	    [SEG_READY] = "[\"ready\",",
+	    [SEG_WAIT] = "[\"wait\",",
+	    [SEG_THREAD_QUEUE] = "[\"thread_queue\",",
+	    [SEG_THREAD_RUN] = "[\"thread_run\",",
+	};
+	return NAMES[kind];
+}
+
+static void
+put_row(struct text *text, const struct row *row)
+{
+	put_text(text, kind_name(row->node->kind));
+	put_text(text, cause_name(row->node->cause));
+	put(text, ",", 1);
+	put_number(text, row->stack);
+	put(text, ",", 1);
+	put_number(text, row->ns);
+	put(text, ",", 1);
+	put_number(text, row->count > 0 ? row->count : 1);
+	put_text(text, row->node->exact ? ",1," : ",0,");
+	put_number(text, row->samples);
+	put(text, ",", 1);
+	put_quoted(text, row->node->by != NULL ? row->node->by->trace : NULL);
+	put(text, ",", 1);
+	put_quoted(text, row->node->by != NULL ? row->node->by->route : NULL);
+	put(text, "]", 1);
+}
+
+/* --- merging ---------------------------------------------------------------------------------- */
+
+static bool
+row_fits(const struct row *row, const struct node *node, int32_t stack)
+{
+	return row->node->kind == node->kind && row->node->cause == node->cause && row->stack == stack &&
+	    row->node->exact == node->exact && row->node->by == node->by;
+}
+
+/* The row for this segment; NULL where there are as many as may be. */
+static struct row *
+row_for(struct request *request, const struct node *node)
+{
+	int32_t stack = node->stack == STACK_LANE ? request->first_stack : node->stack;
+	if (stack >= 0 && merged.stacks >= REQUEST_STACKS_MAX)
+		stack = STACK_NONE;
+	uint32_t hash = (uint32_t)stack * 2654435761u + node->kind * 31u + node->cause * 131u +
+	    node->exact * 7u + (uint32_t)((uintptr_t)node->by >> 4);
+	uint32_t slot = (hash ^ hash >> 15) & (ROW_SLOTS - 1);
+	for (; merged.slots[slot] != 0; slot = (slot + 1) & (ROW_SLOTS - 1))
+		if (row_fits(&merged.rows[merged.slots[slot] - 1], node, stack))
+			return &merged.rows[merged.slots[slot] - 1];
+	if (merged.len == REQUEST_ROWS_MAX)
+		return NULL;
+	struct row *row = &merged.rows[merged.len++];
+	*row = (struct row){.node = node, .stack = stack};
+	merged.slots[slot] = (uint16_t)merged.len;
+	merged.stacks += stack >= 0;
+	return row;
+}
+
+static int64_t
+overlap(int64_t begin_ns, int64_t end_ns, int64_t from_ns, int64_t to_ns)
+{
+	begin_ns = begin_ns > from_ns ? begin_ns : from_ns;
+	end_ns = end_ns < to_ns ? end_ns : to_ns;
+	return end_ns > begin_ns ? end_ns - begin_ns : 0;
+}
+
+/* The path's segments in the window, oldest first, into chain[]. Returns how many. */
+static int
+collect(const struct node *path, int64_t from_ns)
+{
+	int len = 0;
+	for (; path != NULL && path->parent != NULL && path->end_ns > from_ns; path = path->parent)
+		chain[PATH_SEGMENTS_MAX - len++] = path;
+	return len;
+}
+
+/* Writes the rows of the path between two times; returns what they leave unattributed. */
+static int64_t
+write_rows(struct request *request, const struct node *path, int64_t from_ns, int64_t to_ns,
+    struct text *text)
+{
+	int64_t left_ns = to_ns - from_ns;
+	int len = collect(path, from_ns);
+	const struct node *const *segments = &chain[PATH_SEGMENTS_MAX + 1 - len];
+	if (path != NULL && path->depth >= PATH_SEGMENTS_MAX)
+		request->truncated = true;
+	merged.len = merged.stacks = 0;
+	memset(merged.slots, 0, sizeof(merged.slots));
+	for (int i = 0; i < len; i++) {
+		int64_t ns = overlap(segments[i]->parent->end_ns, segments[i]->end_ns, from_ns, to_ns);
+		struct row *row = ns > 0 ? row_for(request, segments[i]) : NULL;
+		if (row == NULL) {
+			request->truncated |= ns > 0;
+			continue;
+		}
+		row->ns += ns;
+		row->count += segments[i]->count;
+		row->samples += segments[i]->samples;
+	}
+	for (int i = 0; i < merged.len; i++) {
+		if (text->end - text->at < ONE_ROW_MAX) {
+			request->truncated = true;
+			break;
+		}
+		if (i > 0)
+			put(text, ",", 1);
+		put_row(text, &merged.rows[i]);
+		left_ns -= merged.rows[i].ns;
+	}
+	return left_ns;
+}
+
+/* --- stalls ----------------------------------------------------------------------------------- */
+
+static int64_t
+ready_overlap(const struct node *path, const struct stall *stall, int64_t enter_ns)
+{
+	int64_t sum_ns = 0;
+	for (; path != NULL && path->parent != NULL && path->end_ns > stall->begin_ns; path = path->parent)
+		if (path->kind == SEG_READY && path->end_ns > enter_ns)
+			sum_ns += overlap(path->parent->end_ns, path->end_ns, stall->begin_ns,
+			    stall->end_ns);
+	return sum_ns;
+}
+
+static void
+put_stall(struct text *text, const struct stall *stall, int64_t ns)
+{
+	static const char *const STATES[] = {"null", "\"blocked\"", "\"busy\""};
+	put(text, "[", 1);
+	put_quoted(text, stall->request != NULL ? stall->request->trace : NULL);
+	put(text, ",", 1);
+	put_quoted(text, stall->request != NULL ? stall->request->route : NULL);
+	put_text(text, stall->is_step ? ",\"step\"," : ",\"callback\",");
+	put_text(text, STATES[stall->state]);
+	put(text, ",", 1);
+	put_number(text, ns);
+	put(text, ",1,", 3);
+	put_number(text, stall->stack);
+	put(text, "]", 1);
+}
+
+/* Steps that held the loop while this request was due. */
+static void
+write_stalls(const struct request *request, struct text *text)
+{
+	const struct loop *loop = request->loop;
+	const struct node *path = request->end_path != NULL ? request->end_path : request->start_path;
+	int64_t since_ns = request->part > 0 ? request->part_ns : request->enter_ns;
+	const char *begin = text->at;
+	if (loop == NULL)
+		return;
+	uint32_t first = loop->stalls_next > STALL_LOG_MAX ? loop->stalls_next - STALL_LOG_MAX : 0;
+	for (uint32_t i = loop->stalls_next; i > first; i--) {
+		const struct stall *stall = &loop->stalls[(i - 1) % STALL_LOG_MAX];
+		if (stall->end_ns <= since_ns)
+			break;
+		int64_t ns = ready_overlap(path, stall, since_ns);
+		if (ns <= 0)
+			continue;
+		if (text->end - text->at < ONE_ROW_MAX)
+			break;
+		if (text->at > begin)
+			put(text, ",", 1);
+		put_stall(text, stall, ns);
+	}
+}
+
+/* --- the whole row ---------------------------------------------------------------------------- */
+
+static void
+put_key(struct text *text, const struct request *request)
+{
+	put(text, "[\"", 2);
+	put(text, request->trace, TRACE_LEN);
+	put(text, "-", 1);
+	put(text, request->span, SPAN_LEN);
+	put(text, "\",", 2);
+}
+
+static void
+put_head(struct text *text, const struct request *request, int64_t tail_ns, bool is_final)
+{
+	static const char *const ENDED[] = {"response", "exception", "disconnect", "cancelled", "open"};
+	put_key(text, request);
+	put_number(text, request->part);
+	put_text(text, is_final ? ",1," : ",0,");
+	put_quoted(text, request->route);
+	put(text, ",", 1);
+	put_time(text, request->queued_ns);
+	put(text, ",", 1);
+	put_number(text, request->enter_ns);
+	put(text, ",", 1);
+	put_time(text, request->start_ns);
+	put(text, ",", 1);
+	put_number(text, request->end_ns);
+	put(text, ",", 1);
+	put_time(text, tail_ns);
+	put(text, ",", 1);
+	put_quoted(text, ENDED[is_final ? request->ended : ENDED_OPEN]);
+	put_text(text, request->truncated ? ",1,[" : ",0,[");
+}
+
+/* The request's profile (or the part of it since the last one) into the ring. */
+void
+rows_emit(struct request *request, int64_t tail_ns, bool is_final)
+{
+	struct text rows = {breakdown_text, breakdown_text + sizeof(breakdown_text)};
+	struct text stream = {stream_text, stream_text + sizeof(stream_text)};
+	struct text stalls = {stall_text, stall_text + sizeof(stall_text)};
+	struct text all = {row_text, row_text + sizeof(row_text)};
+	bool started = request->start_ns != NO_TIME;
+	int64_t left_ns = 0, stream_left_ns = 0;
+	if (request->part == 0)
+		left_ns = write_rows(request, started ? request->start_path : request->end_path,
+		    request->enter_ns, started ? request->start_ns : request->end_ns, &rows);
+	if (started)
+		stream_left_ns = write_rows(request, request->end_path,
+		    request->part > 0 ? request->part_ns : request->start_ns, request->end_ns, &stream);
+	write_stalls(request, &stalls);
+	put_head(&all, request, tail_ns, is_final);
+	put(&all, breakdown_text, (size_t)(rows.at - breakdown_text));
+	put(&all, "],", 2);
+	put_number(&all, left_ns);
+	put(&all, ",[", 2);
+	put(&all, stream_text, (size_t)(stream.at - stream_text));
+	put(&all, "],", 2);
+	put_number(&all, stream_left_ns);
+	put(&all, ",[", 2);
+	put(&all, stall_text, (size_t)(stalls.at - stall_text));
+	put_text(&all, "],null]");
+	if (!ring_put_profile(row_text, (size_t)(all.at - row_text)))
+		engine.dropped++;
+}
+
+void
+rows_emit_tail(const struct request *request, int64_t tail_ns)
+{
+	char bytes[128];
+	struct text text = {bytes, bytes + sizeof(bytes)};
+	put_key(&text, request);
+	put_number(&text, tail_ns);
+	put(&text, "]", 1);
+	(void)ring_put_tail(bytes, (size_t)(text.at - bytes));
+}

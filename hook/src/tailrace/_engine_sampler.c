@@ -1,0 +1,262 @@
+/* The watchdog thread: looks every few milliseconds, without the GIL, whether a step or a thread's job has run for
+ * long; only then it takes the GIL and reads that thread's frames. Sleeps while no request comes. */
+#include "_engine.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+enum { TICK_NS = 4000000, IDLE_TICKS = 250 };
+
+static _Atomic int64_t step_begin_ns[LOOPS_MAX]; /* 0: no step runs */
+static _Atomic int64_t job_begin_ns[JOBS_MAX];
+static struct job *jobs[JOBS_MAX]; /* borrowed; under the GIL */
+static _Atomic int loops_high, jobs_high; /* slots ever used */
+static int job_next;
+static _Atomic uint32_t activity;
+static _Atomic bool asleep;
+static bool started;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+
+void
+sampler_step_begin(int slot, int64_t now_ns)
+{
+	atomic_store_explicit(&step_begin_ns[slot], now_ns, memory_order_relaxed);
+	if (slot >= atomic_load_explicit(&loops_high, memory_order_relaxed))
+		atomic_store_explicit(&loops_high, slot + 1, memory_order_relaxed);
+}
+
+void
+sampler_step_end(int slot)
+{
+	atomic_store_explicit(&step_begin_ns[slot], 0, memory_order_relaxed);
+}
+
+int
+sampler_job_begin(struct job *job, int64_t now_ns)
+{
+	for (int i = 0; i < JOBS_MAX; i++) {
+		int slot = (job_next + i) % JOBS_MAX;
+		if (jobs[slot] != NULL)
+			continue;
+		/* The lowest free slot next time keeps the scan short. */
+		job_next = 0;
+		jobs[slot] = job;
+		atomic_store(&job_begin_ns[slot], now_ns);
+		if (slot >= atomic_load(&jobs_high))
+			atomic_store(&jobs_high, slot + 1);
+		return slot;
+	}
+	return -1;
+}
+
+void
+sampler_job_end(int slot)
+{
+	if (slot < 0)
+		return;
+	atomic_store(&job_begin_ns[slot], 0);
+	jobs[slot] = NULL;
+}
+
+static bool
+is_long(int64_t begin_ns, int64_t now_ns, int64_t min_ns)
+{
+	return begin_ns != 0 && now_ns - begin_ns >= min_ns;
+}
+
+static bool
+anything_long(int64_t now_ns)
+{
+	int loops = atomic_load(&loops_high), count = atomic_load(&jobs_high);
+	for (int i = 0; i < loops; i++)
+		if (is_long(atomic_load(&step_begin_ns[i]), now_ns, STEP_SAMPLE_MIN_NS))
+			return true;
+	for (int i = 0; i < count; i++)
+		if (is_long(atomic_load(&job_begin_ns[i]), now_ns, JOB_SAMPLE_MIN_NS))
+			return true;
+	return false;
+}
+
+static void
+add_sample(struct sample_set **set, int32_t stack, int64_t begin_ns, int64_t now_ns)
+{
+	if (*set == NULL) {
+		*set = PyMem_RawCalloc(1, sizeof(**set));
+		if (*set == NULL)
+			return;
+		(*set)->last_ns = begin_ns;
+	}
+	uint32_t i = 0;
+	while (i < (*set)->len && (*set)->items[i].stack != stack)
+		i++;
+	if (i == SAMPLE_STACKS_MAX)
+		i--; /* the last one stands for all others */
+	if (i == (*set)->len)
+		(*set)->items[(*set)->len++] = (struct sample){.stack = stack};
+	(*set)->items[i].count++;
+	(*set)->items[i].ns += now_ns - (*set)->last_ns;
+	(*set)->last_ns = now_ns;
+}
+
+/* Busy or blocked: the thread's CPU clock between two looks. */
+static void
+judge_state(struct running *running, const PyThreadState *thread, int64_t now_ns)
+{
+	clockid_t clock;
+	struct timespec ts;
+	if (pthread_getcpuclockid((pthread_t)thread->thread_id, &clock) != 0 ||
+	    clock_gettime(clock, &ts) != 0)
+		return;
+	int64_t cpu_ns = (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+	if (running->cpu_at_ns == 0) {
+		running->cpu_at_ns = now_ns;
+		running->cpu_ns = cpu_ns;
+	} else if (now_ns - running->cpu_at_ns >= NS_PER_MS) {
+		bool busy = (cpu_ns - running->cpu_ns) * 2 > now_ns - running->cpu_at_ns;
+		running->state = busy ? HOLD_BUSY : HOLD_BLOCKED;
+	}
+}
+
+static void
+sample_step(struct loop *loop)
+{
+	struct running *running = loop->running;
+	int64_t now_ns = clock_now_ns();
+	if (running == NULL || now_ns - running->begin_ns < STEP_SAMPLE_MIN_NS)
+		return;
+	int64_t begin_ns = running->begin_ns;
+	if (running->lane != NULL && running->lane->path != NULL && running->lane->path->end_ns > begin_ns)
+		begin_ns = running->lane->path->end_ns;
+	PyCodeObject *outermost = running->task != NULL ? walk_task_code(running->task) : NULL;
+	PyFrameObject *frame = PyThreadState_GetFrame(loop->thread);
+	int32_t stack = walk_frames(frame, loop->base_code, outermost);
+	Py_XDECREF(frame);
+	if (loop->running != running)
+		return;
+	add_sample(&running->samples, stack, begin_ns, now_ns);
+	judge_state(running, loop->thread, now_ns);
+}
+
+static void
+sample_job(int slot)
+{
+	struct job *job = jobs[slot];
+	int64_t now_ns = clock_now_ns();
+	if (job == NULL || !job->running || now_ns - job->begin_ns < JOB_SAMPLE_MIN_NS)
+		return;
+	int64_t begin_ns = job->path != NULL ? job->path->end_ns : job->begin_ns;
+	PyFrameObject *frame = PyThreadState_GetFrame(job->thread);
+	int32_t stack = walk_frames(frame, job->base_code, NULL);
+	Py_XDECREF(frame);
+	if (jobs[slot] == job)
+		add_sample(&job->samples, stack, begin_ns, now_ns);
+}
+
+static void
+sample_all(void) /* with the GIL */
+{
+	int64_t now_ns = clock_now_ns();
+	int count = atomic_load(&loops_high);
+	for (int i = 0; i < count; i++)
+		if (is_long(atomic_load(&step_begin_ns[i]), now_ns, STEP_SAMPLE_MIN_NS) &&
+		    loop_at(i) != NULL)
+			sample_step(loop_at(i));
+	count = atomic_load(&jobs_high);
+	for (int i = 0; i < count; i++)
+		if (is_long(atomic_load(&job_begin_ns[i]), now_ns, JOB_SAMPLE_MIN_NS))
+			sample_job(i);
+	PyErr_Clear();
+}
+
+static bool
+anything_runs(void)
+{
+	int count = atomic_load(&jobs_high);
+	for (int i = 0; i < count; i++)
+		if (atomic_load(&job_begin_ns[i]) != 0)
+			return true;
+	return false;
+}
+
+static void
+sleep_until_woken(void)
+{
+	pthread_mutex_lock(&mutex);
+	atomic_store(&asleep, true);
+	while (atomic_load(&asleep))
+		pthread_cond_wait(&wake, &mutex);
+	pthread_mutex_unlock(&mutex);
+}
+
+static void *
+sampler_main(void *arg)
+{
+	const struct timespec tick = {.tv_nsec = TICK_NS};
+	PyThreadState *thread = NULL;
+	uint32_t seen = 0;
+	int idle = 0;
+	(void)arg;
+	(void)pthread_setname_np(pthread_self(), "tailrace-watch");
+	for (;;) {
+		nanosleep(&tick, NULL);
+		uint32_t now = atomic_load(&activity);
+		idle = now != seen || anything_runs() ? 0 : idle + 1;
+		seen = now;
+		if (idle > IDLE_TICKS)
+			sleep_until_woken();
+		if (!anything_long(clock_now_ns()))
+			continue;
+		/* One thread state for good; where the interpreter ends, this call ends the thread. */
+		if (thread == NULL)
+			(void)PyGILState_Ensure();
+		else
+			PyEval_RestoreThread(thread);
+		sample_all();
+		thread = PyEval_SaveThread();
+	}
+	return NULL;
+}
+
+/* Signals are for the app's threads. */
+static void
+start_thread(void)
+{
+	pthread_t thread;
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	started = pthread_create(&thread, NULL, sampler_main, NULL) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (started)
+		pthread_detach(thread);
+}
+
+/* A request begins. */
+void
+sampler_wake(void)
+{
+	atomic_fetch_add_explicit(&activity, 1, memory_order_relaxed);
+	if (!started) {
+		start_thread();
+	} else if (atomic_load_explicit(&asleep, memory_order_relaxed)) {
+		pthread_mutex_lock(&mutex);
+		atomic_store(&asleep, false);
+		pthread_cond_signal(&wake);
+		pthread_mutex_unlock(&mutex);
+	}
+}
+
+/* The thread is the parent's; the mutex may have been held by it. */
+void
+sampler_after_fork(void)
+{
+	started = false;
+	atomic_store(&asleep, false);
+	pthread_mutex_init(&mutex, NULL);
+	pthread_cond_init(&wake, NULL);
+	for (int i = 0; i < JOBS_MAX; i++) {
+		jobs[i] = NULL;
+		atomic_store(&job_begin_ns[i], 0);
+	}
+}

@@ -1,0 +1,353 @@
+/* Callbacks on their way through the loop: each is wrapped in a step, which knows who made it due, when and by
+ * which path, and times it. Free-listed: one is made per callback. */
+#include "_engine.h"
+
+enum { SPARE_MAX = 256 };
+
+static struct step *spare[SPARE_MAX];
+static int spare_count;
+
+/* _asyncio.TaskStepMethWrapper begins with the task; verified against __self__ before it is relied on. */
+struct task_step {
+	PyObject_HEAD
+	PyObject *task;
+};
+
+void
+source_clear(struct source *source)
+{
+	Py_CLEAR(source->request);
+	path_unref(source->path);
+	source->path = NULL;
+}
+
+static void
+source_copy(struct source *to, const struct source *from)
+{
+	*to = *from;
+	Py_XINCREF(to->request);
+	path_ref(to->path);
+}
+
+/* Who schedules now on the loop's own thread: fills source, which owns its references. */
+void
+source_capture(struct loop *loop, struct source *source, int64_t now_ns)
+{
+	const struct running *running = loop->running;
+	*source = (struct source){.kind = SOURCE_IO, .due_ns = now_ns, .turn = loop->turn};
+	if (running == NULL)
+		return;
+	if (running->task != NULL) {
+		struct lane *lane = running->lane;
+		source->kind = SOURCE_FOREIGN;
+		if (lane == NULL || lane->request == NULL)
+			return;
+		source->kind = SOURCE_LANE;
+		source->lane = lane;
+		source->request = lane->request;
+		Py_INCREF(source->request);
+		source->path = lane_path_at(lane, now_ns);
+		return;
+	}
+	/* A plain callback hands on what made it due; not for ever, where it keeps scheduling itself. */
+	const struct source *from = &running->source;
+	if (from->hops >= CALLBACK_HOPS_MAX ||
+	    (from->request != NULL && from->request->state == REQUEST_CLOSED)) {
+		source->kind = SOURCE_FOREIGN;
+		return;
+	}
+	source_copy(source, from);
+	source->hops++;
+}
+
+static bool
+learn_step_type(PyObject *callback)
+{
+	const char *name = Py_TYPE(callback)->tp_name;
+	const char *last = strrchr(name, '.');
+	if (strcmp(last != NULL ? last + 1 : name, "TaskStepMethWrapper") != 0)
+		return false;
+	PyObject *task = PyObject_GetAttrString(callback, "__self__");
+	bool known = task != NULL && task == ((struct task_step *)callback)->task &&
+	    PyObject_TypeCheck(task, engine.task_type);
+	PyErr_Clear();
+	Py_XDECREF(task);
+	if (known)
+		engine.step_type = Py_TYPE(callback);
+	return known;
+}
+
+/* The task a bound method of the pure Python Task belongs to. */
+static PyObject *
+python_task_of(PyObject *callback, bool *ret_is_step)
+{
+	PyObject *self = PyMethod_GET_SELF(callback), *func = PyMethod_GET_FUNCTION(callback);
+	if (engine.py_task_type == NULL || !PyObject_TypeCheck(self, engine.py_task_type) ||
+	    !PyFunction_Check(func))
+		return NULL;
+	PyObject *name = ((PyFunctionObject *)func)->func_name;
+	*ret_is_step = PyUnicode_CompareWithASCIIString(name, "__step") == 0;
+	if (!*ret_is_step && PyUnicode_CompareWithASCIIString(name, "__wakeup") != 0)
+		return NULL;
+	return self;
+}
+
+/* The task this callback is a step or a wakeup of (borrowed), or NULL. */
+static PyObject *
+task_of(PyObject *callback, bool *ret_is_step)
+{
+	*ret_is_step = false;
+	if (Py_IS_TYPE(callback, engine.step_type) ||
+	    (engine.step_type == NULL && learn_step_type(callback))) {
+		*ret_is_step = true;
+		return ((struct task_step *)callback)->task;
+	}
+	if (PyCFunction_CheckExact(callback)) {
+		PyMethodDef *def = ((PyCFunctionObject *)callback)->m_ml;
+		PyObject *self = PyCFunction_GET_SELF(callback);
+		if (def == engine.wakeup_def)
+			return self;
+		if (engine.wakeup_def != NULL || strcmp(def->ml_name, "task_wakeup") != 0 ||
+		    self == NULL || !PyObject_TypeCheck(self, engine.task_type))
+			return NULL;
+		engine.wakeup_def = def;
+		return self;
+	}
+	return PyMethod_Check(callback) ? python_task_of(callback, ret_is_step) : NULL;
+}
+
+static PyObject *step_call(PyObject *, PyObject *const *, size_t, PyObject *);
+
+static struct step *
+step_new(struct loop *loop, PyObject *callback)
+{
+	struct step *step = spare_count > 0 ? spare[--spare_count] : NULL;
+	if (step == NULL)
+		step = PyObject_GC_New(struct step, &step_type);
+	else
+		(void)PyObject_Init((PyObject *)step, &step_type);
+	if (step == NULL)
+		return NULL;
+	Py_INCREF(callback);
+	Py_INCREF(loop);
+	step->vectorcall = step_call;
+	step->callback = callback;
+	step->loop = loop;
+	step->task = NULL;
+	step->lane = NULL;
+	step->is_first = false;
+	step->source = (struct source){.kind = SOURCE_IO};
+	return step;
+}
+
+/* Binds a task's step to its lane, making one where a lane creates a task. */
+static void
+bind_lane(struct step *step, bool is_step)
+{
+	struct running *running = step->loop->running;
+	struct lane *lane = lane_find(step->task);
+	bool self = running != NULL && running->task == step->task;
+	step->is_first = is_step && !self;
+	if (!step->is_first) {
+		step->lane = lane_ref(lane);
+		return;
+	}
+	struct request *owner = step->source.request;
+	if (owner != NULL && owner->state != REQUEST_CLOSED && owner->loop == step->loop)
+		step->lane = lane_new(owner, step->loop, step->task, path_ref(step->source.path));
+	else if (lane != NULL)
+		lane_detach(lane); /* the address of a task that is gone */
+}
+
+static bool
+is_coroutine_function(PyObject *callback)
+{
+	return PyCoro_CheckExact(callback) ||
+	    (PyFunction_Check(callback) &&
+		((PyCodeObject *)PyFunction_GET_CODE(callback))->co_flags & CO_COROUTINE);
+}
+
+/* What to hand to the loop instead of callback: a new reference, to callback itself where it is not to be timed.
+ * timer_due_ns: its deadline, NO_TIME where it is due at once. */
+PyObject *
+step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from_thread)
+{
+	bool is_step;
+	PyObject *task = engine.disabled || Py_IS_TYPE(callback, &step_type) ? NULL
+									   : task_of(callback, &is_step);
+	struct step *step = NULL;
+	if (engine.disabled || Py_IS_TYPE(callback, &step_type) ||
+	    (loop->active == 0 && !(task != NULL && is_step)) ||
+	    (task == NULL && is_coroutine_function(callback)) ||
+	    (step = step_new(loop, callback)) == NULL) {
+		PyErr_Clear();
+		Py_INCREF(callback);
+		return callback;
+	}
+	int64_t now_ns = clock_now_ns();
+	step->scheduled_ns = now_ns;
+	step->scheduled_turn = loop->turn;
+	step->task = task;
+	if (timer_due_ns != NO_TIME)
+		step->source = (struct source){.kind = SOURCE_TIMER, .due_ns = timer_due_ns};
+	else if (from_thread)
+		thread_source(&step->source, now_ns);
+	else
+		source_capture(loop, &step->source, now_ns);
+	if (task != NULL)
+		bind_lane(step, is_step);
+	PyObject_GC_Track(step);
+	return (PyObject *)step;
+}
+
+/* The frame that runs the loop's callbacks: sampled stacks end above it. */
+static void
+learn_base_code(struct loop *loop)
+{
+	PyFrameObject *frame = PyThreadState_GetFrame(loop->thread);
+	PyCodeObject *code = frame != NULL ? PyFrame_GetCode(frame) : NULL;
+	if (code != NULL && code_intern(code) != NULL)
+		loop->base_code = code;
+	Py_XDECREF(code);
+	Py_XDECREF(frame);
+}
+
+static void
+run_begin(struct step *step, struct running *running, int64_t now_ns)
+{
+	struct loop *loop = step->loop;
+	*running = (struct running){.outer = loop->running, .loop = loop, .task = step->task,
+	    .lane = lane_ref(step->lane), .begin_ns = now_ns, .queued_ns = NO_TIME,
+	    .stack = STACK_NONE};
+	loop->running = running;
+	loop->thread = PyThreadState_Get();
+	if (loop->base_code == NULL)
+		learn_base_code(loop);
+	loop->steps_seen++;
+	loop_set_current(loop);
+	if (step->scheduled_turn >= loop->turn && step->source.kind != SOURCE_TIMER)
+		loop->turn = step->scheduled_turn + 1;
+	if (now_ns - loop->last_end_ns > IDLE_GAP_NS)
+		loop->busy_since_ns = now_ns;
+	/* A timer is late only where the loop was busy; else the kernel's own delay belongs to the wait. */
+	if (step->source.kind == SOURCE_TIMER && step->source.hops == 0) {
+		if (step->source.due_ns < loop->busy_since_ns)
+			step->source.due_ns = loop->busy_since_ns;
+		if (step->source.due_ns > now_ns)
+			step->source.due_ns = now_ns;
+	}
+	if (step->is_first)
+		running->queued_ns = step->scheduled_ns;
+	if (step->task == NULL)
+		source_copy(&running->source, &step->source);
+	else if (running->lane != NULL && running->lane->request != NULL)
+		lane_resume(running->lane, step, now_ns);
+	if (loop->active > 0 && running->outer == NULL)
+		sampler_step_begin(loop->slot, now_ns);
+}
+
+static void
+run_end(struct running *running)
+{
+	struct loop *loop = running->loop;
+	int64_t now_ns = clock_now_ns();
+	if (running->outer == NULL)
+		sampler_step_end(loop->slot);
+	struct request *owner = running->lane != NULL ? running->lane->request : running->source.request;
+	Py_XINCREF(owner);
+	if (running->lane != NULL && owner != NULL)
+		lane_pause(running->lane, running, now_ns);
+	if (now_ns - running->begin_ns >= LONG_STEP_MIN_NS)
+		loop_note(loop, running, owner, now_ns);
+	Py_XDECREF(owner);
+	loop->last_end_ns = now_ns;
+	loop->running = running->outer;
+	if (loop->closing != NULL)
+		request_close_pending(loop);
+	source_clear(&running->source);
+	lane_unref(running->lane);
+	if (running->samples != NULL)
+		PyMem_RawFree(running->samples);
+}
+
+static PyObject *
+step_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+	struct step *step = (struct step *)self;
+	struct running running;
+	PyObject *callback = step->callback;
+	Py_INCREF(self); /* the callback may cancel its own handle */
+	run_begin(step, &running, clock_now_ns());
+	PyObject *result = PyObject_Vectorcall(callback, args, nargsf, names);
+	if (result != NULL) {
+		run_end(&running);
+	} else {
+		PyObject *type, *value, *traceback;
+		PyErr_Fetch(&type, &value, &traceback);
+		run_end(&running);
+		PyErr_Restore(type, value, traceback);
+	}
+	Py_DECREF(self);
+	return result;
+}
+
+static int
+step_traverse(PyObject *self, visitproc visit, void *arg)
+{
+	struct step *step = (struct step *)self;
+	Py_VISIT(step->callback);
+	Py_VISIT(step->loop);
+	Py_VISIT(step->source.request);
+	return 0;
+}
+
+static void
+step_dealloc(PyObject *self)
+{
+	struct step *step = (struct step *)self;
+	PyObject_GC_UnTrack(self);
+	lane_unref(step->lane);
+	source_clear(&step->source);
+	Py_CLEAR(step->loop);
+	Py_CLEAR(step->callback);
+	if (spare_count < SPARE_MAX)
+		spare[spare_count++] = step;
+	else
+		PyObject_GC_Del(self);
+}
+
+/* To whoever looks, it is the callback: handles show the app's own function. */
+static PyObject *
+step_getattro(PyObject *self, PyObject *name)
+{
+	struct step *step = (struct step *)self;
+	if (PyUnicode_CompareWithASCIIString(name, "__wrapped__") == 0) {
+		Py_INCREF(step->callback);
+		return step->callback;
+	}
+	return PyObject_GetAttr(step->callback, name);
+}
+
+static PyObject *
+step_repr(PyObject *self)
+{
+	return PyObject_Repr(((struct step *)self)->callback);
+}
+
+PyTypeObject step_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tailrace._engine.Step",
+    .tp_basicsize = sizeof(struct step),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_vectorcall_offset = offsetof(struct step, vectorcall),
+    .tp_call = PyVectorcall_Call,
+    .tp_dealloc = step_dealloc,
+    .tp_traverse = step_traverse,
+    .tp_getattro = step_getattro,
+    .tp_repr = step_repr,
+};
+
+bool
+step_init(void)
+{
+	return PyType_Ready(&step_type) == 0;
+}

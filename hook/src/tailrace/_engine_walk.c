@@ -1,0 +1,295 @@
+/* Reads stacks: of a suspended task along what it awaits, of a running thread along its frames. Code-only for
+ * library frames; the line is asked for in-app frames only. */
+#include "_engine.h"
+
+enum { WALK_DEPTH_MAX = 256, OUTER_KEPT = 16 };
+
+/* The C function behind an attribute or a method without arguments: the lookup is done once. */
+static getter cr_await, gi_yieldfrom, ag_await;
+#if PY_VERSION_HEX >= 0x030b0000
+static getter cr_frame, gi_frame, ag_frame;
+#endif
+static PyCFunction task_get_coro, task_done;
+static PyObject *name_get_coro, *name_done;
+
+static getter
+find_getter(PyTypeObject *type, const char *name)
+{
+	PyObject *descr = PyDict_GetItemString(type->tp_dict, name);
+	if (descr == NULL || !Py_IS_TYPE(descr, &PyGetSetDescr_Type)) {
+		PyErr_Format(PyExc_SystemError, "%s.%s is not what it was", type->tp_name, name);
+		return NULL;
+	}
+	return ((PyGetSetDescrObject *)descr)->d_getset->get;
+}
+
+static PyCFunction
+find_method(PyTypeObject *type, const char *name)
+{
+	PyObject *descr = PyObject_GetAttrString((PyObject *)type, name);
+	PyCFunction found = NULL;
+	if (descr != NULL && Py_IS_TYPE(descr, &PyMethodDescr_Type)) {
+		PyMethodDef *def = ((PyMethodDescrObject *)descr)->d_method;
+		if (def->ml_flags == METH_NOARGS)
+			found = def->ml_meth;
+	}
+	Py_XDECREF(descr);
+	PyErr_Clear();
+	return found;
+}
+
+bool
+walk_init(void)
+{
+	cr_await = find_getter(&PyCoro_Type, "cr_await");
+	gi_yieldfrom = find_getter(&PyGen_Type, "gi_yieldfrom");
+	ag_await = find_getter(&PyAsyncGen_Type, "ag_await");
+	if (cr_await == NULL || gi_yieldfrom == NULL || ag_await == NULL)
+		return false;
+#if PY_VERSION_HEX >= 0x030b0000
+	cr_frame = find_getter(&PyCoro_Type, "cr_frame");
+	gi_frame = find_getter(&PyGen_Type, "gi_frame");
+	ag_frame = find_getter(&PyAsyncGen_Type, "ag_frame");
+	if (cr_frame == NULL || gi_frame == NULL || ag_frame == NULL)
+		return false;
+#endif
+	task_get_coro = find_method(engine.task_type, "get_coro");
+	task_done = find_method(engine.task_type, "done");
+	name_get_coro = PyUnicode_InternFromString("get_coro");
+	name_done = PyUnicode_InternFromString("done");
+	return name_get_coro != NULL && name_done != NULL;
+}
+
+static PyObject *
+task_call(PyObject *task, PyCFunction direct, PyObject *name)
+{
+	if (direct != NULL && PyObject_TypeCheck(task, engine.task_type))
+		return direct(task, NULL);
+	return PyObject_CallMethodNoArgs(task, name);
+}
+
+bool
+walk_task_done(PyObject *task)
+{
+	PyObject *done = task_call(task, task_done, name_done);
+	bool result = done == Py_True;
+	if (done == NULL)
+		PyErr_Clear();
+	Py_XDECREF(done);
+	return result;
+}
+
+static bool
+is_chain(PyObject *object)
+{
+	return PyCoro_CheckExact(object) || PyGen_CheckExact(object) || PyAsyncGen_CheckExact(object);
+}
+
+/* C objects between two links: they tell what they wrap only to the garbage collector. */
+static bool
+is_opaque_link(PyObject *object)
+{
+	const char *name = Py_TYPE(object)->tp_name;
+	return strcmp(name, "async_generator_asend") == 0 ||
+	    strcmp(name, "async_generator_athrow") == 0 || strcmp(name, "coroutine_wrapper") == 0 ||
+	    strcmp(name, "anext_awaitable") == 0;
+}
+
+static int
+visit_link(PyObject *object, void *found)
+{
+	if (!is_chain(object) && !is_opaque_link(object))
+		return 0;
+	Py_INCREF(object);
+	*(PyObject **)found = object;
+	return 1;
+}
+
+/* New reference to the coroutine, generator or async generator behind link (which is given up), or NULL. */
+static PyObject *
+unwrap_link(PyObject *link)
+{
+	for (int i = 0; link != NULL && i < 4; i++) {
+		PyObject *inner = NULL;
+		if (is_chain(link))
+			return link;
+		if (is_opaque_link(link) && Py_TYPE(link)->tp_traverse != NULL)
+			Py_TYPE(link)->tp_traverse(link, visit_link, &inner);
+		Py_DECREF(link);
+		link = inner;
+	}
+	Py_XDECREF(link);
+	return NULL;
+}
+
+static PyObject *
+next_link(PyObject *link)
+{
+	getter get = PyCoro_CheckExact(link) ? cr_await : PyGen_CheckExact(link) ? gi_yieldfrom : ag_await;
+	PyObject *next = get(link, NULL);
+	if (next == NULL)
+		PyErr_Clear();
+	return next;
+}
+
+static PyCodeObject *
+link_code(PyObject *link) /* new reference */
+{
+#if PY_VERSION_HEX >= 0x030c0000
+	return PyGen_GetCode((PyGenObject *)link);
+#else
+	Py_XINCREF(((PyGenObject *)link)->gi_code);
+	return (PyCodeObject *)((PyGenObject *)link)->gi_code;
+#endif
+}
+
+static int
+link_line(PyObject *link, const PyCodeObject *code)
+{
+#if PY_VERSION_HEX >= 0x030b0000
+	getter get = PyCoro_CheckExact(link) ? cr_frame : PyGen_CheckExact(link) ? gi_frame : ag_frame;
+	PyObject *frame = get(link, NULL);
+#else
+	PyObject *frame = (PyObject *)((PyGenObject *)link)->gi_frame;
+	Py_XINCREF(frame);
+#endif
+	int line = code->co_firstlineno;
+	if (frame == NULL)
+		PyErr_Clear();
+	else if (frame != Py_None)
+		line = PyFrame_GetLineNumber((PyFrameObject *)frame);
+	Py_XDECREF(frame);
+	return line;
+}
+
+/* The outermost and the innermost of items that fit into a stack. */
+static int32_t
+intern_cut(const struct frame_ref *items, int len)
+{
+	struct frame_list frames;
+	frames.len = len < STACK_FRAMES_MAX ? len : STACK_FRAMES_MAX;
+	if (len <= STACK_FRAMES_MAX) {
+		memcpy(frames.items, items, (size_t)len * sizeof(*items));
+	} else {
+		int rest = STACK_FRAMES_MAX - OUTER_KEPT;
+		memcpy(frames.items, items, OUTER_KEPT * sizeof(*items));
+		memcpy(frames.items + OUTER_KEPT, items + len - rest, (size_t)rest * sizeof(*items));
+	}
+	return stack_intern(&frames);
+}
+
+int32_t
+walk_task(PyObject *task)
+{
+	struct frame_ref items[WALK_DEPTH_MAX];
+	int len = 0;
+	PyObject *link = task_call(task, task_get_coro, name_get_coro);
+	if (link == NULL)
+		PyErr_Clear();
+	link = unwrap_link(link);
+	while (link != NULL && len < WALK_DEPTH_MAX) {
+		PyCodeObject *code = link_code(link);
+		const struct code_info *info = code != NULL ? code_intern(code) : NULL;
+		if (info != NULL) {
+			int line = code_in_app(info) ? link_line(link, code) : code->co_firstlineno;
+			items[len++] = (struct frame_ref){info, line};
+		}
+		Py_XDECREF(code);
+		PyObject *next = info != NULL ? next_link(link) : NULL;
+		Py_DECREF(link);
+		link = unwrap_link(next);
+	}
+	Py_XDECREF(link);
+	return intern_cut(items, len);
+}
+
+PyCodeObject *
+walk_task_code(PyObject *task)
+{
+	PyObject *coro = task_call(task, task_get_coro, name_get_coro);
+	PyCodeObject *code = NULL;
+	if (coro == NULL)
+		PyErr_Clear();
+	else if (is_chain(coro))
+		code = link_code(coro);
+	Py_XDECREF(coro);
+	Py_XDECREF(code); /* the task keeps it */
+	return code;
+}
+
+int32_t
+walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *outermost)
+{
+	struct frame_ref found[WALK_DEPTH_MAX], items[WALK_DEPTH_MAX];
+	int len = 0, cut = -1;
+	Py_XINCREF(frame);
+	while (frame != NULL && len < WALK_DEPTH_MAX) {
+		PyCodeObject *code = PyFrame_GetCode(frame);
+		const struct code_info *info = code != base ? code_intern(code) : NULL;
+		if (info != NULL) {
+			int line = code_in_app(info) ? PyFrame_GetLineNumber(frame) : code->co_firstlineno;
+			found[len++] = (struct frame_ref){info, line};
+			if (code == outermost)
+				cut = len;
+		}
+		Py_DECREF(code);
+		PyFrameObject *back = info != NULL ? PyFrame_GetBack(frame) : NULL;
+		Py_DECREF(frame);
+		frame = back;
+	}
+	Py_XDECREF(frame);
+	len = cut >= 0 ? cut : len;
+	for (int i = 0; i < len; i++)
+		items[i] = found[len - 1 - i];
+	return intern_cut(items, len);
+}
+
+static PyObject *
+partial_target(PyObject *callable) /* new reference, or NULL */
+{
+	static PyObject *name_func, *name_args;
+	if (name_func == NULL && (name_func = PyUnicode_InternFromString("func")) == NULL)
+		return NULL;
+	if (name_args == NULL && (name_args = PyUnicode_InternFromString("args")) == NULL)
+		return NULL;
+	PyObject *func = PyObject_GetAttr(callable, name_func);
+	if (func == NULL || !PyCFunction_Check(func) || PyCFunction_GET_SELF(func) == NULL ||
+	    !PyContext_CheckExact(PyCFunction_GET_SELF(func)))
+		return func;
+	/* asyncio.to_thread: partial(context.run, function, ...) */
+	PyObject *args = PyObject_GetAttr(callable, name_args);
+	Py_DECREF(func);
+	func = args != NULL && PyTuple_Check(args) && PyTuple_GET_SIZE(args) > 0
+	    ? PyTuple_GET_ITEM(args, 0)
+	    : NULL;
+	Py_XINCREF(func);
+	Py_XDECREF(args);
+	return func;
+}
+
+PyCodeObject *
+walk_callable_code(PyObject *callable)
+{
+	Py_INCREF(callable);
+	for (int i = 0; callable != NULL && i < 8; i++) {
+		PyObject *next = NULL;
+		if (PyFunction_Check(callable)) {
+			PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(callable);
+			Py_DECREF(callable);
+			return code;
+		}
+		if (PyMethod_Check(callable)) {
+			next = PyMethod_GET_FUNCTION(callable);
+			Py_INCREF(next);
+		} else if (strcmp(Py_TYPE(callable)->tp_name, "functools.partial") == 0) {
+			next = partial_target(callable);
+		} else if (Py_TYPE(callable)->tp_flags & Py_TPFLAGS_HEAPTYPE) {
+			next = PyObject_GetAttrString((PyObject *)Py_TYPE(callable), "__call__");
+		}
+		PyErr_Clear();
+		Py_DECREF(callable);
+		callable = next;
+	}
+	Py_XDECREF(callable);
+	return NULL;
+}

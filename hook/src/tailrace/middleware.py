@@ -1,0 +1,246 @@
+"""The hook: a pure ASGI class that lets the engine time the requests the gateway asks about.
+
+Without the header ``x-tailrace`` a request passes through untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from tailrace import sender
+
+try:
+    from tailrace import _engine
+except ImportError:  # no compiler at install, or a build the extension does not support
+    _engine = None  # type: ignore[assignment]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+ROUTES_MAX = 4096  # names kept; an app that makes up more routes gets null for the rest
+SELF_TEST_STEPS = 1
+
+log = logging.getLogger("tailrace")
+
+_in_app: set[str] = set()
+_routes: dict[tuple[Any, ...], str | None] = {}
+_kept: list[Any] = []  # the objects whose identity is a key of _routes
+_totals_said = False
+
+
+class Hook:
+    """ASGI middleware. Put it outermost: ``app = tailrace.wrap(app)``.
+
+    callback, token: where profiles go, see ``tailrace.wrap``.
+    in_app: module prefixes that count as the app's own code wherever they are installed.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        callback: str | None = None,
+        token: str | None = None,
+        in_app: Sequence[str] = (),
+    ) -> None:
+        self.app = app
+        self._active = _engine is not None and sender.configure(callback, token)
+        if self._active:
+            prepare((*in_app, *_top_package(app)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._active or scope["type"] == "websocket":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] == "lifespan":
+            await prepare_loop()
+            await self.app(scope, receive, send)
+            return
+        request = _engine.begin(scope, send, False)
+        if request is False:
+            await prepare_loop()
+            await _one_turn()
+            request = _engine.begin(scope, send, True)
+        if request is None:
+            await self.app(scope, receive, send)
+            return
+        sender.ensure_started()
+        try:
+            await self.app(scope, receive, request)
+        except BaseException as error:
+            request.fail(isinstance(error, (asyncio.CancelledError, GeneratorExit)))
+            raise
+        request.leave()
+
+
+async def _send_last(send: Send, message: Message, request: Any) -> None:
+    """The last body message: its sending is over when the server's `send` returns."""
+    await send(message)
+    request.sent_last()
+
+
+# --- what is in the app's own code, and what is not --------------------------------------------
+
+
+def prepare(in_app: Sequence[str] = ()) -> None:
+    """Tells the engine which code is the app's own: what is neither in the standard library nor
+    in site-packages, and the modules named in `in_app`."""
+    _in_app.update(in_app)
+    _engine.bind(_send_last, name_route, _report)
+    _engine.configure(in_app=sorted(_in_app), library_prefixes=_library_prefixes())
+
+
+def _library_prefixes() -> list[str]:
+    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths.update(site.getsitepackages() if hasattr(site, "getsitepackages") else ())
+    if site.ENABLE_USER_SITE:
+        paths.add(site.getusersitepackages())
+    paths.update(p for p in sys.path if p.endswith(("site-packages", "dist-packages")))
+    paths.add(os.path.dirname(os.path.abspath(__file__)))
+    paths.add(os.path.dirname(os.path.abspath(os.__file__)))
+    return sorted({os.path.join(os.path.normpath(p), "") for p in paths if p})
+
+
+def _top_package(app: Any) -> list[str]:
+    """The top package of the ASGI app's own module; frameworks' classes are not the app's own."""
+    module = getattr(app, "__module__", "") or ""
+    if isinstance(app, type) or not callable(app):
+        return []
+    top = str(module).split(".")[0]
+    return [top] if top and top not in _FRAMEWORKS and hasattr(app, "__code__") else []
+
+
+_FRAMEWORKS = frozenset({"fastapi", "starlette", "litestar", "quart", "django", "falcon", "blacksheep"})
+
+
+def _report(where: str, error: Any) -> None:
+    log.error("tailrace: an error in the hook (%s): %r; requests pass without it", where, error)
+
+
+# --- the loop ----------------------------------------------------------------------------------
+
+
+async def prepare_loop() -> None:
+    """Puts the engine on the running loop, once, and tests that a task's step passes through it.
+
+    Where it does not, requests get totals only; said once.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        _use_totals("trio", "it needs an asyncio event loop")
+        return
+    name = _loop_name(loop)
+    try:
+        if not _engine.install(loop):
+            return
+    except (AttributeError, TypeError, RuntimeError) as error:
+        _use_totals(name, str(error))
+        return
+    try:
+        before = _engine.steps_seen(loop)
+        await loop.create_task(_nothing())
+        passed = _engine.steps_seen(loop) - before >= SELF_TEST_STEPS
+    except BaseException:
+        _engine.uninstall(loop)
+        raise
+    if passed:
+        _watch_worker_threads()
+        _engine.use(name, False)
+    else:
+        _engine.uninstall(loop)
+        _use_totals(name, "a task's step does not pass through the loop's call_soon")
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def _one_turn() -> None:
+    """Lets the loop turn once, so that the task goes on in a step the engine knows."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    await asyncio.sleep(0)
+
+
+def _loop_name(loop: Any) -> str:
+    module = type(loop).__module__.split(".")[0]
+    return module if module in ("asyncio", "uvloop") else type(loop).__name__[:31]
+
+
+def _use_totals(loop_name: str, reason: str) -> None:
+    global _totals_said
+    _engine.use(loop_name, True)
+    if not _totals_said:
+        _totals_said = True
+        log.warning("tailrace: on this event loop (%s) only totals: %s", loop_name, reason)
+
+
+def _watch_worker_threads() -> None:
+    """anyio's worker threads run `def` routes; each job is to be timed. The coroutine that waits
+    for it stays anyio's own."""
+    if "anyio" not in sys.modules:
+        return
+    try:
+        from anyio._backends._asyncio import AsyncIOBackend
+
+        method = AsyncIOBackend.__dict__["run_sync_in_worker_thread"]
+        function = method.__func__
+        if isinstance(method, classmethod) and hasattr(function, "__code__"):
+            wrapped = classmethod(_engine.wrap_worker_call(function))
+            AsyncIOBackend.run_sync_in_worker_thread = wrapped  # type: ignore[method-assign]
+    except (ImportError, KeyError, AttributeError) as error:
+        log.warning("tailrace: jobs of anyio's worker threads are not seen: %s", error)
+
+
+# --- the route ---------------------------------------------------------------------------------
+
+
+def name_route(scope: Scope, root_path: str | None) -> str | None:
+    """``METHOD /template/{of}/route``, or None where the app named none. root_path: as it was
+    when the hook was called; what mounts added to it belongs to the template."""
+    route = scope.get("route")
+    if route is None:
+        return None
+    context = None
+    fastapi = scope.get("fastapi")
+    if fastapi is not None:
+        context = fastapi.get("effective_route_context")
+    mounted = scope.get("root_path") or ""
+    key = (id(route), id(context), mounted, scope.get("method"))
+    try:
+        return _routes[key]
+    except KeyError:
+        pass
+    name = _make_name(scope, route, context, mounted, root_path or "")
+    if len(_routes) < ROUTES_MAX:
+        _kept.append((route, context))
+        _routes[key] = name
+        return name
+    return None
+
+
+def _make_name(scope: Scope, route: Any, context: Any, mounted: str, root_path: str) -> str | None:
+    path = None
+    for source in (context, getattr(context, "starlette_route", None), route):
+        path = getattr(source, "path_format", None) or getattr(source, "path", None)
+        if isinstance(path, str):
+            break
+    if not isinstance(path, str):
+        return None
+    prefix = mounted[len(root_path) :] if mounted.startswith(root_path) else mounted
+    if prefix and hasattr(route, "app") and not hasattr(route, "methods"):
+        path = ""  # the mount itself matched last: its part is in root_path already
+    return f"{scope.get('method', 'GET')} {prefix}{path or '/'}"
