@@ -11,7 +11,7 @@ from typing import Any
 
 os.environ.setdefault("TAILRACE_CALLBACK", "unix:/nonexistent/tailrace-tests")
 
-from tailrace import _engine, middleware, sender  # noqa: E402
+from tailrace import _engine, middleware, sender
 
 MS = 1_000_000
 LOOPS = ["asyncio", "uvloop"]
@@ -114,8 +114,13 @@ def take() -> tuple[list[Profile], dict[str, int]]:
 
 def _row(raw: list[Any]) -> Row:
     kind, cause, stack, *rest = raw
-    return Row(kind, cause, _stacks[stack] if stack >= 0 else [], *rest,
-               lines=_lines[stack] if stack >= 0 else [])
+    return Row(
+        kind,
+        cause,
+        _stacks[stack] if stack >= 0 else [],
+        *rest,
+        lines=_lines[stack] if stack >= 0 else [],
+    )
 
 
 def new_loop(name: str) -> asyncio.AbstractEventLoop:
@@ -153,8 +158,14 @@ def make_scope(path: str = "/", header: bool = True, **more: Any) -> tuple[dict[
     return scope, key
 
 
-async def request(app: Any, path: str = "/", header: bool = True, body: bytes = b"",
-                  sent: list[Any] | None = None, **more: Any) -> str:
+async def request(
+    app: Any,
+    path: str = "/",
+    header: bool = True,
+    body: bytes = b"",
+    sent: list[Any] | None = None,
+    **more: Any,
+) -> str:
     """One request in a task of its own, as a server makes it. Returns its key."""
     scope, key = make_scope(path, header, **more)
     parts = [{"type": "http.request", "body": body, "more_body": False}]

@@ -377,7 +377,8 @@ take_root(struct request *request, struct loop *loop)
 	struct node *path = path_new(request->enter_ns);
 	Py_INCREF(loop);
 	request->loop = loop;
-	loop->active++;
+	if (loop->active++ == 0)
+		sampler_step_begin(loop->slot, running->begin_ns);
 	if (running->queued_ns != NO_TIME)
 		request->queued_ns = running->begin_ns - running->queued_ns;
 	struct lane *lane = lane_new(request, loop, running->task, path);

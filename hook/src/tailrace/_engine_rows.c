@@ -126,7 +126,11 @@ row_fits(const struct row *row, const struct node *node, int32_t stack)
 static struct row *
 row_for(struct request *request, const struct node *node)
 {
-	int32_t stack = node->stack == STACK_LANE ? request->first_stack : node->stack;
+	int32_t stack = node->stack;
+	if (stack == STACK_LANE)
+		stack = request->first_stack;
+	if (stack == STACK_NONE && node->stack == STACK_LANE && request->root != NULL)
+		stack = request->root->first_stack >= 0 ? request->root->first_stack : STACK_NONE;
 	if (stack >= 0 && merged.stacks >= REQUEST_STACKS_MAX)
 		stack = STACK_NONE;
 	uint32_t hash = (uint32_t)stack * 2654435761u + node->kind * 31u + node->cause * 131u +

@@ -15,12 +15,14 @@ static PyObject *name_get_coro, *name_done;
 static getter
 find_getter(PyTypeObject *type, const char *name)
 {
-	PyObject *descr = PyDict_GetItemString(type->tp_dict, name);
-	if (descr == NULL || !Py_IS_TYPE(descr, &PyGetSetDescr_Type)) {
+	PyObject *descr = PyObject_GetAttrString((PyObject *)type, name);
+	getter found = NULL;
+	if (descr != NULL && Py_IS_TYPE(descr, &PyGetSetDescr_Type))
+		found = ((PyGetSetDescrObject *)descr)->d_getset->get;
+	else
 		PyErr_Format(PyExc_SystemError, "%s.%s is not what it was", type->tp_name, name);
-		return NULL;
-	}
-	return ((PyGetSetDescrObject *)descr)->d_getset->get;
+	Py_XDECREF(descr); /* the type keeps it */
+	return found;
 }
 
 static PyCFunction

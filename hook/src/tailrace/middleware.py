@@ -59,6 +59,7 @@ class Hook:
             prepare((*in_app, *_top_package(app)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call; what the app raises passes untouched."""
         if not self._active or scope["type"] == "websocket":
             await self.app(scope, receive, send)
             return
@@ -120,7 +121,9 @@ def _top_package(app: Any) -> list[str]:
     return [top] if top and top not in _FRAMEWORKS and hasattr(app, "__code__") else []
 
 
-_FRAMEWORKS = frozenset({"fastapi", "starlette", "litestar", "quart", "django", "falcon", "blacksheep"})
+_FRAMEWORKS = frozenset(
+    {"fastapi", "starlette", "litestar", "quart", "django", "falcon", "blacksheep"}
+)
 
 
 def _report(where: str, error: Any) -> None:
