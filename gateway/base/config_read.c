@@ -258,8 +258,8 @@ read_list(struct target to, const struct config_key *key, json_t *json)
 	char *elements;
 	json_t *item;
 
-	if (json == NULL || !list_fits(to, key, json, "objects"))
-		return;
+	if (json == NULL || !list_fits(to, key, json, "objects") || count == 0)
+		return; /* an empty list is like none */
 	elements = xcalloc(count, key->child_size);
 	write_pointer(to.base + key->offset, elements);
 	memcpy(to.base + key->offset2, &count, sizeof(count));
