@@ -149,7 +149,8 @@ child(int argc, char **argv)
 	if (spawn_receive(argc, argv, &handover) == -1)
 		return usage_error("only the supervisor starts a", argv[1]);
 	if (is_worker)
-		snprintf(role, sizeof(role), "worker %llu", (unsigned long long)handover.generation);
+		snprintf(role, sizeof(role), "worker %llu",
+		         (unsigned long long)handover.generation);
 	else
 		snprintf(role, sizeof(role), "collector");
 	log_init(role, LOG_LEVEL_INFO);
@@ -174,8 +175,8 @@ int
 main(int argc, char **argv)
 {
 	static const char *const client[] = {"routes", "requests", "show", NULL};
-	static const char *const later[] = {"flame", "incidents", "deploy", "deep",
-					    "backtest", "export", NULL};
+	static const char *const later[] = {"flame",    "incidents", "deploy", "deep",
+	                                    "backtest", "export",    NULL};
 	const char *word = argc > 1 ? argv[1] : "";
 
 	if (strcmp(word, "--version") == 0)

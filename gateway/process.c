@@ -62,7 +62,8 @@ process_set_title(const char *format, ...)
 	snprintf(title_area, title_size, "%s", title);
 }
 
-/* Descriptors a worker may need: every client, and as many server connections as may be in flight. */
+/* Descriptors a worker may need: every client, and as many server connections as may be in
+ * flight. */
 static rlim_t
 files_needed(const struct config *config)
 {
@@ -70,7 +71,7 @@ files_needed(const struct config *config)
 
 	for (size_t i = 0; i < config->upstream_count; i++)
 		servers += (uint64_t)config->upstreams[i].server_count *
-			   config->upstreams[i].max_connections;
+		           config->upstreams[i].max_connections;
 	if (servers > config->limits.connections)
 		servers = config->limits.connections;
 	return config->limits.connections + servers + FILES_APART;
@@ -88,8 +89,8 @@ process_raise_limits(const struct config *config)
 		log_warn("the limit of open files cannot be raised: %s", strerror(errno));
 	if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < files_needed(config))
 		log_warn("limits.connections = %u may need %llu open files; the hard limit is %llu",
-			 config->limits.connections, (unsigned long long)files_needed(config),
-			 (unsigned long long)limit.rlim_max);
+		         config->limits.connections, (unsigned long long)files_needed(config),
+		         (unsigned long long)limit.rlim_max);
 }
 
 int
@@ -102,7 +103,8 @@ process_make_folder(const struct config *config, const char *file, unsigned mode
 		*slash = '\0';
 		made = mkdir(path, strchr(slash + 1, '/') != NULL ? 0755 : mode);
 		saved = errno;
-		/* EROFS and EACCES come before EEXIST on some file systems: only what is missing counts. */
+		/* EROFS and EACCES come before EEXIST on some file systems: only what is missing
+		 * counts. */
 		if (made == -1 && access(path, F_OK) == -1) {
 			free(path);
 			errno = saved;
@@ -137,7 +139,7 @@ process_notify(const char *text)
 	if (fd == -1)
 		return;
 	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&un,
-		   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) == -1)
+	           (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) == -1)
 		log_debug("service manager: %s", strerror(errno));
 	close(fd);
 }

@@ -20,11 +20,11 @@
 #include "supervisor_spawn.h"
 
 #define TICK_MS 1000
-#define PAUSE_MS 3000		/* our own loop stood so long: stopped or starved, and the children too */
-#define SAME_SIGNAL_MS 100	/* a shell often signals process and group: one order, not two */
-#define WORKER_GRACE_MS 5000	/* beyond worker.shutdown_timeout_ms */
+#define PAUSE_MS 3000 /* our own loop stood so long: stopped or starved, and the children too */
+#define SAME_SIGNAL_MS 100      /* a shell often signals process and group: one order, not two */
+#define WORKER_GRACE_MS 5000    /* beyond worker.shutdown_timeout_ms */
 #define COLLECTOR_STOP_MS 10000 /* to empty the rings and commit */
-#define NOW_STOP_MS 2000	/* the same, after a second signal */
+#define NOW_STOP_MS 2000        /* the same, after a second signal */
 
 struct supervisor {
 	const struct config *config;
@@ -35,8 +35,8 @@ struct supervisor {
 	uint64_t tick_ns; /* of the last turn that looked at heartbeats */
 	uint64_t watchdog_ns, watchdog_next_ns;
 	uint64_t stop_ns; /* when told to stop first; 0 = not */
-	bool now;	  /* told twice */
-	bool announced;	  /* the start was reported as done */
+	bool now;         /* told twice */
+	bool announced;   /* the start was reported as done */
 	bool failed;
 };
 
@@ -59,8 +59,8 @@ open_signals(void)
 	int fd;
 
 	sigemptyset(&mask);
-	for (const int *s = (const int[]){SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2,
-					  SIGCHLD, 0};
+	for (const int *s =
+	         (const int[]){SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD, 0};
 	     *s != 0; s++)
 		sigaddset(&mask, *s);
 	sigprocmask(SIG_SETMASK, &mask, NULL);
@@ -73,10 +73,10 @@ open_signals(void)
 
 static void
 init_child(struct child *child, const char *role, struct supervisor *s, struct handover handover,
-	   const int *fds, size_t count)
+           const int *fds, size_t count)
 {
-	*child = (struct child){.role = role, .board = s->board, .handover = handover,
-				.life_fd = -1, .ready_fd = -1};
+	*child = (struct child){
+	    .role = role, .board = s->board, .handover = handover, .life_fd = -1, .ready_fd = -1};
 	memcpy(child->handover.listener_fds, fds, count * sizeof(*fds));
 	child->handover.listener_count = count;
 }
@@ -85,8 +85,8 @@ static void
 init_shared(struct supervisor *s, const char *bytes, size_t length)
 {
 	struct handover handover = {.config_fd = seal_config(bytes, length),
-				    .board_fd = board_create(),
-				    .rings_fd = board_rings_create(RING_BYTES)};
+	                            .board_fd = board_create(),
+	                            .rings_fd = board_rings_create(RING_BYTES)};
 
 	s->board = handover.board_fd == -1 ? NULL : board_attach(handover.board_fd);
 	if (s->board == NULL || handover.rings_fd == -1)
@@ -97,7 +97,7 @@ init_shared(struct supervisor *s, const char *bytes, size_t length)
 	init_child(&s->worker, SPAWN_ROLE_WORKER, s, handover, s->sockets.fds, s->sockets.count);
 	s->worker.threads = s->config->worker.threads;
 	init_child(&s->collector, SPAWN_ROLE_COLLECTOR, s, handover, s->sockets.control_fds,
-		   s->sockets.control_count);
+	           s->sockets.control_count);
 	s->collector.place = &s->board->collector;
 }
 
@@ -129,9 +129,9 @@ announce(struct supervisor *s)
 	s->announced = true;
 	atomic_store(&s->board->supervisor.state, BOARD_RUNNING);
 	join_texts(clients, sizeof(clients), config->listeners, config->listener_count,
-		   sizeof(*config->listeners));
+	           sizeof(*config->listeners));
 	join_texts(control, sizeof(control), config->control.listeners,
-		   config->control.listener_count, sizeof(*config->control.listeners));
+	           config->control.listener_count, sizeof(*config->control.listeners));
 	printf("tailrace %s ready: clients on %s; control on %s; store %s\n", TAILRACE_VERSION,
 	       clients, control, config->store.path);
 	fflush(stdout);
@@ -263,8 +263,8 @@ static void
 turn(struct supervisor *s)
 {
 	struct pollfd polled[3] = {{.fd = s->signal_fd, .events = POLLIN},
-				   {.fd = s->worker.ready_fd, .events = POLLIN},
-				   {.fd = s->collector.ready_fd, .events = POLLIN}};
+	                           {.fd = s->worker.ready_fd, .events = POLLIN},
+	                           {.fd = s->collector.ready_fd, .events = POLLIN}};
 	uint64_t now_ns = clock_now_ns();
 
 	poll(polled, 3, timeout_ms(s, now_ns)); /* signals come by descriptor: no EINTR to handle */

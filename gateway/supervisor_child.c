@@ -1,4 +1,5 @@
-/* Life of one child: started, ready, watched, ended, started again later each time it dies young. */
+/* Life of one child: started, ready, watched, ended, started again later each time it dies
+ * young. */
 #include "supervisor_child.h"
 
 #include <errno.h>
@@ -112,7 +113,7 @@ child_on_ready(struct child *child, uint64_t now_ns)
 	child->was_ready = true;
 	set_place(child, BOARD_RUNNING);
 	log_info("%s ready after %llu ms, pid %d", child->role,
-		 (unsigned long long)((now_ns - child->started_ns) / NS_PER_MS), (int)child->pid);
+	         (unsigned long long)((now_ns - child->started_ns) / NS_PER_MS), (int)child->pid);
 }
 
 /* What the process still had in flight is lost; its counters stay, its gauges are void. */
@@ -142,7 +143,7 @@ log_death(const struct child *child, int status, uint64_t lost)
 	int number = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
 
 	log_error("%s[%d] %s %d, %llu exchanges lost, next start in %u ms", child->role,
-		  (int)child->pid, how, number, (unsigned long long)lost, child->backoff_ms);
+	          (int)child->pid, how, number, (unsigned long long)lost, child->backoff_ms);
 }
 
 void
@@ -165,8 +166,8 @@ child_on_exit(struct child *child, int status, uint64_t now_ns)
 	plan_restart(child, now_ns);
 	log_death(child, status, lost);
 	board_add(is_worker(child) ? &child->board->worker_restarts
-				   : &child->board->collector_restarts,
-		  1);
+	                           : &child->board->collector_restarts,
+	          1);
 }
 
 void

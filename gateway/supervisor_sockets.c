@@ -8,16 +8,16 @@
 #include "base/log.h"
 #include "process.h"
 
-#define BACKLOG 4096	    /* the kernel cuts it to net.core.somaxconn */
-#define PUBLIC_MODE 0666    /* a public unix listener is as open as a port */
-#define CONTROL_MODE 0660   /* peers are checked again by their credentials */
+#define BACKLOG 4096      /* the kernel cuts it to net.core.somaxconn */
+#define PUBLIC_MODE 0666  /* a public unix listener is as open as a port */
+#define CONTROL_MODE 0660 /* peers are checked again by their credentials */
 #define FOLDER_MODE 0755
 
 _Static_assert(CONFIG_LISTENERS_MAX <= HANDOVER_LISTENERS_MAX, "every listener can be handed over");
 
 static int
 open_one(const struct config *config, const char *text, const struct net_address *address,
-	 unsigned mode)
+         unsigned mode)
 {
 	bool is_unix = address->sa.sa_family == AF_UNIX;
 	const char *why = "";
@@ -73,7 +73,8 @@ supervisor_sockets_refuse(struct supervisor_sockets *sockets)
 	}
 }
 
-/* Another instance may serve the path by now, where somebody removed our file: then it must stay. */
+/* Another instance may serve the path by now, where somebody removed our file: then it must
+ * stay. */
 static void
 close_one(int fd, const struct net_address *address)
 {

@@ -17,7 +17,7 @@ static int *
 fixed_fd(struct handover *handover, size_t index)
 {
 	int *const fds[FIXED_FDS] = {&handover->config_fd, &handover->board_fd, &handover->rings_fd,
-				     &handover->life_fd, &handover->ready_fd};
+	                             &handover->life_fd, &handover->ready_fd};
 
 	return fds[index];
 }
@@ -51,7 +51,8 @@ read_list(const char *text, int *fds, size_t max)
 	return *text == '\0' ? (int)count : -1;
 }
 
-/* Dispositions survive exec: a Ctrl-C reaches the whole group, and only the supervisor answers it. */
+/* Dispositions survive exec: a Ctrl-C reaches the whole group, and only the supervisor answers
+ * it. */
 static void
 child_signals(void)
 {
@@ -69,7 +70,8 @@ child_signals(void)
 pid_t
 spawn_child(const char *role, const struct handover *handover)
 {
-	char program[] = "tailrace", name[16], generation[32], fixed[LIST_SIZE], listeners[LIST_SIZE];
+	char program[] = "tailrace", name[16], generation[32], fixed[LIST_SIZE],
+	     listeners[LIST_SIZE];
 	char *argv[] = {program, name, generation, fixed, listeners, NULL};
 	struct handover own = *handover;
 	int fds[FIXED_FDS];

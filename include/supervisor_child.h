@@ -8,18 +8,18 @@
 #include "base/board.h"
 #include "handover.h"
 
-#define CHILD_READY_MS 10000	 /* to say that it serves */
+#define CHILD_READY_MS 10000     /* to say that it serves */
 #define CHILD_HEARTBEAT_MS 10000 /* age of a heartbeat that is none */
 #define CHILD_BACKOFF_MIN_MS 100
 #define CHILD_BACKOFF_MAX_MS 5000
 #define CHILD_STABLE_MS 10000 /* lived so long: the next death is a first one again */
 
 enum child_state {
-	CHILD_DOWN,	/* no process; restart_ns says when there is one again */
+	CHILD_DOWN,     /* no process; restart_ns says when there is one again */
 	CHILD_STARTING, /* started, not ready */
-	CHILD_SERVING,	/* ready */
+	CHILD_SERVING,  /* ready */
 	CHILD_STOPPING, /* told to end */
-	CHILD_ENDED,	/* gone, and not to come back */
+	CHILD_ENDED,    /* gone, and not to come back */
 };
 
 struct child {
@@ -35,7 +35,7 @@ struct child {
 	uint64_t restart_ns;  /* DOWN */
 	uint32_t backoff_ms;
 	uint32_t threads; /* a worker's; 0 for the collector */
-	bool was_ready;	  /* ever, in any of its processes */
+	bool was_ready;   /* ever, in any of its processes */
 	bool was_killed;  /* for not ending when told */
 };
 

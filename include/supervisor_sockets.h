@@ -7,7 +7,8 @@
 #include "handover.h"
 
 struct supervisor_sockets {
-	int fds[HANDOVER_LISTENERS_MAX]; /* clients: in the order of config->listeners; -1 = let go */
+	int fds
+	    [HANDOVER_LISTENERS_MAX]; /* clients: in the order of config->listeners; -1 = let go */
 	size_t count;
 	int control_fds[HANDOVER_LISTENERS_MAX];
 	size_t control_count;

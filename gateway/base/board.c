@@ -104,7 +104,7 @@ board_create(void)
 		return -1;
 	board = map_memory(fd, sizeof(*board));
 	if (board == NULL || getrandom(board->deep_key, sizeof(board->deep_key), 0) !=
-				 (ssize_t)sizeof(board->deep_key)) {
+	                         (ssize_t)sizeof(board->deep_key)) {
 		board_detach(board);
 		close(fd);
 		return -1;

@@ -64,8 +64,8 @@ section(json_t *root, const char *name)
 	return found;
 }
 
-/* What depended on this moment (names of hosts, the starter's environment) is written down, so that a
- * child started hours later reads the same configuration. */
+/* What depended on this moment (names of hosts, the starter's environment) is written down, so
+ * that a child started hours later reads the same configuration. */
 static void
 settle(json_t *root, const struct config *config)
 {
@@ -94,7 +94,7 @@ settle(json_t *root, const struct config *config)
 
 int
 config_load_file(const char *path, struct config **ret, char **ret_bytes, size_t *ret_length,
-		 struct config_errors *errs)
+                 struct config_errors *errs)
 {
 	size_t length;
 	char *text = config_text_read(path, &length, errs), *bytes = NULL;
@@ -123,7 +123,7 @@ config_load_file(const char *path, struct config **ret, char **ret_bytes, size_t
 
 int
 config_load_bytes(const char *name, const char *bytes, size_t length, struct config **ret,
-		  struct config_errors *errs)
+                  struct config_errors *errs)
 {
 	char *text = xcalloc(length + 1, 1);
 	json_t *root;

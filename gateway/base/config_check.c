@@ -12,16 +12,17 @@
 #include <unistd.h>
 #include "base/xmem.h"
 
-#define TOKEN_CHARACTERS "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+#define TOKEN_CHARACTERS \
+	"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 /* Tells a fault of one key, its place given as printf does. */
-#define FAULT(place, text, ...)                                                                    \
-	do {                                                                                       \
-		char pointer_[128];                                                                \
-		size_t before_ = (place)->length;                                                  \
-		snprintf(pointer_, sizeof(pointer_), __VA_ARGS__);                                 \
-		fault_at((place), pointer_, (text));                                               \
-		config_place_pop((place), before_);                                                \
+#define FAULT(place, text, ...)                                    \
+	do {                                                       \
+		char pointer_[128];                                \
+		size_t before_ = (place)->length;                  \
+		snprintf(pointer_, sizeof(pointer_), __VA_ARGS__); \
+		fault_at((place), pointer_, (text));               \
+		config_place_pop((place), before_);                \
 	} while (0)
 
 static void
@@ -46,7 +47,7 @@ check_listeners(struct config *config, struct config_place *place)
 	for (size_t i = 0; i < config->listener_count; i++)
 		for (size_t j = 0; j < i; j++)
 			if (same_address(&config->listeners[i].address,
-					 &config->listeners[j].address))
+			                 &config->listeners[j].address))
 				FAULT(place, twice, "/listeners/%zu/address", i);
 	for (size_t i = 0; i < config->control.listener_count; i++) {
 		const struct net_address *own = &config->control.listeners[i].address;
@@ -56,13 +57,15 @@ check_listeners(struct config *config, struct config_place *place)
 				FAULT(place, twice, "/control/listeners/%zu/address", i);
 		for (size_t j = 0; j < config->listener_count; j++)
 			if (same_address(own, &config->listeners[j].address))
-				FAULT(place, "nothing of the control plane is ever served on a public "
-					     "listener: this address is one",
+				FAULT(place,
+				      "nothing of the control plane is ever served on a public "
+				      "listener: this address is one",
 				      "/control/listeners/%zu/address", i);
 	}
 }
 
-/* The file must hold something now: a gateway that starts and then refuses every peer helps nobody. */
+/* The file must hold something now: a gateway that starts and then refuses every peer helps
+ * nobody. */
 static const char *
 token_file_fault(const char *path)
 {
@@ -85,17 +88,19 @@ check_control(struct config *config, struct config_place *place, bool on_host)
 		const char *fault;
 
 		if (tcp && !net_address_is_loopback(&own->address))
-			FAULT(place, "a control listener beyond loopback needs TLS, which is not in "
-				     "this version: use unix:/path or a loopback address",
+			FAULT(place,
+			      "a control listener beyond loopback needs TLS, which is not in "
+			      "this version: use unix:/path or a loopback address",
 			      "/control/listeners/%zu/address", i);
 		if (tcp && own->role != CONFIG_ROLE_PROBE && own->token_file == NULL)
-			FAULT(place, "found nothing, allowed: a file with a token (required on TCP)",
+			FAULT(place,
+			      "found nothing, allowed: a file with a token (required on TCP)",
 			      "/control/listeners/%zu/token_file", i);
 		if (tcp && own->allow_user_count > 0)
 			FAULT(place, "only peers of a unix socket have a user",
 			      "/control/listeners/%zu/allow_users", i);
-		fault = on_host && own->token_file != NULL ? token_file_fault(own->token_file)
-							   : NULL;
+		fault =
+		    on_host && own->token_file != NULL ? token_file_fault(own->token_file) : NULL;
 		if (fault != NULL)
 			FAULT(place, fault, "/control/listeners/%zu/token_file", i);
 	}
@@ -106,16 +111,17 @@ check_methods(const struct config_route *route, size_t index, struct config_plac
 {
 	for (size_t i = 0; route->methods != NULL && route->methods[i] != NULL; i++)
 		if (route->methods[i][strspn(route->methods[i], TOKEN_CHARACTERS)] != '\0')
-			FAULT(place, "a method is a token such as GET", "/routes/%zu/methods/%zu", index,
-			      i);
+			FAULT(place, "a method is a token such as GET", "/routes/%zu/methods/%zu",
+			      index, i);
 }
 
 static void
 check_routes(struct config *config, struct config_place *place)
 {
 	if (config->route_count == 0 && config->upstream_count > 1)
-		FAULT(place, "found nothing, allowed: at least one route, as there are several "
-			     "upstreams",
+		FAULT(place,
+		      "found nothing, allowed: at least one route, as there are several "
+		      "upstreams",
 		      "/routes");
 	for (size_t i = 0; i < config->route_count; i++) {
 		struct config_route *route = &config->routes[i];
@@ -183,7 +189,7 @@ int
 config_default_control(char *buf, size_t size)
 {
 	char *path = geteuid() == 0 ? xstrdup("/run/tailrace/control.sock")
-				    : path_under("XDG_RUNTIME_DIR", NULL, "tailrace/control.sock");
+	                            : path_under("XDG_RUNTIME_DIR", NULL, "tailrace/control.sock");
 	int n = path != NULL ? snprintf(buf, size, "unix:%s", path) : -1;
 
 	free(path);
@@ -203,8 +209,9 @@ default_control(struct config *config, struct config_place *place)
 	config->control.listener_count = 1;
 	if (config_default_control(text, sizeof(text)) == -1 ||
 	    net_address_parse(text, &one->address, &why) == -1)
-		FAULT(place, "found nothing, allowed: at least one, as there is no default place for "
-			     "its socket (XDG_RUNTIME_DIR is not set)",
+		FAULT(place,
+		      "found nothing, allowed: at least one, as there is no default place for "
+		      "its socket (XDG_RUNTIME_DIR is not set)",
 		      "/control/listeners");
 	else
 		one->text = xstrdup(text);
@@ -213,12 +220,13 @@ default_control(struct config *config, struct config_place *place)
 static void
 default_store(struct config *config, struct config_place *place)
 {
-	config->store.path = geteuid() == 0
-				 ? xstrdup("/var/lib/tailrace/tailrace.db")
-				 : path_under("XDG_STATE_HOME", ".local/state", "tailrace/tailrace.db");
+	config->store.path =
+	    geteuid() == 0 ? xstrdup("/var/lib/tailrace/tailrace.db")
+	                   : path_under("XDG_STATE_HOME", ".local/state", "tailrace/tailrace.db");
 	if (config->store.path == NULL)
-		FAULT(place, "found nothing, allowed: a file, as there is no default place for it "
-			     "(neither XDG_STATE_HOME nor HOME is set)",
+		FAULT(place,
+		      "found nothing, allowed: a file, as there is no default place for it "
+		      "(neither XDG_STATE_HOME nor HOME is set)",
 		      "/store/path");
 }
 

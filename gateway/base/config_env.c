@@ -67,7 +67,8 @@ is_scalar(const struct config_key *key)
 	}
 }
 
-/* The object called `name` inside `parent`, made where a section is missing. Null where there is none. */
+/* The object called `name` inside `parent`, made where a section is missing. Null where there is
+ * none. */
 static json_t *
 section_of(json_t *parent, const struct config_key *key)
 {
@@ -86,13 +87,12 @@ member_of(json_t *map, const char *name)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(map, key, value)
-		if (strcasecmp(key, name) == 0)
-			return value;
+	json_object_foreach(map, key, value) if (strcasecmp(key, name) == 0) return value;
 	return NULL;
 }
 
-/* Element `text` of a list; an address written as a plain text becomes an object that can be set into. */
+/* Element `text` of a list; an address written as a plain text becomes an object that can be set
+ * into. */
 static json_t *
 element_of(json_t *list, const char *text)
 {
@@ -151,13 +151,14 @@ config_env_apply(json_t *root, char *const *environment, struct config_errors *e
 		if (strncmp(*environment, CONFIG_ENV_PREFIX, prefix) != 0 || n < prefix)
 			continue;
 		if (n >= sizeof(name)) {
-			config_errors_add(errs, "environment: %.60s...: name too long", *environment);
+			config_errors_add(errs, "environment: %.60s...: name too long",
+			                  *environment);
 			continue;
 		}
 		memcpy(name, *environment, n);
 		name[n] = '\0';
 		if (!apply(root, CONFIG_OBJECT_ROOT, name + prefix, equals + 1))
-			config_errors_add(errs, "environment: %s: no scalar key of this configuration",
-					  name);
+			config_errors_add(
+			    errs, "environment: %s: no scalar key of this configuration", name);
 	}
 }

@@ -25,7 +25,7 @@ config_errors_add(struct config_errors *errs, const char *format, ...)
 	va_end(args);
 	if (errs->count == CONFIG_ERRORS_MAX - 1)
 		snprintf(text, sizeof(text), "and more errors: only the first %d are shown",
-			 CONFIG_ERRORS_MAX - 1);
+		         CONFIG_ERRORS_MAX - 1);
 	errs->lines = xrealloc(errs->lines, errs->count + 1, sizeof(*errs->lines));
 	errs->lines[errs->count++] = xstrdup(text);
 }
@@ -107,9 +107,9 @@ add_at(const struct config_place *place, const char *text)
 	const char *source = env_source(place, name, sizeof(name));
 
 	config_errors_add(place->errs, "%s: %s: %s%s%s%s", place->file,
-			  place->length > 0 ? place->pointer : "/", text,
-			  source != NULL ? " (set by " : "", source != NULL ? source : "",
-			  source != NULL ? ")" : "");
+	                  place->length > 0 ? place->pointer : "/", text,
+	                  source != NULL ? " (set by " : "", source != NULL ? source : "",
+	                  source != NULL ? ")" : "");
 }
 
 void

@@ -1,4 +1,5 @@
-/* Walks the JSON by the table of keys and fills the struct; every fault is told, none ends the walk. */
+/* Walks the JSON by the table of keys and fills the struct; every fault is told, none ends the
+ * walk. */
 #include "base/config_read.h"
 
 #include <pwd.h>
@@ -9,7 +10,7 @@
 
 /* Where values of one object go, and what is known around it. */
 struct target {
-	char *base;	       /* the struct that the table's offsets count from */
+	char *base;            /* the struct that the table's offsets count from */
 	struct config *config; /* for names of upstreams */
 	struct config_place *place;
 };
@@ -47,10 +48,10 @@ read_number(struct target to, const struct config_key *key, json_t *json)
 	else if (key->min == key->max && (!json_is_integer(json) || (uint64_t)value != key->min))
 		config_place_fault(to.place, json, "%s", strchr(key->help, ';') + 2);
 	else if (!json_is_integer(json) || value < 0 || (uint64_t)value < key->min ||
-		 (uint64_t)value > key->max)
+	         (uint64_t)value > key->max)
 		config_place_fault(to.place, json, "an integer from %llu to %llu%s%s",
-				   (unsigned long long)key->min, (unsigned long long)key->max, space,
-				   key->unit);
+		                   (unsigned long long)key->min, (unsigned long long)key->max,
+		                   space, key->unit);
 	write_number(to.base + key->offset, key->size, (uint64_t)value);
 }
 
@@ -60,10 +61,11 @@ read_boolean(struct target to, const struct config_key *key, json_t *json)
 	if (json != NULL && !json_is_boolean(json))
 		config_place_fault(to.place, json, "true or false");
 	write_number(to.base + key->offset, key->size,
-		     json == NULL ? key->fallback : json_is_true(json));
+	             json == NULL ? key->fallback : json_is_true(json));
 }
 
-/* Copies a text of min to max bytes without control bytes; null with a fault told where it is not. */
+/* Copies a text of min to max bytes without control bytes; null with a fault told where it is
+ * not. */
 static char *
 take_text(struct target to, uint64_t min, uint64_t max, json_t *json)
 {
@@ -76,8 +78,8 @@ take_text(struct target to, uint64_t min, uint64_t max, json_t *json)
 	if (text != NULL && n >= min && n <= max)
 		return xstrdup(text);
 	config_place_fault(to.place, json,
-			   "a text of %llu to %llu bytes without control characters",
-			   (unsigned long long)min, (unsigned long long)max);
+	                   "a text of %llu to %llu bytes without control characters",
+	                   (unsigned long long)min, (unsigned long long)max);
 	return NULL;
 }
 
@@ -97,7 +99,7 @@ list_fits(struct target to, const struct config_key *key, json_t *json, const ch
 	if (json_is_array(json) && n >= key->min && n <= key->max)
 		return true;
 	config_place_fault(to.place, json, "a list of %llu to %llu %s",
-			   (unsigned long long)key->min, (unsigned long long)key->max, what);
+	                   (unsigned long long)key->min, (unsigned long long)key->max, what);
 	return false;
 }
 
@@ -111,7 +113,8 @@ read_texts(struct target to, const struct config_key *key, json_t *json)
 	if (json == NULL || !list_fits(to, key, json, "texts"))
 		return;
 	texts = xcalloc(json_array_size(json) + 1, sizeof(*texts));
-	json_array_foreach(json, i, item) {
+	json_array_foreach(json, i, item)
+	{
 		size_t before = config_place_push_index(to.place, i);
 
 		texts[kept] = take_text(to, 1, 255, item);
@@ -137,7 +140,7 @@ read_choice(struct target to, const struct config_key *key, json_t *json)
 
 static void
 read_blocks(struct target to, const struct config_key *key, json_t *json,
-	    struct config_peers *peers)
+            struct config_peers *peers)
 {
 	size_t i;
 	json_t *item;
@@ -146,12 +149,14 @@ read_blocks(struct target to, const struct config_key *key, json_t *json,
 		return;
 	peers->mode = CONFIG_LIST;
 	peers->cidrs = xcalloc(json_array_size(json), sizeof(*peers->cidrs));
-	json_array_foreach(json, i, item) {
+	json_array_foreach(json, i, item)
+	{
 		size_t before = config_place_push_index(to.place, i);
 		const char *text = json_string_value(item);
 
 		if (text == NULL || net_cidr_parse(text, &peers->cidrs[peers->cidr_count]) == -1)
-			config_place_fault(to.place, item, "an address or a block such as 10.0.0.0/8");
+			config_place_fault(to.place, item,
+			                   "an address or a block such as 10.0.0.0/8");
 		else
 			peers->cidr_count++;
 		config_place_pop(to.place, before);
@@ -207,8 +212,7 @@ read_upstream(struct target to, const struct config_key *key, json_t *json)
 		if (index == config->upstream_count)
 			config_place_fault(to.place, json, "the name of one of \"upstreams\"");
 	} else if (config->upstream_count > 1) {
-		config_place_fault(to.place, NULL,
-				   "the name of an upstream, as there are several");
+		config_place_fault(to.place, NULL, "the name of an upstream, as there are several");
 	}
 	memcpy(to.base + key->offset, &index, sizeof(index));
 }
@@ -223,7 +227,8 @@ read_users(struct target to, const struct config_key *key, json_t *json)
 	if (json == NULL || !list_fits(to, key, json, "names of users"))
 		return;
 	users = xcalloc(json_array_size(json), sizeof(*users));
-	json_array_foreach(json, i, item) {
+	json_array_foreach(json, i, item)
+	{
 		size_t before = config_place_push_index(to.place, i);
 		const char *name = json_string_value(item);
 		struct passwd *user = name != NULL ? getpwnam(name) : NULL;
@@ -263,7 +268,8 @@ read_list(struct target to, const struct config_key *key, json_t *json)
 	elements = xcalloc(count, key->child_size);
 	write_pointer(to.base + key->offset, elements);
 	memcpy(to.base + key->offset2, &count, sizeof(count));
-	json_array_foreach(json, i, item) {
+	json_array_foreach(json, i, item)
+	{
 		size_t before = config_place_push_index(to.place, i);
 
 		read_element(to, key, elements + i * key->child_size, item);
@@ -275,7 +281,8 @@ read_list(struct target to, const struct config_key *key, json_t *json)
 static bool
 name_fits(const char *name)
 {
-	size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.");
+	size_t n =
+	    strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.");
 
 	return n > 0 && n <= 64 && name[n] == '\0';
 }
@@ -291,19 +298,20 @@ read_map(struct target to, const struct config_key *key, json_t *json)
 
 	if (!json_is_object(json) || count < key->min || count > key->max) {
 		config_place_fault(to.place, json, "an object with %llu to %llu names",
-				   (unsigned long long)key->min, (unsigned long long)key->max);
+		                   (unsigned long long)key->min, (unsigned long long)key->max);
 		return;
 	}
 	elements = xcalloc(count, key->child_size);
 	write_pointer(to.base + key->offset, elements);
 	memcpy(to.base + key->offset2, &count, sizeof(count));
-	json_object_foreach(json, name, item) {
+	json_object_foreach(json, name, item)
+	{
 		size_t before = config_place_push(to.place, name);
 		char *element = elements + i++ * key->child_size;
 
 		if (!name_fits(name))
 			config_place_error(to.place, "the name must be 1 to 64 letters, digits, "
-						     "\"-\", \"_\" or \".\"");
+			                             "\"-\", \"_\" or \".\"");
 		write_pointer(element, xstrdup(name));
 		read_element(to, key, element, item);
 		config_place_pop(to.place, before);
@@ -328,12 +336,12 @@ typedef void reader(struct target to, const struct config_key *key, json_t *json
 
 static reader *const readers[] = {
     [CONFIG_KIND_SECTION] = read_section, [CONFIG_KIND_LIST] = read_list,
-    [CONFIG_KIND_MAP] = read_map,	  [CONFIG_KIND_NUMBER] = read_number,
+    [CONFIG_KIND_MAP] = read_map,         [CONFIG_KIND_NUMBER] = read_number,
     [CONFIG_KIND_BOOLEAN] = read_boolean, [CONFIG_KIND_TEXT] = read_text,
-    [CONFIG_KIND_TEXTS] = read_texts,	  [CONFIG_KIND_CHOICE] = read_choice,
-    [CONFIG_KIND_PEERS] = read_peers,	  [CONFIG_KIND_BLOCKS] = read_peers,
+    [CONFIG_KIND_TEXTS] = read_texts,     [CONFIG_KIND_CHOICE] = read_choice,
+    [CONFIG_KIND_PEERS] = read_peers,     [CONFIG_KIND_BLOCKS] = read_peers,
     [CONFIG_KIND_ADDRESS] = read_address, [CONFIG_KIND_UPSTREAM] = read_upstream,
-    [CONFIG_KIND_USERS] = read_users,	  [CONFIG_KIND_LATER] = refuse_later,
+    [CONFIG_KIND_USERS] = read_users,     [CONFIG_KIND_LATER] = refuse_later,
 };
 
 static void
@@ -359,7 +367,7 @@ list_keys(enum config_object object, char *buf, size_t size)
 	for (key = config_object_keys(object); key->object == object; key++)
 		if (key->kind != CONFIG_KIND_LATER && n < size)
 			n += (size_t)snprintf(buf + n, size - n, "%s%s", n > 0 ? ", " : "",
-					      key->name);
+			                      key->name);
 }
 
 static void
@@ -369,7 +377,8 @@ refuse_unknown(struct target to, enum config_object object, json_t *json)
 	const char *name;
 	json_t *value;
 
-	json_object_foreach(json, name, value) {
+	json_object_foreach(json, name, value)
+	{
 		size_t before;
 
 		if (config_key_find(object, name, strlen(name)) != NULL ||

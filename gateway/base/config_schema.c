@@ -62,7 +62,7 @@ static json_t *
 array_schema(json_t *items, uint64_t min, uint64_t max)
 {
 	return json_pack("{s:s, s:o, s:I, s:I}", "type", "array", "items", items, "minItems",
-			 (json_int_t)min, "maxItems", (json_int_t)max);
+	                 (json_int_t)min, "maxItems", (json_int_t)max);
 }
 
 static json_t *
@@ -79,16 +79,16 @@ static json_t *
 map_schema(const struct config_key *key)
 {
 	return json_pack("{s:s, s:I, s:I, s:{s:s}, s:o}", "type", "object", "minProperties",
-			 (json_int_t)key->min, "maxProperties", (json_int_t)key->max,
-			 "propertyNames", "pattern", "^[A-Za-z0-9_.-]{1,64}$",
-			 "additionalProperties", object_schema(key->child));
+	                 (json_int_t)key->min, "maxProperties", (json_int_t)key->max,
+	                 "propertyNames", "pattern", "^[A-Za-z0-9_.-]{1,64}$",
+	                 "additionalProperties", object_schema(key->child));
 }
 
 static json_t *
 peers_schema(const struct config_key *key)
 {
 	return json_pack("{s:[o, o]}", "anyOf", choice_schema("never|always", 0),
-			 array_schema(typed("string"), 0, key->max));
+	                 array_schema(typed("string"), 0, key->max));
 }
 
 static json_t *
@@ -151,7 +151,7 @@ void
 config_print_schema(void *out)
 {
 	json_t *root = json_pack("{s:s, s:s}", "$schema", "http://json-schema.org/draft-07/schema#",
-				 "title", "tailrace configuration");
+	                         "title", "tailrace configuration");
 	json_t *body = object_schema(CONFIG_OBJECT_ROOT);
 
 	set(json_object_get(body, "properties"), "$schema", typed("string"));

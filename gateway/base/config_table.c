@@ -4,42 +4,55 @@
 #include <string.h>
 #include "base/config.h"
 
-#define MEMBER(type, member) .offset = offsetof(struct type, member), \
-			     .size = sizeof(((struct type *)0)->member)
-#define ELEMENTS(type, member)                                                                     \
-	.offset = offsetof(struct type, member##s), .offset2 = offsetof(struct type, member##_count), \
+#define MEMBER(type, member) \
+	.offset = offsetof(struct type, member), .size = sizeof(((struct type *)0)->member)
+#define ELEMENTS(type, member)                            \
+	.offset = offsetof(struct type, member##s),       \
+	.offset2 = offsetof(struct type, member##_count), \
 	.child_size = sizeof(*((struct type *)0)->member##s)
 
-#define OBJECT(ID, text) {.object = CONFIG_OBJECT_##ID, .kind = CONFIG_KIND_OBJECT, .name = "", .help = text},
-#define KEY(OBJ, KIND, key, text, ...)                                                             \
-	{.object = CONFIG_OBJECT_##OBJ, .kind = CONFIG_KIND_##KIND, .name = key, .unit = "",       \
-	 .help = text, __VA_ARGS__},
+#define OBJECT(ID, text) \
+	{.object = CONFIG_OBJECT_##ID, .kind = CONFIG_KIND_OBJECT, .name = "", .help = text},
+#define KEY(OBJ, KIND, key, text, ...)  \
+	{.object = CONFIG_OBJECT_##OBJ, \
+	 .kind = CONFIG_KIND_##KIND,    \
+	 .name = key,                   \
+	 .unit = "",                    \
+	 .help = text,                  \
+	 __VA_ARGS__},
 #define SECTION(OBJ, key, CHILD, text) KEY(OBJ, SECTION, key, text, .child = CONFIG_OBJECT_##CHILD)
-#define LIST(OBJ, type, member, key, CHILD, least, most, text)                                     \
-	KEY(OBJ, LIST, key, text, ELEMENTS(type, member), .child = CONFIG_OBJECT_##CHILD,          \
+#define LIST(OBJ, type, member, key, CHILD, least, most, text)                            \
+	KEY(OBJ, LIST, key, text, ELEMENTS(type, member), .child = CONFIG_OBJECT_##CHILD, \
 	    .min = least, .max = most)
-#define MAP(OBJ, type, member, key, CHILD, least, most, text)                                      \
-	KEY(OBJ, MAP, key, text, ELEMENTS(type, member), .child = CONFIG_OBJECT_##CHILD,           \
+#define MAP(OBJ, type, member, key, CHILD, least, most, text)                            \
+	KEY(OBJ, MAP, key, text, ELEMENTS(type, member), .child = CONFIG_OBJECT_##CHILD, \
 	    .min = least, .max = most)
-#define NUMBER(OBJ, type, member, key, value, least, most, of, text)                               \
-	{.object = CONFIG_OBJECT_##OBJ, .kind = CONFIG_KIND_NUMBER, .name = key, .unit = of,       \
-	 .help = text, MEMBER(type, member), .fallback = value, .min = least, .max = most},
-#define BOOLEAN(OBJ, type, member, key, value, text)                                               \
+#define NUMBER(OBJ, type, member, key, value, least, most, of, text) \
+	{.object = CONFIG_OBJECT_##OBJ,                              \
+	 .kind = CONFIG_KIND_NUMBER,                                 \
+	 .name = key,                                                \
+	 .unit = of,                                                 \
+	 .help = text,                                               \
+	 MEMBER(type, member),                                       \
+	 .fallback = value,                                          \
+	 .min = least,                                               \
+	 .max = most},
+#define BOOLEAN(OBJ, type, member, key, value, text) \
 	KEY(OBJ, BOOLEAN, key, text, MEMBER(type, member), .fallback = value)
-#define TEXT(OBJ, type, member, key, least, most, text)                                            \
+#define TEXT(OBJ, type, member, key, least, most, text) \
 	KEY(OBJ, TEXT, key, text, MEMBER(type, member), .min = least, .max = most)
-#define TEXTS(OBJ, type, member, key, most, text)                                                  \
+#define TEXTS(OBJ, type, member, key, most, text) \
 	KEY(OBJ, TEXTS, key, text, MEMBER(type, member), .min = 1, .max = most)
-#define CHOICE(OBJ, type, member, key, value, list, text)                                          \
+#define CHOICE(OBJ, type, member, key, value, list, text) \
 	KEY(OBJ, CHOICE, key, text, MEMBER(type, member), .fallback = value, .choices = list)
-#define PEERS(OBJ, type, member, key, text)                                                        \
+#define PEERS(OBJ, type, member, key, text) \
 	KEY(OBJ, PEERS, key, text, MEMBER(type, member), .max = CONFIG_CIDRS_MAX)
-#define BLOCKS(OBJ, type, member, key, text)                                                       \
+#define BLOCKS(OBJ, type, member, key, text) \
 	KEY(OBJ, BLOCKS, key, text, MEMBER(type, member), .max = CONFIG_CIDRS_MAX)
-#define ADDRESS(OBJ, type, key, about)                                                             \
+#define ADDRESS(OBJ, type, key, about) \
 	KEY(OBJ, ADDRESS, key, about, MEMBER(type, text), .offset2 = offsetof(struct type, address))
 #define UPSTREAM(OBJ, type, member, key, text) KEY(OBJ, UPSTREAM, key, text, MEMBER(type, member))
-#define USERS(OBJ, type, member, key, most, text)                                                  \
+#define USERS(OBJ, type, member, key, most, text) \
 	KEY(OBJ, USERS, key, text, ELEMENTS(type, member), .max = most)
 #define LATER(OBJ, key) KEY(OBJ, LATER, key, "Not in this version", .min = 0)
 

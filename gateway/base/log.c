@@ -1,5 +1,5 @@
-/* Diagnostic log: formats one line and hands it to the kernel in one write, so that lines of several
- * processes on one pipe or file never mix. */
+/* Diagnostic log: formats one line and hands it to the kernel in one write, so that lines of
+ * several processes on one pipe or file never mix. */
 #include "base/log.h"
 
 #include <errno.h>
@@ -68,7 +68,7 @@ write_line(enum log_level level, const char *format, va_list args)
 	vsnprintf(text, sizeof(text), format, args);
 	clock_format(clock_wall_ns(), when, sizeof(when));
 	head = snprintf(line, sizeof(line), "%s %s %s[%d]: ", when, level_names[level], log_role,
-			(int)getpid());
+	                (int)getpid());
 	n = (size_t)head;
 	n += escape(line + n, sizeof(line) - n - 1, text);
 	line[n++] = '\n';

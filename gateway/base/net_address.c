@@ -157,8 +157,8 @@ net_address_format(const struct net_address *address, char *buf, size_t size)
 		break;
 	case AF_UNIX:
 		snprintf(buf, size, "unix:%.*s",
-			 address->length > offset ? (int)(address->length - offset) : 0,
-			 address->un.sun_path);
+		         address->length > offset ? (int)(address->length - offset) : 0,
+		         address->un.sun_path);
 		break;
 	default:
 		snprintf(buf, size, "?");

@@ -13,9 +13,9 @@
 
 #define BOARD_MAGIC 0x74616c72u /* "talr" */
 #define BOARD_GENERATIONS_MAX 4 /* workers alive at one time, draining ones included */
-#define BOARD_THREADS_MAX 8	/* threads of one worker */
+#define BOARD_THREADS_MAX 8     /* threads of one worker */
 #define BOARD_RINGS_MAX (BOARD_GENERATIONS_MAX * BOARD_THREADS_MAX)
-#define BOARD_REASONS_MAX 96	/* room for close_reasons.def; asserted */
+#define BOARD_REASONS_MAX 96 /* room for close_reasons.def; asserted */
 
 enum counter {
 #define COUNTER(ID, metric, labels, help) COUNTER_##ID,
@@ -25,24 +25,25 @@ enum counter {
 };
 
 enum board_state {
-	BOARD_EMPTY,	/* no process here */
+	BOARD_EMPTY,    /* no process here */
 	BOARD_STARTING, /* spawned, not ready */
-	BOARD_RUNNING,	/* ready: serving */
+	BOARD_RUNNING,  /* ready: serving */
 	BOARD_DRAINING, /* told to stop, finishing */
-	BOARD_STOPPED,	/* ended as asked */
-	BOARD_DEAD,	/* ended otherwise */
+	BOARD_STOPPED,  /* ended as asked */
+	BOARD_DEAD,     /* ended otherwise */
 };
 
 /* One worker thread. Counters go on when a slot is used again: they are the gateway's, not the process's. */
 struct board_thread {
 	_Atomic uint64_t heartbeat_ns; /* thread, about once a second */
-	_Atomic uint64_t in_flight;    /* thread: exchanges begun and not ended; supervisor zeroes after death */
+	_Atomic uint64_t
+	    in_flight; /* thread: exchanges begun and not ended; supervisor zeroes after death */
 	_Atomic uint64_t client_connections;   /* thread: open now */
 	_Atomic uint64_t upstream_connections; /* thread: open now, idle ones included */
-	_Atomic uint64_t upstream_idle;	       /* thread: idle now */
+	_Atomic uint64_t upstream_idle;        /* thread: idle now */
 	_Atomic uint64_t counters[COUNTER_COUNT];
 	_Atomic uint64_t reasons[BOARD_REASONS_MAX]; /* closes and refusals by enum close_reason */
-	_Atomic uint64_t loop_lag_count;	     /* loop turns measured */
+	_Atomic uint64_t loop_lag_count;             /* loop turns measured */
 	_Atomic uint64_t loop_lag_sum_ns;
 	_Atomic uint64_t loop_lag_max_ns;
 };
@@ -58,16 +59,20 @@ struct board_process {
 };
 
 struct board {
-	uint32_t magic, version; /* version = hash of the build, so that two builds never share a board */
+	uint32_t magic,
+	    version; /* version = hash of the build, so that two builds never share a board */
 	uint64_t size;
-	uint64_t created_ns;	/* CLOCK_MONOTONIC */
-	uint8_t deep_key[32];	/* random, made by the supervisor at start */
+	uint64_t created_ns;  /* CLOCK_MONOTONIC */
+	uint8_t deep_key[32]; /* random, made by the supervisor at start */
 	struct board_process supervisor, collector;
-	struct board_process workers[BOARD_GENERATIONS_MAX]; /* slot = generation % BOARD_GENERATIONS_MAX */
+	struct board_process
+	    workers[BOARD_GENERATIONS_MAX]; /* slot = generation % BOARD_GENERATIONS_MAX */
 	struct board_thread threads[BOARD_GENERATIONS_MAX][BOARD_THREADS_MAX];
 	_Atomic uint64_t exchanges_lost; /* supervisor: in flight at the death of a worker */
-	_Atomic uint64_t worker_restarts, collector_restarts; /* supervisor: deaths it answered with a restart */
-	_Atomic uint64_t stopping; /* supervisor: 1 once the whole gateway is to end (readyz turns 503) */
+	_Atomic uint64_t worker_restarts,
+	    collector_restarts; /* supervisor: deaths it answered with a restart */
+	_Atomic uint64_t
+	    stopping; /* supervisor: 1 once the whole gateway is to end (readyz turns 503) */
 };
 
 /* Makes the board's memfd (sized, seals against resize). Returns the descriptor, or -1 with errno. */
@@ -88,7 +93,7 @@ static inline void
 board_add(_Atomic uint64_t *counter, uint64_t n)
 {
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
-			      memory_order_relaxed);
+	                      memory_order_relaxed);
 }
 
 #endif

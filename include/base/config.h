@@ -45,17 +45,18 @@ struct config_upstream {
 	size_t server_count;
 	uint32_t max_connections; /* exchanges in flight per server */
 	uint32_t connect_timeout_ms;
-	uint32_t response_timeout_ms; /* between two reads of a response; also until its first byte */
+	uint32_t
+	    response_timeout_ms; /* between two reads of a response; also until its first byte */
 	uint32_t idle_timeout_ms;
 	uint32_t retries;
 };
 
 struct config_route {
-	char *name; /* owned; default: path_prefix */
-	char *host; /* null = any; lower case, no port */
+	char *name;        /* owned; default: path_prefix */
+	char *host;        /* null = any; lower case, no port */
 	char *path_prefix; /* "" = any */
-	char **methods; /* null-terminated; null = any */
-	size_t upstream; /* index into config->upstreams */
+	char **methods;    /* null-terminated; null = any */
+	size_t upstream;   /* index into config->upstreams */
 };
 
 struct config_limits {
@@ -81,7 +82,7 @@ struct config_control_listener {
 	char *text;
 	struct net_address address;
 	enum config_role role;
-	char *token_file; /* null on unix sockets that have none */
+	char *token_file;   /* null on unix sockets that have none */
 	uid_t *allow_users; /* owned; none = root, the supervisor's user and process.user */
 	size_t allow_user_count;
 };
@@ -109,7 +110,7 @@ struct config {
 	} store;
 	struct {
 		char *user, *group; /* null = keep */
-		uid_t uid; /* (uid_t)-1 = keep */
+		uid_t uid;          /* (uid_t)-1 = keep */
 		gid_t gid;
 	} process;
 	struct {
@@ -131,11 +132,11 @@ struct config_errors {
 /* Reads the file and the environment (TAILRACE_CONF__SECTION__KEY). Returns 0 with *ret set and *ret_bytes
  * (owned, jansson-compact JSON with the overrides applied; what the children get), or -1 with errs. */
 int config_load_file(const char *path, struct config **ret, char **ret_bytes, size_t *ret_length,
-		     struct config_errors *errs);
+                     struct config_errors *errs);
 
 /* From the bytes a supervisor checked (or a test's text). `name` stands for the file in errors. */
 int config_load_bytes(const char *name, const char *bytes, size_t length, struct config **ret,
-		      struct config_errors *errs);
+                      struct config_errors *errs);
 
 void config_free(struct config *config);
 void config_errors_free(struct config_errors *errs);

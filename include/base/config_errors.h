@@ -32,6 +32,6 @@ void config_place_error(const struct config_place *place, const char *format, ..
 
 /* "file: /pointer: found <value>, allowed: <text>". `found` null = nothing found. */
 void config_place_fault(const struct config_place *place, const json_t *found, const char *format,
-			...) __attribute__((format(printf, 3, 4)));
+                        ...) __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -50,8 +50,8 @@ struct config_key {
 	enum config_object object; /* where it stands */
 	enum config_kind kind;
 	const char *name;
-	size_t offset; /* of the member in the object's struct, or in struct config for sections */
-	size_t size;   /* of the member: 4 or 8 for numbers */
+	size_t offset;  /* of the member in the object's struct, or in struct config for sections */
+	size_t size;    /* of the member: 4 or 8 for numbers */
 	size_t offset2; /* LIST, MAP, USERS: of the count; ADDRESS: of the address */
 	uint64_t fallback, min, max;
 	const char *choices; /* CHOICE: "a|b|c" */
@@ -69,7 +69,8 @@ const struct config_key *config_object_keys(enum config_object object);
 const char *config_object_help(enum config_object object);
 
 /* The key of that name, or null. */
-const struct config_key *config_key_find(enum config_object object, const char *name, size_t length);
+const struct config_key *config_key_find(enum config_object object, const char *name,
+                                         size_t length);
 
 /* Whether the file must hold it. */
 bool config_key_required(const struct config_key *key);

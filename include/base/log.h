@@ -15,10 +15,10 @@ void log_write(enum log_level level, const char *format, ...) __attribute__((for
 
 extern enum log_level log_level_now; /* read by the macros; a debug line costs one branch */
 
-#define log_at(level, ...)                                                                         \
-	do {                                                                                       \
-		if ((level) <= log_level_now)                                                      \
-			log_write((level), __VA_ARGS__);                                           \
+#define log_at(level, ...)                               \
+	do {                                             \
+		if ((level) <= log_level_now)            \
+			log_write((level), __VA_ARGS__); \
 	} while (0)
 #define log_error(...) log_at(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warn(...) log_at(LOG_LEVEL_WARN, __VA_ARGS__)

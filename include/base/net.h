@@ -43,14 +43,15 @@ struct net_cidr {
 	uint8_t bytes[16];
 	unsigned bits;
 };
-int net_cidr_parse(const char *text, struct net_cidr *ret); /* "10.0.0.0/8", "::1", -1 if malformed */
+int net_cidr_parse(const char *text,
+                   struct net_cidr *ret); /* "10.0.0.0/8", "::1", -1 if malformed */
 bool net_cidr_match(const struct net_cidr *cidr, const struct net_address *address);
 
 /* A bound, listening, non-blocking, close-on-exec socket. A unix path gets `unix_mode`; a dead socket
  * file there is replaced, a live one is an error. Returns the descriptor, or -1 with errno and
  * *reterr set (static text). */
 int net_listen(const struct net_address *address, int backlog, unsigned unix_mode,
-	       const char **reterr);
+               const char **reterr);
 
 /* Starts a non-blocking connect. Returns the descriptor with *ret_connected telling whether it is
  * done already, or -1 with errno. TCP_NODELAY is set. */

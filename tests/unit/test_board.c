@@ -118,9 +118,12 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_shared_and_zeroed),	   cmocka_unit_test(test_keys_differ),
-	    cmocka_unit_test(test_other_build_is_refused), cmocka_unit_test(test_wrong_size_is_refused),
-	    cmocka_unit_test(test_size_is_sealed),	   cmocka_unit_test(test_rings_are_whole),
+	    cmocka_unit_test(test_shared_and_zeroed),
+	    cmocka_unit_test(test_keys_differ),
+	    cmocka_unit_test(test_other_build_is_refused),
+	    cmocka_unit_test(test_wrong_size_is_refused),
+	    cmocka_unit_test(test_size_is_sealed),
+	    cmocka_unit_test(test_rings_are_whole),
 	};
 
 	return cmocka_run_group_tests_name("board", tests, NULL, NULL);

@@ -1,5 +1,6 @@
-/* config: defaults, every kind of value, positions of syntax errors, all semantic errors at once, limits at
- * and beyond their maximum, overrides from the environment, bytes that children read again. */
+/* config: defaults, every kind of value, positions of syntax errors, all semantic errors at
+ * once, limits at and beyond their maximum, overrides from the environment, bytes that children
+ * read again. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -171,39 +172,51 @@ test_semantic_errors(void **state)
 {
 	(void)state;
 	assert_refused("{" BASE ", \"x/~\": 1}", "t: /x~1~0: unknown key, allowed: upstreams, ");
-	assert_refused("{" BASE ", \"$schema\": 1, \"alerts\": {}}", "t: /alerts: not in this version");
+	assert_refused("{" BASE ", \"$schema\": 1, \"alerts\": {}}",
+	               "t: /alerts: not in this version");
 	assert_refused("{" APP ", " CONTROL "}", "t: /listeners: found nothing, allowed: ");
 	assert_refused("{" HEAD ", " CONTROL "}", "t: /upstreams: found nothing, allowed: ");
 	assert_refused("{" BASE ", \"limits\": 5}", "t: /limits: found 5, allowed: an object");
 	assert_refused("{" BASE ", \"limits\": {\"headers\": 1.0}}",
-		       "/limits/headers: found 1.0, allowed: an integer from 1 to 1000");
-	assert_refused("{" BASE ", \"limits\": {\"headers\": null}}", "found null, allowed: an integer");
+	               "/limits/headers: found 1.0, allowed: an integer from 1 to 1000");
+	assert_refused("{" BASE ", \"limits\": {\"headers\": null}}",
+	               "found null, allowed: an integer");
 	assert_refused("{" BASE ", \"limits\": {\"head_timeout_ms\": 0}}", "from 1 to 3600000 ms");
 	assert_refused("{" BASE ", \"limits\": {\"body_bytes\": -1}}", "found -1, allowed");
 	assert_refused("{" BASE ", \"worker\": {\"threads\": 2}}",
-		       "/worker/threads: found 2, allowed: 1; more come later");
-	assert_refused("{" BASE ", \"trace\": {\"trust\": \"sometimes\"}}", "\"never\", \"always\" or");
-	assert_refused("{" BASE ", \"trace\": {\"trust\": [\"10.0.0.0/40\"]}}", "/trace/trust/0: found");
+	               "/worker/threads: found 2, allowed: 1; more come later");
+	assert_refused("{" BASE ", \"trace\": {\"trust\": \"sometimes\"}}",
+	               "\"never\", \"always\" or");
+	assert_refused("{" BASE ", \"trace\": {\"trust\": [\"10.0.0.0/40\"]}}",
+	               "/trace/trust/0: found");
 	assert_refused("{" BASE ", \"trace\": {\"response_header\": 1}}", "true or false");
-	assert_refused("{" BASE ", \"log\": {\"error\": {\"level\": \"all\"}}}", "error|warn|info|debug");
+	assert_refused("{" BASE ", \"log\": {\"error\": {\"level\": \"all\"}}}",
+	               "error|warn|info|debug");
 	assert_refused("{" BASE ", \"store\": {\"path\": \"\"}}", "a text of 1 to 4095 bytes");
-	assert_refused("{" BASE ", \"store\": {\"path\": \"a\\nb\"}}", "without control characters");
+	assert_refused("{" BASE ", \"store\": {\"path\": \"a\\nb\"}}",
+	               "without control characters");
 	assert_refused("{" BASE ", \"process\": {\"user\": \"no-such-user\"}}", "/process/user: ");
-	assert_refused("{" BASE ", \"process\": {\"group\": \"no-such-group\"}}", "/process/group: ");
-	assert_refused("{" BASE ", \"routes\": [{\"path_prefix\": \"x\"}]}", "a path begins with /");
+	assert_refused("{" BASE ", \"process\": {\"group\": \"no-such-group\"}}",
+	               "/process/group: ");
+	assert_refused("{" BASE ", \"routes\": [{\"path_prefix\": \"x\"}]}",
+	               "a path begins with /");
 	assert_refused("{" BASE ", \"routes\": [{\"host\": \"a:80\"}]}", "/routes/0/host: ");
-	assert_refused("{" BASE ", \"routes\": [{\"upstream\": \"b\"}]}", "/routes/0/upstream: found \"b\"");
-	assert_refused("{" BASE ", \"routes\": [{\"methods\": [\"G T\"]}]}", "/routes/0/methods/0: ");
+	assert_refused("{" BASE ", \"routes\": [{\"upstream\": \"b\"}]}",
+	               "/routes/0/upstream: found \"b\"");
+	assert_refused("{" BASE ", \"routes\": [{\"methods\": [\"G T\"]}]}",
+	               "/routes/0/methods/0: ");
 	assert_refused("{" BASE ", \"routes\": [{\"methods\": []}]}", "a list of 1 to 32 texts");
-	assert_refused("{" HEAD ", " CONTROL ", \"upstreams\": {\"a b\": {\"servers\": [\"1.1.1.1:1\"]}}}",
-		       "/upstreams/a b: the name must be");
+	assert_refused("{" HEAD ", " CONTROL
+	               ", \"upstreams\": {\"a b\": {\"servers\": [\"1.1.1.1:1\"]}}}",
+	               "/upstreams/a b: the name must be");
 	assert_refused("{" HEAD ", " CONTROL ", \"upstreams\": {\"a\": {\"servers\": []}}}",
-		       "/upstreams/a/servers: found [], allowed: a list of 1 to 64");
-	assert_refused("{" HEAD ", " CONTROL ", \"upstreams\": {\"a\": {\"servers\": [\"1.1.1.1:0\"]}}}",
-		       "a port from 1 to 65535");
+	               "/upstreams/a/servers: found [], allowed: a list of 1 to 64");
+	assert_refused("{" HEAD ", " CONTROL
+	               ", \"upstreams\": {\"a\": {\"servers\": [\"1.1.1.1:0\"]}}}",
+	               "a port from 1 to 65535");
 	assert_refused("{" HEAD ", " CONTROL ", \"upstreams\": {\"a\": {\"servers\": [{\"address\":"
-		       "\"1.1.1.1:1\", \"weight\": 2}]}}}",
-		       "/upstreams/a/servers/0/weight: not in this version");
+	               "\"1.1.1.1:1\", \"weight\": 2}]}}}",
+	               "/upstreams/a/servers/0/weight: not in this version");
 }
 
 static void
@@ -211,22 +224,27 @@ test_places_conflict(void **state)
 {
 	(void)state;
 	assert_refused("{" APP ", " CONTROL ", \"listeners\": [{\"address\": \"1.1.1.1:1\"},"
-		       "{\"address\": \"1.1.1.1:1\"}]}",
-		       "/listeners/1/address: this address is listened on twice");
-	assert_refused("{" HEAD ", " APP ", \"control\": {\"listeners\": [{\"address\": \"127.0.0.1:8080\","
-		       "\"role\": \"probe\"}]}}",
-		       "/control/listeners/0/address: nothing of the control plane");
-	assert_refused("{" HEAD ", " APP ", \"control\": {\"listeners\": [{\"address\": \"0.0.0.0:1\","
-		       "\"role\": \"probe\"}]}}",
-		       "beyond loopback needs TLS");
-	assert_refused("{" HEAD ", " APP ", \"control\": {\"listeners\": [{\"address\": \"127.0.0.1:1\"}]}}",
-		       "/control/listeners/0/token_file: found nothing");
-	assert_refused("{" HEAD ", " CONTROL ", \"upstreams\": {\"a\": {\"servers\": [\"1.1.1.1:1\"]},"
-		       "\"b\": {\"servers\": [\"1.1.1.1:1\"]}}}",
-		       "/routes: found nothing, allowed: at least one");
-	assert_refused("{" HEAD ", " CONTROL ", \"upstreams\": {\"a\": {\"servers\": [\"1.1.1.1:1\"]},"
-		       "\"b\": {\"servers\": [\"1.1.1.1:1\"]}}, \"routes\": [{}]}",
-		       "/routes/0/upstream: found nothing");
+	               "{\"address\": \"1.1.1.1:1\"}]}",
+	               "/listeners/1/address: this address is listened on twice");
+	assert_refused("{" HEAD ", " APP
+	               ", \"control\": {\"listeners\": [{\"address\": \"127.0.0.1:8080\","
+	               "\"role\": \"probe\"}]}}",
+	               "/control/listeners/0/address: nothing of the control plane");
+	assert_refused("{" HEAD ", " APP
+	               ", \"control\": {\"listeners\": [{\"address\": \"0.0.0.0:1\","
+	               "\"role\": \"probe\"}]}}",
+	               "beyond loopback needs TLS");
+	assert_refused("{" HEAD ", " APP
+	               ", \"control\": {\"listeners\": [{\"address\": \"127.0.0.1:1\"}]}}",
+	               "/control/listeners/0/token_file: found nothing");
+	assert_refused("{" HEAD ", " CONTROL
+	               ", \"upstreams\": {\"a\": {\"servers\": [\"1.1.1.1:1\"]},"
+	               "\"b\": {\"servers\": [\"1.1.1.1:1\"]}}}",
+	               "/routes: found nothing, allowed: at least one");
+	assert_refused("{" HEAD ", " CONTROL
+	               ", \"upstreams\": {\"a\": {\"servers\": [\"1.1.1.1:1\"]},"
+	               "\"b\": {\"servers\": [\"1.1.1.1:1\"]}}, \"routes\": [{}]}",
+	               "/routes/0/upstream: found nothing");
 }
 
 /* Every key that is agreed and not here yet is refused by that name, not as unknown. */
@@ -234,9 +252,10 @@ static void
 test_later_keys(void **state)
 {
 	static const char *const sections[][2] = {
-	    {"alerts", ""},	     {"export", ""},		    {"limits", "tunnels"},
-	    {"limits", "connections_per_address"}, {"profile", "deep"}, {"store", "keep_slowest"},
-	    {"log", "access"},	     {"limits", "body_min_bytes_per_s"}};
+	    {"alerts", ""},        {"export", ""},
+	    {"limits", "tunnels"}, {"limits", "connections_per_address"},
+	    {"profile", "deep"},   {"store", "keep_slowest"},
+	    {"log", "access"},     {"limits", "body_min_bytes_per_s"}};
 	char text[1024];
 
 	(void)state;
@@ -246,7 +265,8 @@ test_later_keys(void **state)
 		if (key[0] == '\0')
 			snprintf(text, sizeof(text), "{" BASE ", \"%s\": {}}", section);
 		else
-			snprintf(text, sizeof(text), "{" BASE ", \"%s\": {\"%s\": 1}}", section, key);
+			snprintf(text, sizeof(text), "{" BASE ", \"%s\": {\"%s\": 1}}", section,
+			         key);
 		assert_refused(text, "not in this version");
 	}
 }
@@ -254,12 +274,18 @@ test_later_keys(void **state)
 static void
 test_all_errors_come_at_once(void **state)
 {
-	const char *text = "{\"listeners\": [{}, 5, {\"address\": \"x\", \"tls\": 1}], \"upstreams\": {},"
-			   "\"limits\": {\"headers\": 0, \"head_bytes\": \"x\"}, \"y\": 1," CONTROL "}";
+	const char *text =
+	    "{\"listeners\": [{}, 5, {\"address\": \"x\", \"tls\": 1}], \"upstreams\": {},"
+	    "\"limits\": {\"headers\": 0, \"head_bytes\": \"x\"}, \"y\": 1," CONTROL "}";
 	static const char *const parts[] = {
-	    "t: /y: unknown key",	  "t: /upstreams: found {}",  "t: /listeners/0/address: found",
-	    "t: /listeners/1: found 5",	  "t: /listeners/2/address",  "t: /listeners/2/tls: not in",
-	    "t: /limits/head_bytes: found \"x\"", "t: /limits/headers: found 0",
+	    "t: /y: unknown key",
+	    "t: /upstreams: found {}",
+	    "t: /listeners/0/address: found",
+	    "t: /listeners/1: found 5",
+	    "t: /listeners/2/address",
+	    "t: /listeners/2/tls: not in",
+	    "t: /limits/head_bytes: found \"x\"",
+	    "t: /limits/headers: found 0",
 	};
 	struct config_errors errs = {0};
 	struct config *config;
@@ -299,7 +325,7 @@ repeat(const char *head, const char *item, size_t count, const char *tail)
 		const char *mark = strchr(item, '#');
 
 		n += (size_t)snprintf(text + n, size - n, "%s%.*s%zu%s", i > 0 ? "," : "",
-				      (int)(mark - item), item, i + 1, mark + 1);
+		                      (int)(mark - item), item, i + 1, mark + 1);
 	}
 	snprintf(text + n, size - n, "%s", tail);
 	return text;
@@ -322,19 +348,20 @@ test_lists_at_their_limits(void **state)
 {
 	(void)state;
 	assert_limit("{" APP "," CONTROL ", \"listeners\": [", "{\"address\": \"127.0.0.1:#\"}",
-		     CONFIG_LISTENERS_MAX, "]}", "/listeners: found");
-	assert_limit("{" HEAD "," CONTROL ", \"routes\": [{\"upstream\": \"a1\"}], \"upstreams\": {",
-		     "\"a#\": {\"servers\": [\"127.0.0.1:1\"]}", CONFIG_UPSTREAMS_MAX, "}}",
-		     "/upstreams: found");
+	             CONFIG_LISTENERS_MAX, "]}", "/listeners: found");
+	assert_limit("{" HEAD "," CONTROL
+	             ", \"routes\": [{\"upstream\": \"a1\"}], \"upstreams\": {",
+	             "\"a#\": {\"servers\": [\"127.0.0.1:1\"]}", CONFIG_UPSTREAMS_MAX, "}}",
+	             "/upstreams: found");
 	assert_limit("{" HEAD "," CONTROL ", \"upstreams\": {\"a\": {\"servers\": [",
-		     "\"127.0.0.1:#\"", CONFIG_SERVERS_MAX, "]}}}", "/upstreams/a/servers: found");
+	             "\"127.0.0.1:#\"", CONFIG_SERVERS_MAX, "]}}}", "/upstreams/a/servers: found");
 	assert_limit("{" BASE ", \"routes\": [", "{\"name\": \"r#\"}", CONFIG_ROUTES_MAX, "]}",
-		     "/routes: found");
+	             "/routes: found");
 	assert_limit("{" BASE ", \"trace\": {\"trust\": [", "\"10.0.0.#\"", CONFIG_CIDRS_MAX, "]}}",
-		     "/trace/trust: found");
+	             "/trace/trust: found");
 	assert_limit("{" HEAD "," APP ", \"control\": {\"listeners\": [",
-		     "{\"address\": \"unix:/tmp/#\"}", CONFIG_LISTENERS_MAX, "]}}",
-		     "/control/listeners: found");
+	             "{\"address\": \"unix:/tmp/#\"}", CONFIG_LISTENERS_MAX, "]}}",
+	             "/control/listeners: found");
 }
 
 /* Of every number in the table: the ends of its range are taken, one beyond is not. */
@@ -370,9 +397,9 @@ test_numbers_at_their_limits(void **state)
 			assert_in_range(key->fallback, key->min, key->max);
 			for (size_t j = 0; j < 4; j++) {
 				snprintf(text, sizeof(text), "{%s\"%s\": %lld%s}", places[i].before,
-					 key->name, (long long)values[j], places[i].after);
+				         key->name, (long long)values[j], places[i].after);
 				if (values[j] > (uint64_t)INT64_MAX && j == 3)
-					continue; /* beyond what JSON's integers hold: a syntax error */
+					continue; /* no JSON integer of ours holds it */
 				if (j < 2)
 					config_free(load(text));
 				else
@@ -405,12 +432,13 @@ test_environment(void **state)
 	char listener[] = "TAILRACE_CONF__LISTENERS__0__ADDRESS=127.0.0.1:66";
 	char text[] = "TAILRACE_CONF__STORE__PATH=12";
 	char other[] = "TAILRACE_TOKEN=x", unrelated[] = "PATH=/bin";
-	char *environment[] = {number,	 truth, deep,  upstream,  server,
-			       listener, text,	other, unrelated, NULL};
+	char *environment[] = {number,   truth, deep,  upstream,  server,
+	                       listener, text,  other, unrelated, NULL};
 	struct config_errors errs = {0};
-	json_t *root = with_environment("{" HEAD ", " CONTROL ", \"upstreams\": {\"My_App\": {\"servers\":"
-					"[\"127.0.0.1:1\"]}}}",
-					environment, &errs);
+	json_t *root =
+	    with_environment("{" HEAD ", " CONTROL ", \"upstreams\": {\"My_App\": {\"servers\":"
+	                     "[\"127.0.0.1:1\"]}}}",
+	                     environment, &errs);
 	char *bytes = json_dumps(root, 0);
 	struct config *config = load(bytes);
 
@@ -463,13 +491,15 @@ test_environment_unknown(void **state)
 	json_decref(root);
 }
 
-/* What children get says the same as the file, also where names and the starter's environment were needed. */
+/* What children get says the same as the file, also where names and the starter's environment
+ * were needed. */
 static void
 test_bytes_for_children(void **state)
 {
 	char path[] = "/tmp/tailrace-unit-XXXXXX";
-	const char *text = "{\"listeners\": [{\"address\": \"localhost:8080\"}], \"upstreams\": {\"app\":"
-			   "{\"servers\": [\"localhost:8000\", {\"address\": \"localhost:8001\"}]}}}";
+	const char *text =
+	    "{\"listeners\": [{\"address\": \"localhost:8080\"}], \"upstreams\": {\"app\":"
+	    "{\"servers\": [\"localhost:8000\", {\"address\": \"localhost:8001\"}]}}}";
 	struct config_errors errs = {0};
 	struct config *config, *again;
 	int fd = mkstemp(path);
@@ -488,7 +518,7 @@ test_bytes_for_children(void **state)
 	assert_string_equal(again->store.path, config->store.path);
 	assert_string_equal(again->control.listeners[0].text, config->control.listeners[0].text);
 	assert_memory_equal(&again->upstreams[0].servers[1].address,
-			    &config->upstreams[0].servers[1].address, sizeof(struct net_address));
+	                    &config->upstreams[0].servers[1].address, sizeof(struct net_address));
 	assert_null(strstr(bytes, "localhost"));
 	config_free(config);
 	config_free(again);
@@ -507,7 +537,8 @@ test_file_cannot_be_read(void **state)
 
 	(void)state;
 	assert_int_equal(config_load_file("/nonexistent/x", &config, &bytes, &length, &errs), -1);
-	assert_string_equal(errs.lines[0], "/nonexistent/x: cannot be read: No such file or directory");
+	assert_string_equal(errs.lines[0],
+	                    "/nonexistent/x: cannot be read: No such file or directory");
 	config_errors_free(&errs);
 	assert_int_equal(config_load_file("/dev/zero", &config, &bytes, &length, &errs), -1);
 	assert_string_equal(errs.lines[0], "/dev/zero: longer than 1048576 bytes");

@@ -1,4 +1,5 @@
-/* log: one line per event, control bytes escaped, levels kept, long texts cut and still one line. */
+/* log: one line per event, control bytes escaped, levels kept, long texts cut and still one
+ * line. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

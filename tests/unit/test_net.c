@@ -42,10 +42,25 @@ static void
 test_malformed(void **state)
 {
 	static const char *const texts[] = {
-	    "",		   "8000",	"127.0.0.1",	    "127.0.0.1:",   "127.0.0.1:65536",
-	    ":80",	   "::1:80",	"[::1]",	    "[::1:80",	    "127.0.0.1:80x",
-	    "127.0.0.1:-1", "name:80",	"[127.0.0.1",	    "unix:",	    "unix:relative",
-	    "300.0.0.1:80", "[]:80",	"127.0.0.1:99999999999999999999",   "[::1]x:80",
+	    "",
+	    "8000",
+	    "127.0.0.1",
+	    "127.0.0.1:",
+	    "127.0.0.1:65536",
+	    ":80",
+	    "::1:80",
+	    "[::1]",
+	    "[::1:80",
+	    "127.0.0.1:80x",
+	    "127.0.0.1:-1",
+	    "name:80",
+	    "[127.0.0.1",
+	    "unix:",
+	    "unix:relative",
+	    "300.0.0.1:80",
+	    "[]:80",
+	    "127.0.0.1:99999999999999999999",
+	    "[::1]x:80",
 	};
 	struct net_address address;
 
@@ -122,9 +137,9 @@ test_blocks(void **state)
 static void
 test_malformed_blocks(void **state)
 {
-	static const char *const texts[] = {"",	    "10.0.0.0/33", "10.0.0/8",	 "::/129",
-					    "10.0.0.0/", "10.0.0.0/x",  "10.0.0.0/08x", "/8",
-					    "10.0.0.0/-1"};
+	static const char *const texts[] = {"",           "10.0.0.0/33", "10.0.0/8",     "::/129",
+	                                    "10.0.0.0/",  "10.0.0.0/x",  "10.0.0.0/08x", "/8",
+	                                    "10.0.0.0/-1"};
 	struct net_cidr cidr;
 
 	(void)state;
@@ -139,9 +154,15 @@ test_loopback(void **state)
 	static const struct {
 		const char *text;
 		bool is;
-	} cases[] = {{"127.0.0.1:1", true},  {"127.255.3.4:1", true},	   {"[::1]:1", true},
-		     {"unix:/x", true},	     {"[::ffff:127.0.0.1]:1", true}, {"0.0.0.0:1", false},
-		     {"128.0.0.1:1", false}, {"[::]:1", false},		   {"10.0.0.1:1", false}};
+	} cases[] = {{"127.0.0.1:1", true},
+	             {"127.255.3.4:1", true},
+	             {"[::1]:1", true},
+	             {"unix:/x", true},
+	             {"[::ffff:127.0.0.1]:1", true},
+	             {"0.0.0.0:1", false},
+	             {"128.0.0.1:1", false},
+	             {"[::]:1", false},
+	             {"10.0.0.1:1", false}};
 	struct net_address address;
 	const char *why;
 
@@ -226,10 +247,10 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_text_and_back),    cmocka_unit_test(test_malformed),
-	    cmocka_unit_test(test_unix_path_limit),  cmocka_unit_test(test_resolve),
-	    cmocka_unit_test(test_blocks),	     cmocka_unit_test(test_malformed_blocks),
-	    cmocka_unit_test(test_loopback),	     cmocka_unit_test(test_tcp),
+	    cmocka_unit_test(test_text_and_back),   cmocka_unit_test(test_malformed),
+	    cmocka_unit_test(test_unix_path_limit), cmocka_unit_test(test_resolve),
+	    cmocka_unit_test(test_blocks),          cmocka_unit_test(test_malformed_blocks),
+	    cmocka_unit_test(test_loopback),        cmocka_unit_test(test_tcp),
 	    cmocka_unit_test(test_socket_files),
 	};
 

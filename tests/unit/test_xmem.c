@@ -93,8 +93,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_memory_is_zeroed), cmocka_unit_test(test_texts_are_copies),
-	    cmocka_unit_test(test_failure_once),     cmocka_unit_test(test_failure_stays),
+	    cmocka_unit_test(test_memory_is_zeroed),  cmocka_unit_test(test_texts_are_copies),
+	    cmocka_unit_test(test_failure_once),      cmocka_unit_test(test_failure_stays),
 	    cmocka_unit_test(test_overflow_is_fatal),
 	};
 
