@@ -1,29 +1,250 @@
-/* The collector process: rings in, profiles in, store and control API out. In no request's way: it may be
- * killed and restarted while traffic flows. */
+/* The collector process: rings and profiles in, joins out to store and control API. In no request's way: it may
+ * be killed and restarted while traffic flows. */
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/signalfd.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+#include <event2/event.h>
+#include "base/clock.h"
+#include "collector/aggregate.h"
+#include "collector/api.h"
+#include "collector/control.h"
+#include "collector/intake.h"
+#include "collector/query.h"
+#include "collector/service.h"
+#include "collector/store.h"
 #include "handover.h"
+#include "proxy/ring.h"
+
+#define ORPHANED_MS 4000    /* after the supervisor's death, for the workers' last records */
+#define SECOND_TICKS (1000 / INTAKE_POLL_MS)
+#define GUARD_TICKS (100 / INTAKE_POLL_MS)
+
+struct collector {
+	struct service service;
+	struct control *control;
+	struct event_base *base;
+	struct event *poll, *life, *term;
+	uint64_t ticks;
+	uint64_t orphaned_ns; /* the supervisor is gone since; 0 = it lives */
+	unsigned terms;	      /* SIGTERMs received */
+};
+
+static void
+set_state(struct collector *c, enum board_state state)
+{
+	atomic_store_explicit(&c->service.board->collector.state, state, memory_order_release);
+}
+
+static bool
+any_worker_lives(const struct board *board)
+{
+	for (size_t i = 0; i < BOARD_GENERATIONS_MAX; i++) {
+		int32_t pid = atomic_load_explicit(&board->workers[i].pid, memory_order_relaxed);
+		if (pid > 0 && kill(pid, 0) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Once the supervisor is gone the workers drain for a moment: their last records are waited for. */
+static bool
+orphan_ends(const struct collector *c, uint64_t now_ns)
+{
+	return c->orphaned_ns != 0 && (now_ns - c->orphaned_ns > ORPHANED_MS * NS_PER_MS ||
+				       !any_worker_lives(c->service.board));
+}
+
+static void
+on_poll(evutil_socket_t fd, short events, void *arg)
+{
+	struct collector *c = arg;
+	uint64_t now_ns = clock_now_ns();
+	(void)fd;
+	(void)events;
+	atomic_store_explicit(&c->service.board->collector.heartbeat_ns, now_ns,
+			      memory_order_relaxed);
+	bool more = intake_poll(c->service.intake, &c->service, now_ns);
+	if (++c->ticks % SECOND_TICKS == 0)
+		aggregate_flush(c->service.aggregate);
+	if (c->ticks % GUARD_TICKS == 0)
+		control_tick(c->control, now_ns);
+	if (orphan_ends(c, now_ns))
+		event_base_loopbreak(c->base);
+	struct timeval next = {.tv_usec = more ? 0 : INTAKE_POLL_MS * 1000};
+	event_add(c->poll, &next);
+}
+
+static void
+on_term(evutil_socket_t fd, short events, void *arg)
+{
+	struct collector *c = arg;
+	(void)fd;
+	(void)events;
+	c->terms++;
+	event_base_loopbreak(c->base);
+}
+
+static void
+on_life(evutil_socket_t fd, short events, void *arg)
+{
+	struct collector *c = arg;
+	char byte;
+	(void)events;
+	ssize_t got = read(fd, &byte, 1);
+	if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)))
+		return;
+	event_del(c->life);
+	c->orphaned_ns = clock_now_ns();
+}
+
+/* --- beginning and end ------------------------------------------------------------------ */
+
+static void
+correlator_make(struct service *service)
+{
+	struct correlator_options options = {
+	    .join_timeout_ns = service->config->profile.join_timeout_ms * NS_PER_MS,
+	    .exchanges_max = CORRELATOR_EXCHANGES_MAX,
+	    .profiles_max = CORRELATOR_PROFILES_MAX,
+	    .profile_bytes_max = CORRELATOR_PROFILE_BYTES_MAX,
+	    .done_max = CORRELATOR_DONE_MAX,
+	    .events = {.arg = service,
+		       .exchange = service_on_exchange,
+		       .late = service_on_late,
+		       .tail = service_on_tail},
+	};
+	if (clock_identity(options.boot_id, &options.time_namespace) != 0)
+		options.boot_id[0] = '\0';
+	service->correlator = correlator_new(&options);
+}
+
+static void
+service_make(struct service *service, const struct handover *handover)
+{
+	const struct config *config = service->config;
+	struct store_options store = {.path = config->store.path,
+				      .max_bytes = config->store.max_bytes,
+				      .max_age_hours = config->store.max_age_hours,
+				      .queue_max = STORE_QUEUE_MAX,
+				      .queue_bytes_max = STORE_QUEUE_BYTES_MAX};
+	struct stacks_limits limits = {STACKS_INSTANCES_MAX, STACKS_MAX, STACKS_BYTES_MAX};
+	void *rings = board_rings_attach(handover->rings_fd, RING_BYTES);
+	if (rings == NULL)
+		fatal("rings: %s", strerror(errno));
+	service->routes = routes_new(ROUTES_MAX);
+	service->stacks = stacks_new(&limits);
+	service->intake = intake_new(rings);
+	service->store = store_start(&store);
+	service->aggregate = aggregate_new(config, service->routes, service->store);
+	correlator_make(service);
+}
+
+static void
+service_free(struct service *service)
+{
+	correlator_free(service->correlator);
+	aggregate_free(service->aggregate);
+	store_stop(service->store);
+	intake_free(service->intake);
+	stacks_free(service->stacks);
+	routes_free(service->routes);
+}
+
+static struct event *
+event_made(struct event *event)
+{
+	if (event == NULL)
+		fatal("event: cannot be made");
+	return event;
+}
+
+static void
+loop_make(struct collector *c, const struct handover *handover)
+{
+	struct event_config *options = event_config_new();
+	event_config_set_flag(options, EVENT_BASE_FLAG_NOLOCK);
+	c->base = event_base_new_with_config(options);
+	event_config_free(options);
+	if (c->base == NULL)
+		fatal("event base: cannot be made");
+	struct timeval now = {0};
+	c->poll = event_made(event_new(c->base, -1, 0, on_poll, c));
+	c->life = event_made(event_new(c->base, handover->life_fd, EV_READ | EV_PERSIST, on_life, c));
+	c->term = event_made(evsignal_new(c->base, SIGTERM, on_term, c));
+	event_add(c->poll, &now);
+	event_add(c->life, NULL);
+	event_add(c->term, NULL);
+}
+
+static void
+signals_ignore(void)
+{
+	static const int ignored[] = {SIGINT, SIGQUIT, SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2};
+	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+		signal(ignored[i], SIG_IGN);
+}
+
+static void
+ready(const struct handover *handover)
+{
+	ssize_t written = write(handover->ready_fd, "R", 1);
+	if (written != 1)
+		log_warn("the supervisor cannot be told: %s", strerror(errno));
+	close(handover->ready_fd);
+}
+
+/* Everything the workers wrote is read, whoever still waits is given up, and all of it is committed. */
+static void
+finish(struct collector *c)
+{
+	struct service *service = &c->service;
+	service->stopping = true;
+	control_close_listeners(c->control);
+	while (intake_poll(service->intake, service, clock_now_ns()))
+		;
+	correlator_finish(service->correlator, clock_now_ns());
+	aggregate_flush(service->aggregate);
+	query_stop(service->query);
+	/* Answers that were just given leave with the connections' last turn. */
+	event_base_loop(c->base, EVLOOP_NONBLOCK);
+}
 
 int
 collector_main(const struct handover *handover, const struct config *config)
 {
+	struct collector *c = calloc(1, sizeof(*c));
+	if (c == NULL)
+		fatal("no memory");
+	signals_ignore();
+	c->service.config = config;
+	c->service.board = board_attach(handover->board_fd);
+	if (c->service.board == NULL)
+		fatal("board: not of this build");
+	c->control = control_new(config, &c->service);
+	store_prepare(config->store.path, config->process.uid, config->process.gid);
 	process_drop_rights(config);
-	sigset_t mask;
-	sigemptyset(&mask);
-	sigaddset(&mask, SIGTERM);
-	sigprocmask(SIG_BLOCK, &mask, NULL);
-	int signal_fd = signalfd(-1, &mask, SFD_CLOEXEC);
-	if (signal_fd < 0)
-		fatal("signalfd: cannot be made");
-	ssize_t written = write(handover->ready_fd, "R", 1);
-	(void)written;
-	close(handover->ready_fd);
-	struct pollfd polled[2] = {{.fd = handover->life_fd, .events = POLLIN},
-				   {.fd = signal_fd, .events = POLLIN}};
-	while (poll(polled, 2, -1) < 0 && errno == EINTR)
-		;
+	loop_make(c, handover);
+	service_make(&c->service, handover);
+	c->service.query =
+	    query_start(c->base, config->store.path, c->service.store, api_answered, NULL);
+	control_start(c->control, c->base, handover);
+	set_state(c, BOARD_RUNNING);
+	ready(handover);
+	log_info("serving %zu control listeners, store %s", config->control.listener_count,
+		 config->store.path);
+	event_base_dispatch(c->base);
+	set_state(c, BOARD_DRAINING);
+	finish(c);
+	control_free(c->control);
+	service_free(&c->service);
+	event_free(c->poll);
+	event_free(c->life);
+	event_free(c->term);
+	event_base_free(c->base);
+	board_detach(c->service.board);
+	free(c);
+	log_info("stopped");
 	return 0;
 }

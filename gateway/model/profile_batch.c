@@ -8,6 +8,7 @@
 #include "model/json_place.h"
 #include "model/profile_batch.h"
 #include "model/text.h"
+#include "model/trace_context.h"
 
 #define KEY_LENGTH (2 * TRACE_ID_SIZE + 1 + 2 * SPAN_ID_SIZE)
 #define PROFILE_FIELDS 17

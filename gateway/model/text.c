@@ -163,24 +163,3 @@ text_free(struct text *text)
 	free(text->data);
 	*text = (struct text){0};
 }
-
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-int
-hex_parse(const char *digits, uint8_t *ret, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		int high = hex_digit(digits[2 * i]);
-		int low = high < 0 ? -1 : hex_digit(digits[2 * i + 1]);
-		if (low < 0)
-			return -1;
-		ret[i] = (uint8_t)(high << 4 | low);
-	}
-	return 0;
-}

@@ -32,7 +32,4 @@ void text_hex(struct text *text, const uint8_t *bytes, size_t count);
 void text_reset(struct text *text);
 void text_free(struct text *text);
 
-/* 2 * count lower-case hex digits -> bytes. Returns 0, or -1 where another character stands there. */
-int hex_parse(const char *digits, uint8_t *ret, size_t count);
-
 #endif

@@ -1,0 +1,270 @@
+/* Endpoints that read: parameters to query jobs, what is pending beside them. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <event2/http.h>
+#include <event2/keyvalq_struct.h>
+#include "base/xmem.h"
+#include "collector/aggregate.h"
+#include "collector/api.h"
+#include "collector/query.h"
+#include "collector/render.h"
+#include "collector/reply.h"
+#include "model/trace_context.h"
+
+#define LIMIT_DEFAULT 50
+#define WINDOW_DEFAULT_S 3600
+#define WINDOW_MAX_S (31ull * 24 * 3600)
+
+/* Query parameters of a request. Returns 0, or -1 where they cannot be read (answered). */
+static int
+parameters(struct evhttp_request *request, struct evkeyvalq *ret)
+{
+	const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(request);
+	const char *query = uri != NULL ? evhttp_uri_get_query(uri) : NULL;
+	TAILQ_INIT(ret);
+	if (query == NULL || query[0] == '\0' || evhttp_parse_query_str(query, ret) == 0)
+		return 0;
+	reply_error(request, 400, "bad_query", "the query string cannot be read", NULL);
+	return -1;
+}
+
+static void
+submit(struct service *service, struct evhttp_request *request, struct query_job *job)
+{
+	job->arg = request;
+	if (query_submit(service->query, job))
+		return;
+	query_job_free(job);
+	evhttp_add_header(evhttp_request_get_output_headers(request), "Retry-After", "1");
+	reply_error(request, 503, "busy", "too many queries wait", NULL);
+}
+
+void
+api_answered(void *arg, struct query_job *job)
+{
+	(void)arg;
+	reply_json(job->arg, job->status, &job->body);
+	query_job_free(job);
+}
+
+/* --- what is pending -------------------------------------------------------------------- */
+
+struct pending {
+	const struct service *service;
+	struct query_job *job;
+	size_t count;
+};
+
+static void
+pending_route(const struct pending *p, const struct exchange_record *record, size_t size, char *buf)
+{
+	service_route_name(p->service, record, size, NULL, buf);
+}
+
+static bool
+pending_exchange(void *arg, const struct exchange_record *record, size_t size)
+{
+	struct pending *p = arg;
+	char route[ROUTE_NAME_MAX + 1];
+	if (memcmp(record->trace_id, p->job->key.trace_id, TRACE_ID_SIZE) != 0)
+		return true;
+	pending_route(p, record, size, route);
+	text_puts(&p->job->pending, p->count++ > 0 ? "," : "[");
+	render_exchange(&p->job->pending, p->service->config, record, size, route, NULL, NULL,
+			MISSING_PENDING);
+	return p->count < QUERY_OTHERS_MAX;
+}
+
+/* Newest last, so all are looked at; only the newest or slowest `limit` would be needed, but what waits is at most
+ * what ended within the join timeout. */
+static bool
+pending_summary(void *arg, const struct exchange_record *record, size_t size)
+{
+	struct pending *p = arg;
+	char route[ROUTE_NAME_MAX + 1];
+	pending_route(p, record, size, route);
+	if (p->job->has_route && strcmp(route, p->job->route) != 0)
+		return true;
+	text_puts(&p->job->pending, p->count++ > 0 ? "," : "[");
+	render_summary(&p->job->pending, record, route, false);
+	return true;
+}
+
+static void
+add_pending(const struct service *service, struct query_job *job,
+	    bool (*each)(void *, const struct exchange_record *, size_t))
+{
+	struct pending pending = {.service = service, .job = job};
+	correlator_each_waiting(service->correlator, each, &pending);
+	if (pending.count > 0)
+		text_puts(&job->pending, "]");
+}
+
+/* --- endpoints ---------------------------------------------------------------------------- */
+
+void
+api_request(struct service *service, struct evhttp_request *request, const char *rest)
+{
+	struct evkeyvalq query;
+	struct profile_key key;
+	if (strlen(rest) != 2 * TRACE_ID_SIZE || hex_parse(rest, key.trace_id, TRACE_ID_SIZE) != 0) {
+		reply_error(request, 400, "bad_trace_id", "a trace ID is 32 lower-case hex digits",
+			    NULL);
+		return;
+	}
+	if (parameters(request, &query) != 0)
+		return;
+	const char *span = evhttp_find_header(&query, "span");
+	bool bad = span != NULL && (strlen(span) != 2 * SPAN_ID_SIZE ||
+				    hex_parse(span, key.span_id, SPAN_ID_SIZE) != 0);
+	bool has_span = span != NULL;
+	evhttp_clear_headers(&query);
+	if (bad) {
+		reply_error(request, 400, "bad_span_id", "a span ID is 16 lower-case hex digits",
+			    NULL);
+		return;
+	}
+	struct query_job *job = xcalloc(1, sizeof(*job));
+	job->kind = QUERY_REQUEST;
+	job->key = key;
+	job->has_span = has_span;
+	add_pending(service, job, pending_exchange);
+	submit(service, request, job);
+}
+
+/* An integer of `min` to `max`, or `missing` where the parameter is not there. -1 where it is wrong. */
+static int64_t
+integer(const char *text, int64_t missing, int64_t min, int64_t max)
+{
+	char *end;
+	if (text == NULL)
+		return missing;
+	long long value = strtoll(text, &end, 10);
+	return *text < '0' || *text > '9' || *end != '\0' || value < min || value > max ? -1
+										       : value;
+}
+
+/* Fills the job from the parameters. Returns null, or what is wrong. */
+static const char *
+requests_parameters(struct evkeyvalq *query, struct query_job *job)
+{
+	const char *route = evhttp_find_header(query, "route");
+	const char *sort = evhttp_find_header(query, "sort");
+	int64_t limit =
+	    integer(evhttp_find_header(query, "limit"), LIMIT_DEFAULT, 1, QUERY_LIMIT_MAX);
+	if (limit < 0)
+		return "limit is a number of 1 to 1000";
+	if (sort != NULL && strcmp(sort, "slowest") != 0 && strcmp(sort, "latest") != 0)
+		return "sort is slowest or latest";
+	if (route != NULL && strlen(route) > ROUTE_NAME_MAX)
+		return "route is too long";
+	job->limit = (uint32_t)limit;
+	job->slowest = sort != NULL && strcmp(sort, "slowest") == 0;
+	job->has_route = route != NULL && route[0] != '\0';
+	if (job->has_route)
+		snprintf(job->route, sizeof(job->route), "%s", route);
+	return NULL;
+}
+
+void
+api_requests(struct service *service, struct evhttp_request *request, const char *rest)
+{
+	struct evkeyvalq query;
+	(void)rest;
+	if (parameters(request, &query) != 0)
+		return;
+	struct query_job *job = xcalloc(1, sizeof(*job));
+	job->kind = QUERY_REQUESTS;
+	const char *wrong = requests_parameters(&query, job);
+	evhttp_clear_headers(&query);
+	if (wrong != NULL) {
+		query_job_free(job);
+		reply_error(request, 400, "bad_query", wrong, NULL);
+		return;
+	}
+	add_pending(service, job, pending_summary);
+	submit(service, request, job);
+}
+
+/* "90", "90s", "15m", "6h", "2d" in seconds; 0 where it is wrong. */
+static uint64_t
+window_seconds(const char *text)
+{
+	static const struct {
+		const char *unit;
+		uint64_t s;
+	} units[] = {{"", 1}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+	char *end;
+	if (text == NULL)
+		return WINDOW_DEFAULT_S;
+	if (*text < '0' || *text > '9' || strlen(text) > 10)
+		return 0;
+	uint64_t value = strtoull(text, &end, 10);
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (strcmp(units[i].unit, end) == 0)
+			return value * units[i].s <= WINDOW_MAX_S ? value * units[i].s : 0;
+	return 0;
+}
+
+void
+api_routes(struct service *service, struct evhttp_request *request, const char *rest)
+{
+	struct evkeyvalq query;
+	(void)rest;
+	if (parameters(request, &query) != 0)
+		return;
+	uint64_t window_s = window_seconds(evhttp_find_header(&query, "window"));
+	evhttp_clear_headers(&query);
+	if (window_s == 0) {
+		reply_error(request, 400, "bad_query", "window is like 90s, 15m, 6h or 2d, 31d at most",
+			    NULL);
+		return;
+	}
+	aggregate_flush(service->aggregate);
+	struct query_job *job = xcalloc(1, sizeof(*job));
+	job->kind = QUERY_ROUTES;
+	job->window_s = window_s;
+	submit(service, request, job);
+}
+
+void
+api_healthz(struct service *service, struct evhttp_request *request, const char *rest)
+{
+	struct text body = {0};
+	(void)service;
+	(void)rest;
+	text_puts(&body, "{\"status\":\"ok\"}");
+	reply_json(request, 200, &body);
+	text_free(&body);
+}
+
+static bool
+worker_running(const struct board *board)
+{
+	for (size_t i = 0; i < BOARD_GENERATIONS_MAX; i++)
+		if (atomic_load_explicit(&board->workers[i].state, memory_order_acquire) ==
+		    BOARD_RUNNING)
+			return true;
+	return false;
+}
+
+void
+api_readyz(struct service *service, struct evhttp_request *request, const char *rest)
+{
+	struct text body = {0};
+	(void)rest;
+	if (service->stopping ||
+	    atomic_load_explicit(&service->board->stopping, memory_order_acquire) != 0) {
+		reply_error(request, 503, "stopping", "the gateway is stopping", NULL);
+		return;
+	}
+	if (!worker_running(service->board)) {
+		reply_error(request, 503, "no_worker", "no worker is running", NULL);
+		return;
+	}
+	text_puts(&body, "{\"status\":\"ready\"}");
+	reply_json(request, 200, &body);
+	text_free(&body);
+}

@@ -1,0 +1,169 @@
+/* Counts and ages of control connections. evhttp tells of no connection's end, so the guard holds a reference to
+ * each bufferevent it makes: one whose callbacks evhttp has taken off is over. */
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/http.h>
+#include <event2/listener.h>
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/xmem.h"
+#include "collector/guard.h"
+
+struct guarded {
+	struct guarded *next;
+	struct guard *guard;
+	struct bufferevent *bev; /* ref */
+	uint64_t since_ns;	 /* first byte of the request that is arriving; 0 = none is */
+};
+
+struct guard {
+	struct event_base *base;
+	struct guarded *connections;
+	size_t count;
+	struct evconnlistener *listeners[GUARD_LISTENERS_MAX]; /* borrowed */
+	size_t listener_count;
+	bool paused, closed;
+	uint64_t *pauses, *timeouts;
+};
+
+struct guard *
+guard_new(struct event_base *base, uint64_t *pauses, uint64_t *timeouts)
+{
+	struct guard *guard = xcalloc(1, sizeof(*guard));
+	guard->base = base;
+	guard->pauses = pauses;
+	guard->timeouts = timeouts;
+	return guard;
+}
+
+static void
+on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
+{
+	struct guarded *c = arg;
+	(void)buffer;
+	if (info->n_added > 0 && c->since_ns == 0)
+		c->since_ns = clock_now_ns();
+}
+
+static void
+set_paused(struct guard *guard, bool paused)
+{
+	if (guard->paused == paused || guard->closed)
+		return;
+	guard->paused = paused;
+	*guard->pauses += paused;
+	for (size_t i = 0; i < guard->listener_count; i++) {
+		if (paused)
+			evconnlistener_disable(guard->listeners[i]);
+		else
+			evconnlistener_enable(guard->listeners[i]);
+	}
+}
+
+static bool
+is_over(const struct guarded *c)
+{
+	bufferevent_data_cb read_cb = NULL, write_cb = NULL;
+	bufferevent_event_cb event_cb = NULL;
+	void *arg = NULL;
+	bufferevent_getcb(c->bev, &read_cb, &write_cb, &event_cb, &arg);
+	return read_cb == NULL && write_cb == NULL && event_cb == NULL;
+}
+
+/* Called by evhttp for each connection it accepts; it sets socket and callbacks afterwards. */
+static struct bufferevent *
+on_accept(struct event_base *base, void *arg)
+{
+	struct guard *guard = arg;
+	struct bufferevent *bev = bufferevent_socket_new(base, -1, 0);
+	if (bev == NULL)
+		return NULL;
+	struct guarded *c = xcalloc(1, sizeof(*c));
+	c->guard = guard;
+	c->bev = bev;
+	bufferevent_incref(bev);
+	evbuffer_add_cb(bufferevent_get_input(bev), on_input, c);
+	c->next = guard->connections;
+	guard->connections = c;
+	if (++guard->count >= GUARD_CONNECTIONS_MAX)
+		set_paused(guard, true);
+	return bev;
+}
+
+void
+guard_watch(struct guard *guard, struct evhttp *http, struct evconnlistener *listener)
+{
+	evhttp_set_bevcb(http, on_accept, guard);
+	if (guard->listener_count >= GUARD_LISTENERS_MAX)
+		fatal("control: more than %d listeners", GUARD_LISTENERS_MAX);
+	guard->listeners[guard->listener_count++] = listener;
+}
+
+void
+guard_arrived(struct guard *guard, struct evhttp_request *request)
+{
+	struct evhttp_connection *connection = evhttp_request_get_connection(request);
+	struct bufferevent *bev = evhttp_connection_get_bufferevent(connection);
+	for (struct guarded *c = guard->connections; c != NULL; c = c->next)
+		if (c->bev == bev)
+			c->since_ns = 0;
+}
+
+size_t
+guard_connections(const struct guard *guard)
+{
+	return guard->count;
+}
+
+static void
+forget(struct guard *guard, struct guarded **at)
+{
+	struct guarded *c = *at;
+	*at = c->next;
+	guard->count--;
+	evbuffer_remove_cb(bufferevent_get_input(c->bev), on_input, c);
+	bufferevent_decref(c->bev);
+	free(c);
+}
+
+void
+guard_tick(struct guard *guard, uint64_t now_ns)
+{
+	struct guarded **at = &guard->connections;
+	while (*at != NULL) {
+		struct guarded *c = *at;
+		if (is_over(c)) {
+			forget(guard, at);
+			continue;
+		}
+		if (c->since_ns != 0 && now_ns > c->since_ns &&
+		    now_ns - c->since_ns > GUARD_REQUEST_MS * NS_PER_MS) {
+			/* evhttp reads the end and closes. */
+			++*guard->timeouts;
+			c->since_ns = 0;
+			shutdown(bufferevent_getfd(c->bev), SHUT_RDWR);
+		}
+		at = &c->next;
+	}
+	if (guard->count < GUARD_CONNECTIONS_MAX)
+		set_paused(guard, false);
+}
+
+void
+guard_close_listeners(struct guard *guard)
+{
+	set_paused(guard, true);
+	guard->closed = true;
+}
+
+void
+guard_free(struct guard *guard)
+{
+	if (guard == NULL)
+		return;
+	while (guard->connections != NULL)
+		forget(guard, &guard->connections);
+	free(guard);
+}

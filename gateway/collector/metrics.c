@@ -1,0 +1,234 @@
+/* /metrics. */
+#include <stdio.h>
+#include <string.h>
+#include "collector/aggregate.h"
+#include "collector/intake.h"
+#include "collector/metrics.h"
+#include "collector/metrics_text.h"
+#include "collector/query.h"
+#include "collector/reply.h"
+#include "collector/store.h"
+#include "model/close_reason.h"
+
+static uint64_t
+load(const _Atomic uint64_t *value)
+{
+	return atomic_load_explicit(value, memory_order_relaxed);
+}
+
+/* Sum of one field over all worker threads; `field` is its place in struct board_thread. */
+static uint64_t
+threads_sum(const struct board *board, size_t field)
+{
+	uint64_t sum = 0;
+	for (size_t g = 0; g < BOARD_GENERATIONS_MAX; g++) {
+		for (size_t t = 0; t < BOARD_THREADS_MAX; t++) {
+			const char *thread = (const char *)&board->threads[g][t];
+			sum += load((const _Atomic uint64_t *)(const void *)(thread + field));
+		}
+	}
+	return sum;
+}
+
+static void
+one(struct text *out, const char *metric, const char *type, const char *help, uint64_t value)
+{
+	metrics_head(out, metric, type, help);
+	metrics_sample(out, metric, "", value);
+}
+
+static void
+worker_counters(const struct board *board, struct text *out)
+{
+	static const struct {
+		const char *metric, *labels, *help;
+	} counters[] = {
+#define COUNTER(ID, metric, labels, help) {metric, labels, help},
+#include "base/counters.def"
+#undef COUNTER
+	};
+	for (size_t i = 0; i < COUNTER_COUNT; i++) {
+		if (i == 0 || strcmp(counters[i].metric, counters[i - 1].metric) != 0)
+			metrics_head(out, counters[i].metric, "counter", counters[i].help);
+		metrics_sample(out, counters[i].metric, counters[i].labels,
+			       threads_sum(board, offsetof(struct board_thread, counters) +
+						      i * sizeof(_Atomic uint64_t)));
+	}
+}
+
+static void
+reasons(const struct board *board, struct text *out)
+{
+	char label[128];
+	metrics_head(out, "tailrace_closes_total", "counter",
+		     "Requests refused or cut off and connections closed, by reason.");
+	for (unsigned i = 0; i < CLOSE_REASON_COUNT; i++) {
+		metrics_label(label, sizeof(label), "reason", close_reason_name(i));
+		metrics_sample(out, "tailrace_closes_total", label,
+			       threads_sum(board, offsetof(struct board_thread, reasons) +
+						      i * sizeof(_Atomic uint64_t)));
+	}
+}
+
+static void
+worker_gauges(const struct board *board, struct text *out)
+{
+	one(out, "tailrace_requests_in_flight", "gauge", "Exchanges begun and not ended.",
+	    threads_sum(board, offsetof(struct board_thread, in_flight)));
+	one(out, "tailrace_client_connections", "gauge", "Client connections open.",
+	    threads_sum(board, offsetof(struct board_thread, client_connections)));
+	one(out, "tailrace_upstream_connections", "gauge", "Server connections open.",
+	    threads_sum(board, offsetof(struct board_thread, upstream_connections)));
+	one(out, "tailrace_upstream_connections_idle", "gauge", "Server connections idle.",
+	    threads_sum(board, offsetof(struct board_thread, upstream_idle)));
+}
+
+static void
+seconds(struct text *out, const char *sample, uint64_t ns)
+{
+	text_printf(out, "%s %llu.%09llu\n", sample, (unsigned long long)(ns / NS_PER_S),
+		    (unsigned long long)(ns % NS_PER_S));
+}
+
+static void
+loop_lag(const struct board *board, struct text *out)
+{
+	uint64_t max_ns = 0;
+	for (size_t g = 0; g < BOARD_GENERATIONS_MAX; g++) {
+		for (size_t t = 0; t < BOARD_THREADS_MAX; t++) {
+			uint64_t ns = load(&board->threads[g][t].loop_lag_max_ns);
+			max_ns = ns > max_ns ? ns : max_ns;
+		}
+	}
+	metrics_head(out, "tailrace_loop_lag_seconds", "summary",
+		     "How late the workers' event loops were.");
+	seconds(out, "tailrace_loop_lag_seconds_sum",
+		threads_sum(board, offsetof(struct board_thread, loop_lag_sum_ns)));
+	metrics_sample(out, "tailrace_loop_lag_seconds_count", "",
+		       threads_sum(board, offsetof(struct board_thread, loop_lag_count)));
+	metrics_head(out, "tailrace_loop_lag_max_seconds", "gauge",
+		     "The latest a worker's event loop has been.");
+	seconds(out, "tailrace_loop_lag_max_seconds", max_ns);
+}
+
+static void
+processes(const struct board *board, struct text *out)
+{
+	one(out, "tailrace_exchanges_lost_total", "counter",
+	    "Exchanges in flight in workers that died.", load(&board->exchanges_lost));
+	metrics_head(out, "tailrace_restarts_total", "counter",
+		     "Processes started again after they died.");
+	metrics_sample(out, "tailrace_restarts_total", "process=\"worker\"",
+		       load(&board->worker_restarts));
+	metrics_sample(out, "tailrace_restarts_total", "process=\"collector\"",
+		       load(&board->collector_restarts));
+}
+
+static void
+own_counters(const struct service *service, struct text *out)
+{
+	static const struct {
+		const char *metric, *labels, *help;
+	} counters[] = {
+#define SERVICE_COUNTER(ID, metric, labels, help) {metric, labels, help},
+#include "collector/service_counters.def"
+#undef SERVICE_COUNTER
+	};
+	for (size_t i = 0; i < SERVICE_COUNTER_COUNT; i++) {
+		if (i == 0 || strcmp(counters[i].metric, counters[i - 1].metric) != 0)
+			metrics_head(out, counters[i].metric, "counter", counters[i].help);
+		metrics_sample(out, counters[i].metric, counters[i].labels, service->counters[i]);
+	}
+	one(out, "tailrace_records_dropped_total", "counter",
+	    "Exchange records dropped because a ring was full.", intake_dropped(service->intake));
+	one(out, "tailrace_queries_refused_total", "counter",
+	    "API queries turned away because too many waited.", query_refused(service->query));
+	one(out, "tailrace_routes_overflow_total", "counter",
+	    "Exchanges shown under other because the table of routes was full.",
+	    routes_overflowed(service->routes));
+}
+
+static void
+join(const struct service *service, struct text *out)
+{
+	struct correlator_stats stats;
+	char label[64];
+	correlator_stats(service->correlator, &stats);
+	metrics_head(out, "tailrace_profiles_total", "counter", "Profiles by what became of them.");
+	for (unsigned i = 0; i < PROFILE_OUTCOME_COUNT; i++) {
+		metrics_label(label, sizeof(label), "outcome", profile_outcome_name(i));
+		metrics_sample(out, "tailrace_profiles_total", label, stats.outcomes[i]);
+	}
+	metrics_head(out, "tailrace_join_displaced_total", "counter",
+		     "Entries of the join's tables ended early because a table was full.");
+	metrics_sample(out, "tailrace_join_displaced_total", "table=\"exchanges\"",
+		       stats.exchanges_displaced);
+	metrics_sample(out, "tailrace_join_displaced_total", "table=\"ended\"",
+		       stats.done_displaced);
+	metrics_head(out, "tailrace_join_waiting", "gauge", "Entries that wait in the join.");
+	metrics_sample(out, "tailrace_join_waiting", "side=\"exchange\"", stats.exchanges_waiting);
+	metrics_sample(out, "tailrace_join_waiting", "side=\"open_exchange\"",
+		       stats.exchanges_open);
+	metrics_sample(out, "tailrace_join_waiting", "side=\"profile\"", stats.profiles_waiting);
+	one(out, "tailrace_records_repeated_total", "counter",
+	    "Records of an attempt that had ended already.", stats.records_repeated);
+	one(out, "tailrace_hook_instances", "gauge", "Hook instances whose stacks are known.",
+	    stacks_instances(service->stacks));
+	one(out, "tailrace_hook_stacks", "gauge", "Stacks known.", stacks_count(service->stacks));
+	one(out, "tailrace_hook_instances_forgotten_total", "counter",
+	    "Instances whose stacks were forgotten for want of room.",
+	    stacks_forgotten(service->stacks));
+}
+
+static void
+store(const struct service *service, struct text *out)
+{
+	struct store_stats stats;
+	store_stats(service->store, &stats);
+	one(out, "tailrace_store_writable", "gauge",
+	    "1 where the store's file is open and the last transaction was committed.",
+	    stats.writable);
+	one(out, "tailrace_store_exchanges_written_total", "counter", "Exchanges committed.",
+	    stats.exchanges_written);
+	metrics_head(out, "tailrace_store_dropped_total", "counter",
+		     "Items not written: the queue was full, or the file could not be written.");
+	metrics_sample(out, "tailrace_store_dropped_total", "reason=\"full\"", stats.dropped_full);
+	metrics_sample(out, "tailrace_store_dropped_total", "reason=\"error\"",
+		       stats.dropped_error);
+	metrics_head(out, "tailrace_store_evicted_total", "counter",
+		     "Exchanges evicted: over store.max_bytes, or over store.max_age_hours.");
+	metrics_sample(out, "tailrace_store_evicted_total", "reason=\"bytes\"",
+		       stats.evicted_bytes);
+	metrics_sample(out, "tailrace_store_evicted_total", "reason=\"age\"", stats.evicted_age);
+	one(out, "tailrace_store_moved_aside_total", "counter",
+	    "Damaged files moved aside.", stats.moved_aside);
+	one(out, "tailrace_store_file_bytes", "gauge", "Size of the store's file without its WAL.",
+	    stats.file_bytes);
+	one(out, "tailrace_store_queued", "gauge", "Items that wait to be written.", stats.queued);
+}
+
+void
+metrics_write(const struct service *service, struct text *out)
+{
+	metrics_head(out, "tailrace_build_info", "gauge", "The running build; always 1.");
+	metrics_sample(out, "tailrace_build_info", "version=\"" TAILRACE_VERSION "\"", 1);
+	worker_counters(service->board, out);
+	reasons(service->board, out);
+	worker_gauges(service->board, out);
+	loop_lag(service->board, out);
+	processes(service->board, out);
+	own_counters(service, out);
+	join(service, out);
+	store(service, out);
+	aggregate_metrics(service->aggregate, out);
+}
+
+void
+metrics_request(struct service *service, struct evhttp_request *request, const char *rest)
+{
+	struct text body = {0};
+	(void)rest;
+	metrics_write(service, &body);
+	reply_text(request, "text/plain; version=0.0.4; charset=utf-8", &body);
+	text_free(&body);
+}

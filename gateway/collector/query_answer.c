@@ -1,0 +1,403 @@
+/* SQL to the API's JSON: one request, lists of requests, routes. */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/clock.h"
+#include "base/xmem.h"
+#include "collector/query_answer.h"
+#include "model/histogram.h"
+#include "model/phase.h"
+
+/* Takes `root` over. */
+static void
+answer_json(struct query_job *job, int status, json_t *root)
+{
+	char *text = json_dumps(root, JSON_COMPACT);
+	json_decref(root);
+	if (text == NULL) {
+		query_answer_error(job, 500, "internal", "the answer cannot be written");
+		return;
+	}
+	job->status = status;
+	text_puts(&job->body, text);
+	free(text);
+}
+
+void
+query_answer_error(struct query_job *job, int status, const char *code, const char *message)
+{
+	json_t *error = json_pack("{s:{s:s, s:s, s:n}}", "error", "code", code, "message", message,
+				  "pointer");
+	answer_json(job, status, error);
+}
+
+static json_t *
+pending_array(const struct query_job *job)
+{
+	json_t *array = job->pending.length > 0
+			    ? json_loadb(job->pending.data, job->pending.length, 0, NULL)
+			    : NULL;
+	return array != NULL ? array : json_array();
+}
+
+static json_t *
+hex(const void *bytes, int count)
+{
+	struct text text = {0};
+	text_hex(&text, bytes, count > 0 ? (size_t)count : 0);
+	json_t *string = json_string(text.data != NULL ? text.data : "");
+	text_free(&text);
+	return string;
+}
+
+/* Newest first; times are written with fixed width, so text order is time order. */
+static int
+newest_first(const void *a, const void *b)
+{
+	const json_t *const *x = a, *const *y = b;
+	return strcmp(json_string_value(json_object_get(*y, "start")),
+		      json_string_value(json_object_get(*x, "start")));
+}
+
+static int
+slowest_first(const void *a, const void *b)
+{
+	const json_t *const *x = a, *const *y = b;
+	json_int_t p = json_integer_value(json_object_get(*x, "total_ns"));
+	json_int_t q = json_integer_value(json_object_get(*y, "total_ns"));
+	return p == q ? newest_first(a, b) : p < q ? 1 : -1;
+}
+
+/* Sorts an array of objects and cuts it. */
+static void
+sort_and_cut(json_t *array, int (*order)(const void *, const void *), size_t limit)
+{
+	size_t count = json_array_size(array);
+	json_t **items = xcalloc(count + 1, sizeof(*items));
+	for (size_t i = 0; i < count; i++)
+		items[i] = json_incref(json_array_get(array, i));
+	qsort(items, count, sizeof(*items), order);
+	json_array_clear(array);
+	for (size_t i = 0; i < count; i++) {
+		if (i < limit)
+			json_array_append(array, items[i]);
+		json_decref(items[i]);
+	}
+	free(items);
+}
+
+static bool
+same_attempt(const json_t *a, const json_t *b)
+{
+	static const char *const keys[] = {"trace_id", "span_id", "start"};
+	for (size_t i = 0; i < 3; i++)
+		if (!json_equal(json_object_get(a, keys[i]), json_object_get(b, keys[i])))
+			return false;
+	return true;
+}
+
+/* Adds a stored exchange. One that was pending when the loop looked may have reached the store since: the
+ * stored form is the newer, unless it is the provisional one. Takes `object` over. */
+static void
+add_stored(json_t *array, json_t *object, bool provisional)
+{
+	size_t i;
+	json_t *pending;
+	json_array_foreach(array, i, pending)
+	{
+		if (!same_attempt(pending, object))
+			continue;
+		if (!provisional)
+			json_array_set(array, i, object);
+		json_decref(object);
+		return;
+	}
+	json_array_append_new(array, object);
+}
+
+/* --- one request --------------------------------------------------------------------- */
+
+static json_t *
+stored_request(sqlite3_stmt *s)
+{
+	json_t *object = json_loads((const char *)sqlite3_column_text(s, 0), 0, NULL);
+	if (object == NULL)
+		return NULL;
+	json_t *profile = json_object_get(object, "profile");
+	if (json_is_object(profile) && sqlite3_column_type(s, 2) != SQLITE_NULL)
+		json_object_set_new(profile, "app_tail_ns",
+				    json_integer(sqlite3_column_int64(s, 2)));
+	if (!json_is_object(profile) && sqlite3_column_type(s, 1) != SQLITE_NULL)
+		json_object_set_new(object, "profile_missing",
+				    json_string((const char *)sqlite3_column_text(s, 1)));
+	return object;
+}
+
+static int
+load_requests(sqlite3 *db, const struct query_job *job, json_t *array)
+{
+	sqlite3_stmt *s = NULL;
+	int result = sqlite3_prepare_v2(db,
+					"SELECT body, missing, app_tail_ns, provisional"
+					" FROM exchanges WHERE trace = ?"
+					" ORDER BY start_wall_ns DESC LIMIT ?",
+					-1, &s, NULL);
+	if (result == SQLITE_OK) {
+		sqlite3_bind_blob(s, 1, job->key.trace_id, TRACE_ID_SIZE, SQLITE_STATIC);
+		sqlite3_bind_int(s, 2, QUERY_OTHERS_MAX);
+		while ((result = sqlite3_step(s)) == SQLITE_ROW) {
+			json_t *object = stored_request(s);
+			if (object != NULL)
+				add_stored(array, object, sqlite3_column_int(s, 3) != 0);
+		}
+	}
+	sqlite3_finalize(s);
+	return result == SQLITE_DONE ? SQLITE_OK : result;
+}
+
+static json_t *
+summary(const json_t *object)
+{
+	static const char *const keys[] = {"trace_id", "span_id",  "route",
+					   "status",   "total_ns", "start"};
+	json_t *short_form = json_object();
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		json_object_set(short_form, keys[i], json_object_get(object, keys[i]));
+	json_object_set_new(short_form, "has_profile",
+			    json_boolean(json_is_object(json_object_get(object, "profile"))));
+	return short_form;
+}
+
+/* The place of the exchange asked for: the newest, or the one of the span. */
+static size_t
+picked(const struct query_job *job, const json_t *array)
+{
+	if (!job->has_span)
+		return 0;
+	json_t *span = hex(job->key.span_id, SPAN_ID_SIZE), *object;
+	size_t i, at = json_array_size(array);
+	json_array_foreach(array, i, object)
+	{
+		if (at == json_array_size(array) &&
+		    json_equal(json_object_get(object, "span_id"), span))
+			at = i;
+	}
+	json_decref(span);
+	return at;
+}
+
+static int
+answer_request(sqlite3 *db, struct query_job *job)
+{
+	json_t *array = pending_array(job);
+	int result = db != NULL ? load_requests(db, job, array) : SQLITE_OK;
+	if (result != SQLITE_OK) {
+		json_decref(array);
+		return result;
+	}
+	sort_and_cut(array, newest_first, QUERY_OTHERS_MAX);
+	size_t at = picked(job, array), i;
+	json_t *chosen = json_incref(json_array_get(array, at)), *object;
+	json_t *others = json_array();
+	json_array_foreach(array, i, object)
+	{
+		if (i != at)
+			json_array_append_new(others, summary(object));
+	}
+	json_decref(array);
+	if (chosen == NULL) {
+		json_decref(others);
+		query_answer_error(job, 404, "not_found", "no exchange of this trace is kept");
+		return SQLITE_OK;
+	}
+	json_object_set_new(chosen, "others", others);
+	answer_json(job, 200, chosen);
+	return SQLITE_OK;
+}
+
+/* --- lists of requests ------------------------------------------------------------------ */
+
+static json_t *
+stored_summary(sqlite3_stmt *s)
+{
+	char start[32];
+	clock_format((uint64_t)sqlite3_column_int64(s, 5), start, sizeof(start));
+	int status = sqlite3_column_int(s, 3);
+	return json_pack("{s:o, s:o, s:s, s:o, s:I, s:s, s:b}", "trace_id",
+			 hex(sqlite3_column_blob(s, 0), sqlite3_column_bytes(s, 0)), "span_id",
+			 hex(sqlite3_column_blob(s, 1), sqlite3_column_bytes(s, 1)), "route",
+			 (const char *)sqlite3_column_text(s, 2), "status",
+			 status != 0 ? json_integer(status) : json_null(), "total_ns",
+			 (json_int_t)sqlite3_column_int64(s, 4), "start", start, "has_profile",
+			 sqlite3_column_int(s, 6));
+}
+
+static int
+load_summaries(sqlite3 *db, const struct query_job *job, json_t *array)
+{
+	char query[512];
+	sqlite3_stmt *s = NULL;
+	snprintf(query, sizeof(query),
+		 "SELECT x.trace, x.span, r.name, x.status, x.total_ns, x.start_wall_ns,"
+		 " x.missing IS NULL, x.provisional FROM exchanges x JOIN routes r ON r.id = x.route"
+		 "%s ORDER BY %s DESC LIMIT ?1",
+		 job->has_route ? " WHERE x.route = (SELECT id FROM routes WHERE name = ?2)" : "",
+		 job->slowest ? "x.total_ns" : "x.start_wall_ns");
+	int result = sqlite3_prepare_v2(db, query, -1, &s, NULL);
+	if (result == SQLITE_OK) {
+		sqlite3_bind_int64(s, 1, job->limit);
+		if (job->has_route)
+			sqlite3_bind_text(s, 2, job->route, -1, SQLITE_STATIC);
+		while ((result = sqlite3_step(s)) == SQLITE_ROW) {
+			json_t *object = stored_summary(s);
+			if (object != NULL)
+				add_stored(array, object, sqlite3_column_int(s, 7) != 0);
+		}
+	}
+	sqlite3_finalize(s);
+	return result == SQLITE_DONE ? SQLITE_OK : result;
+}
+
+static int
+answer_requests(sqlite3 *db, struct query_job *job)
+{
+	json_t *array = pending_array(job);
+	int result = db != NULL ? load_summaries(db, job, array) : SQLITE_OK;
+	if (result != SQLITE_OK) {
+		json_decref(array);
+		return result;
+	}
+	sort_and_cut(array, job->slowest ? slowest_first : newest_first, job->limit);
+	answer_json(job, 200, json_pack("{s:o}", "requests", array));
+	return SQLITE_OK;
+}
+
+/* --- routes ------------------------------------------------------------------------------ */
+
+/* One route's minutes, added up while the rows of one route follow each other. */
+struct route_sum {
+	int64_t id; /* 0 = none yet */
+	char name[ROUTE_NAME_MAX + 1];
+	int64_t requests, errors, sent, joined;
+	uint64_t phases_ns[PHASE_COUNT];
+	struct histogram total;
+};
+
+static json_t *
+route_object(const struct route_sum *sum)
+{
+	json_t *phases = json_object();
+	for (unsigned i = 0; i < PHASE_COUNT; i++)
+		json_object_set_new(phases, phase_name(i),
+				    json_integer((json_int_t)(sum->phases_ns[i] /
+							      (uint64_t)sum->requests)));
+	json_t *ratio = sum->sent > 0 ? json_real((double)sum->joined / (double)sum->sent)
+				      : json_null();
+	return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "id",
+			 (json_int_t)sum->id, "route", sum->name, "requests",
+			 (json_int_t)sum->requests, "errors", (json_int_t)sum->errors, "p50_ns",
+			 (json_int_t)histogram_quantile(&sum->total, 0.50), "p95_ns",
+			 (json_int_t)histogram_quantile(&sum->total, 0.95), "p99_ns",
+			 (json_int_t)histogram_quantile(&sum->total, 0.99), "max_ns",
+			 (json_int_t)sum->total.max_ns, "phases_mean_ns", phases, "joined_ratio",
+			 ratio);
+}
+
+static void
+route_close(json_t *array, struct route_sum *sum)
+{
+	if (sum->id != 0 && sum->requests > 0)
+		json_array_append_new(array, route_object(sum));
+	*sum = (struct route_sum){0};
+}
+
+static void
+route_add_row(struct route_sum *sum, sqlite3_stmt *s)
+{
+	struct histogram histogram;
+	uint64_t phases_ns[PHASE_COUNT];
+	if (sqlite3_column_bytes(s, 6) != (int)sizeof(phases_ns) ||
+	    histogram_decode(sqlite3_column_blob(s, 7), (size_t)sqlite3_column_bytes(s, 7),
+			     &histogram) != 0)
+		return;
+	memcpy(phases_ns, sqlite3_column_blob(s, 6), sizeof(phases_ns));
+	sum->requests += sqlite3_column_int64(s, 2);
+	sum->errors += sqlite3_column_int64(s, 3);
+	sum->sent += sqlite3_column_int64(s, 4);
+	sum->joined += sqlite3_column_int64(s, 5);
+	for (size_t i = 0; i < PHASE_COUNT; i++)
+		sum->phases_ns[i] += phases_ns[i];
+	histogram_merge(&sum->total, &histogram);
+}
+
+static int
+load_routes(sqlite3 *db, int64_t from_minute, json_t *array)
+{
+	sqlite3_stmt *s = NULL;
+	struct route_sum sum = {0};
+	int result = sqlite3_prepare_v2(db,
+					"SELECT m.route, r.name, m.requests, m.errors, m.sent,"
+					" m.joined, m.phases_ns, m.histogram FROM route_minutes m"
+					" JOIN routes r ON r.id = m.route WHERE m.minute >= ?"
+					" ORDER BY m.route",
+					-1, &s, NULL);
+	if (result == SQLITE_OK) {
+		sqlite3_bind_int64(s, 1, from_minute);
+		while ((result = sqlite3_step(s)) == SQLITE_ROW) {
+			if (sqlite3_column_int64(s, 0) != sum.id) {
+				route_close(array, &sum);
+				sum.id = sqlite3_column_int64(s, 0);
+				snprintf(sum.name, sizeof(sum.name), "%s",
+					 (const char *)sqlite3_column_text(s, 1));
+			}
+			route_add_row(&sum, s);
+		}
+		route_close(array, &sum);
+	}
+	sqlite3_finalize(s);
+	return result == SQLITE_DONE ? SQLITE_OK : result;
+}
+
+static int
+busiest_first(const void *a, const void *b)
+{
+	const json_t *const *x = a, *const *y = b;
+	json_int_t p = json_integer_value(json_object_get(*x, "requests"));
+	json_int_t q = json_integer_value(json_object_get(*y, "requests"));
+	return p == q ? strcmp(json_string_value(json_object_get(*x, "route")),
+			       json_string_value(json_object_get(*y, "route")))
+		      : p < q ? 1 : -1;
+}
+
+/* Windows are whole minutes that end now: the running minute counts as one. */
+static int
+answer_routes(sqlite3 *db, struct query_job *job, uint64_t now_wall_ns)
+{
+	json_t *array = json_array();
+	int64_t minutes = (int64_t)((job->window_s + 59) / 60);
+	int64_t from = (int64_t)(now_wall_ns / (60 * NS_PER_S)) - minutes + 1;
+	int result = db != NULL ? load_routes(db, from, array) : SQLITE_OK;
+	if (result != SQLITE_OK) {
+		json_decref(array);
+		return result;
+	}
+	sort_and_cut(array, busiest_first, ROUTES_MAX + 1);
+	answer_json(job, 200,
+		    json_pack("{s:o, s:I}", "routes", array, "window_s", (json_int_t)minutes * 60));
+	return SQLITE_OK;
+}
+
+int
+query_answer(sqlite3 *db, struct query_job *job, uint64_t now_wall_ns)
+{
+	switch (job->kind) {
+	case QUERY_REQUEST:
+		return answer_request(db, job);
+	case QUERY_REQUESTS:
+		return answer_requests(db, job);
+	case QUERY_ROUTES:
+		return answer_routes(db, job, now_wall_ns);
+	}
+	return SQLITE_MISUSE;
+}

@@ -1,0 +1,305 @@
+/* JSON of one exchange. */
+#include <stdio.h>
+#include <string.h>
+#include "base/clock.h"
+#include "base/net.h"
+#include "collector/render.h"
+#include "model/close_reason.h"
+
+#define START_SIZE 32
+
+static void
+number(struct text *out, const char *key, uint64_t value)
+{
+	text_printf(out, ",\"%s\":", key);
+	text_u64(out, value);
+}
+
+static void
+number_or_null(struct text *out, const char *key, bool has, uint64_t value)
+{
+	if (has)
+		number(out, key, value);
+	else
+		text_printf(out, ",\"%s\":null", key);
+}
+
+static void
+string_or_null(struct text *out, const char *key, const char *value)
+{
+	text_printf(out, ",\"%s\":", key);
+	text_json_or_null(out, value);
+}
+
+static void
+flag(struct text *out, const char *key, bool value)
+{
+	text_printf(out, ",\"%s\":%s", key, value ? "true" : "false");
+}
+
+static void
+start_time(struct text *out, const struct exchange_record *record)
+{
+	char start[START_SIZE];
+	clock_format(record->start_wall_ns, start, sizeof(start));
+	text_printf(out, ",\"start\":\"%s\"", start);
+}
+
+static void
+ids(struct text *out, const struct exchange_record *record)
+{
+	text_puts(out, "{\"trace_id\":\"");
+	text_hex(out, record->trace_id, TRACE_ID_SIZE);
+	text_puts(out, "\",\"span_id\":\"");
+	text_hex(out, record->span_id, SPAN_ID_SIZE);
+	text_puts(out, "\"");
+}
+
+static uint64_t
+total_ns(const struct exchange_record *record)
+{
+	return record->marks_ns[MARK_END] - record->marks_ns[MARK_START];
+}
+
+static void
+phases(struct text *out, const struct exchange_record *record)
+{
+	struct marks marks;
+	uint64_t ns[PHASE_COUNT];
+	memcpy(marks.at_ns, record->marks_ns, sizeof(marks.at_ns));
+	marks_phases(&marks, ns);
+	text_puts(out, ",\"phases\":[");
+	for (unsigned i = 0; i < PHASE_COUNT; i++) {
+		text_printf(out, "%s{\"name\":\"%s\"", i > 0 ? "," : "", phase_name(i));
+		number(out, "ns", ns[i]);
+		text_puts(out, "}");
+	}
+	text_puts(out, "]");
+}
+
+static void
+client_text(const struct exchange_record *record, char *buf, size_t size)
+{
+	struct net_address address = {0};
+	if (record->client_family == AF_INET) {
+		address.in.sin_family = AF_INET;
+		address.in.sin_port = htons(record->client_port);
+		memcpy(&address.in.sin_addr, record->client_ip, sizeof(address.in.sin_addr));
+		address.length = sizeof(address.in);
+	} else if (record->client_family == AF_INET6) {
+		address.in6.sin6_family = AF_INET6;
+		address.in6.sin6_port = htons(record->client_port);
+		memcpy(&address.in6.sin6_addr, record->client_ip, sizeof(address.in6.sin6_addr));
+		address.length = sizeof(address.in6);
+	} else {
+		snprintf(buf, size, "unix:");
+		return;
+	}
+	net_address_format(&address, buf, size);
+}
+
+static void
+connection(struct text *out, const struct config *config, const struct exchange_record *record)
+{
+	char client[NET_ADDRESS_TEXT_SIZE];
+	const char *upstream = NULL, *server = NULL;
+	client_text(record, client, sizeof(client));
+	if (record->upstream < config->upstream_count) {
+		const struct config_upstream *u = &config->upstreams[record->upstream];
+		upstream = u->name;
+		if (record->server < u->server_count)
+			server = u->servers[record->server].text;
+	}
+	text_puts(out, ",\"connection\":{\"client\":");
+	text_json_or_null(out, client);
+	string_or_null(out, "server", server);
+	flag(out, "client_reused", record->flags & RECORD_CLIENT_REUSED);
+	flag(out, "server_reused", record->flags & RECORD_SERVER_REUSED);
+	number(out, "attempts", record->attempts);
+	string_or_null(out, "upstream", upstream);
+	number(out, "request_body_bytes", record->request_body_bytes);
+	number(out, "response_body_bytes", record->response_body_bytes);
+	text_puts(out, "}");
+}
+
+/* What is measured beside the phases. kernel_in is not measured yet: null. */
+static void
+overlays(struct text *out, const struct exchange_record *record)
+{
+	text_puts(out, ",\"overlays\":{\"kernel_in_ns\":null");
+	number(out, "idle_before_ns", record->idle_before_ns);
+	number(out, "backpressure_ns", record->backpressure_ns);
+	text_puts(out, "}");
+}
+
+static void
+stack(struct text *out, const struct stack *value)
+{
+	text_puts(out, ",\"stack\":");
+	if (value != NULL)
+		text_add(out, value->text, value->length);
+	else
+		text_puts(out, "[]");
+}
+
+static void
+by_whom(struct text *out, const struct profile_row *row)
+{
+	if (!row->has_by_trace && row->by_route == NULL) {
+		text_puts(out, ",\"by\":null");
+		return;
+	}
+	text_puts(out, ",\"by\":{\"trace_id\":");
+	if (row->has_by_trace) {
+		text_puts(out, "\"");
+		text_hex(out, row->by_trace, TRACE_ID_SIZE);
+		text_puts(out, "\"");
+	} else {
+		text_puts(out, "null");
+	}
+	string_or_null(out, "route", row->by_route);
+	text_puts(out, "}");
+}
+
+static void
+rows(struct text *out, const char *key, const struct profile_rows *list)
+{
+	text_printf(out, ",\"%s\":[", key);
+	for (size_t i = 0; i < list->count; i++) {
+		const struct profile_row *row = &list->rows[i];
+		text_printf(out, "%s{\"kind\":\"%s\"", i > 0 ? "," : "",
+			    profile_kind_name(row->kind));
+		string_or_null(out, "cause", profile_cause_name(row->cause));
+		number(out, "ns", row->ns);
+		number(out, "count", row->count);
+		flag(out, "exact", row->exact);
+		number(out, "samples", row->samples);
+		by_whom(out, row);
+		stack(out, row->stack);
+		text_puts(out, "}");
+	}
+	text_puts(out, "]");
+}
+
+static void
+stalls(struct text *out, const struct profile *p)
+{
+	text_puts(out, ",\"stalls\":[");
+	for (size_t i = 0; i < p->stall_count; i++) {
+		const struct profile_stall *stall = &p->stalls[i];
+		text_printf(out, "%s{\"trace_id\":", i > 0 ? "," : "");
+		if (stall->has_trace) {
+			text_puts(out, "\"");
+			text_hex(out, stall->trace_id, TRACE_ID_SIZE);
+			text_puts(out, "\"");
+		} else {
+			text_puts(out, "null");
+		}
+		string_or_null(out, "route", stall->route);
+		string_or_null(out, "kind", profile_stall_kind_name(stall->kind));
+		string_or_null(out, "state", profile_stall_state_name(stall->state));
+		number(out, "ns", stall->ns);
+		flag(out, "exact", stall->exact);
+		stack(out, stall->stack);
+		text_puts(out, "}");
+	}
+	text_puts(out, "]");
+}
+
+static void
+process(struct text *out, const struct profile *p, const struct join *join)
+{
+	text_puts(out, ",\"profile\":{\"engine\":");
+	text_json_or_null(out, p->process->engine);
+	text_printf(out, ",\"clock\":\"%s\"", join->shared ? "shared" : "placed");
+	number(out, "clock_slack_ns", join->slack_ns);
+	string_or_null(out, "python", p->process->python);
+	string_or_null(out, "loop", p->process->loop);
+	number(out, "pid", p->process->pid);
+	text_puts(out, ",\"instance\":\"");
+	text_hex(out, p->process->instance, PROFILE_INSTANCE_SIZE);
+	text_puts(out, "\"");
+	string_or_null(out, "hook_version", p->process->hook_version);
+}
+
+static void
+profile_object(struct text *out, const struct profile *p, const struct join *join)
+{
+	process(out, p, join);
+	number(out, "app_queue_ns", join->app_queue_ns);
+	number_or_null(out, "task_queue_ns", p->has_task_queue, p->task_queue_ns);
+	number(out, "app_ns", join->app_ns);
+	number(out, "app_out_ns", join->app_out_ns);
+	number(out, "app_clipped_ns", join->clipped_ns);
+	number(out, "app_stream_ns", join->app_stream_ns);
+	number_or_null(out, "app_tail_ns", p->has_tail, p->tail_ns);
+	number_or_null(out, "cpu_ns", p->has_cpu, p->cpu_ns);
+	string_or_null(out, "ended", profile_ended_name(p->ended));
+	flag(out, "truncated", p->truncated);
+	number(out, "parts", p->parts);
+	rows(out, "breakdown", &p->breakdown);
+	number(out, "unattributed_ns", p->unattributed_ns);
+	rows(out, "stream_breakdown", &p->stream);
+	number(out, "stream_unattributed_ns", p->stream_unattributed_ns);
+	stalls(out, p);
+	text_puts(out, ",\"lanes\":[],\"deep\":null}");
+}
+
+static void
+request(struct text *out, const struct exchange_record *record, size_t size, const char *route)
+{
+	const char *method, *path;
+	string_or_null(out, "route", route);
+	if (record_text(record, size, &method, &path) != 0)
+		return;
+	text_puts(out, ",\"method\":");
+	text_json(out, method, record->method_length);
+	text_puts(out, ",\"path\":");
+	text_json(out, path, record->path_length);
+}
+
+void
+render_exchange(struct text *out, const struct config *config,
+		const struct exchange_record *record, size_t size, const char *route,
+		const struct profile *profile, const struct join *join,
+		enum profile_missing missing)
+{
+	ids(out, record);
+	text_puts(out, ",\"others\":[]");
+	request(out, record, size, route);
+	number_or_null(out, "status", record->status != 0, record->status);
+	start_time(out, record);
+	number(out, "total_ns", total_ns(record));
+	string_or_null(out, "died_in",
+		       record->died_in < PHASE_COUNT ? phase_name(record->died_in) : NULL);
+	string_or_null(out, "cause",
+		       record->cause != CLOSE_NONE ? close_reason_name(record->cause) : NULL);
+	flag(out, "provisional", record->flags & RECORD_PROVISIONAL);
+	phases(out, record);
+	overlays(out, record);
+	connection(out, config, record);
+	if (record->flags & RECORD_HAS_FOREIGN) {
+		text_puts(out, ",\"foreign_trace_id\":\"");
+		text_hex(out, record->foreign_trace_id, TRACE_ID_SIZE);
+		text_puts(out, "\"");
+	}
+	if (profile != NULL)
+		profile_object(out, profile, join);
+	else
+		text_printf(out, ",\"profile\":null,\"profile_missing\":\"%s\"",
+			    profile_missing_name(missing));
+	text_puts(out, "}");
+}
+
+void
+render_summary(struct text *out, const struct exchange_record *record, const char *route,
+	       bool has_profile)
+{
+	ids(out, record);
+	string_or_null(out, "route", route);
+	number_or_null(out, "status", record->status != 0, record->status);
+	number(out, "total_ns", total_ns(record));
+	start_time(out, record);
+	flag(out, "has_profile", has_profile);
+	text_puts(out, "}");
+}

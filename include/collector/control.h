@@ -1,0 +1,34 @@
+/* The control listeners: evhttp behind its guard, who may ask what, and the table of endpoints. Loop's thread. */
+#ifndef TAILRACE_COLLECTOR_CONTROL_H
+#define TAILRACE_COLLECTOR_CONTROL_H
+
+#include "collector/service.h"
+#include "handover.h"
+
+#define CONTROL_HEADERS_MAX 16384 /* bytes */
+#define CONTROL_TIMEOUT_S 10	  /* without a byte */
+#define CONTROL_TOKEN_MAX 4096	  /* bytes of a token file */
+
+struct event_base;
+struct control;
+
+/* Before rights are dropped: reads the token files. A token that cannot be read is fatal: a listener without
+ * its fence is never opened. `service` need not be filled yet. */
+struct control *control_new(const struct config *config, struct service *service);
+
+/* Begins to answer on the inherited sockets, one per config->control.listeners entry. */
+void control_start(struct control *control, struct event_base *base,
+		   const struct handover *handover);
+
+/* About ten times a second. */
+void control_tick(struct control *control, uint64_t now_ns);
+
+/* Accepts no more connections; those that are open are answered on. */
+void control_close_listeners(struct control *control);
+
+size_t control_connections(const struct control *control);
+
+/* After the query thread has ended: closes all connections. Null-safe. */
+void control_free(struct control *control);
+
+#endif

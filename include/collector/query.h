@@ -1,0 +1,53 @@
+/* The query thread: answers that need SQL, on connections of its own that can only read. The loop hands jobs
+ * in and gets them back through its event base; it never runs SQL itself.
+ *
+ * THREADS: query_submit() and the answers on the loop's thread, query_answer() on the query thread. A job
+ * belongs to one of them at a time. */
+#ifndef TAILRACE_COLLECTOR_QUERY_H
+#define TAILRACE_COLLECTOR_QUERY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "collector/store.h"
+#include "model/route.h"
+#include "model/text.h"
+
+#define QUERY_QUEUE_MAX 64    /* jobs waiting; beyond: 503 */
+#define QUERY_TIME_MAX_MS 5000 /* of one statement; beyond: 503 */
+#define QUERY_LIMIT_MAX 1000  /* rows of an answer */
+#define QUERY_OTHERS_MAX 100  /* exchanges of one trace */
+
+enum query_kind { QUERY_REQUEST, QUERY_REQUESTS, QUERY_ROUTES };
+
+struct query_job {
+	struct query_job *next;
+	enum query_kind kind;
+	struct profile_key key; /* QUERY_REQUEST */
+	bool has_span;
+	bool has_route, slowest; /* QUERY_REQUESTS */
+	char route[ROUTE_NAME_MAX + 1];
+	uint32_t limit;
+	uint64_t window_s;   /* QUERY_ROUTES */
+	struct text pending; /* JSON array of what the loop knows and the store does not; owned */
+	void *arg;	     /* the asker's */
+	int status;	     /* the answer */
+	struct text body;    /* the answer; owned */
+};
+void query_job_free(struct query_job *job); /* null-safe */
+
+struct event_base;
+struct query;
+
+/* `answered` is called on the base's thread with a job that it then owns. `path` and `store` are borrowed. */
+struct query *query_start(struct event_base *base, const char *path, struct store *store,
+			  void (*answered)(void *arg, struct query_job *job), void *arg);
+
+/* Takes the job over. Returns false, and the job stays the caller's, where too many wait. */
+bool query_submit(struct query *query, struct query_job *job);
+
+uint64_t query_refused(const struct query *query); /* jobs turned away; loop's thread */
+
+/* Ends the thread. Jobs not answered are answered 503 first. */
+void query_stop(struct query *query);
+
+#endif

@@ -1,0 +1,20 @@
+/* Exchanges as the API shows them (interfaces.md): JSON text from record, profile and join. One thread. */
+#ifndef TAILRACE_COLLECTOR_RENDER_H
+#define TAILRACE_COLLECTOR_RENDER_H
+
+#include "base/config.h"
+#include "model/correlator.h"
+#include "model/text.h"
+
+/* Appends the whole object of GET /api/v1/requests/{trace_id}, with an empty `others`. `profile` and `join` are
+ * null without a profile. */
+void render_exchange(struct text *out, const struct config *config,
+		     const struct exchange_record *record, size_t size, const char *route,
+		     const struct profile *profile, const struct join *join,
+		     enum profile_missing missing);
+
+/* Appends one entry of GET /api/v1/requests. */
+void render_summary(struct text *out, const struct exchange_record *record, const char *route,
+		    bool has_profile);
+
+#endif

@@ -1,0 +1,51 @@
+/* What the collector's parts share: one struct, made by the collector program. The loop's thread only; the store
+ * and query threads have their own (see there). */
+#ifndef TAILRACE_COLLECTOR_SERVICE_H
+#define TAILRACE_COLLECTOR_SERVICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/board.h"
+#include "base/config.h"
+#include "model/correlator.h"
+#include "model/route.h"
+#include "model/stacks.h"
+
+enum service_counter {
+#define SERVICE_COUNTER(ID, metric, labels, help) SERVICE_##ID,
+#include "collector/service_counters.def"
+#undef SERVICE_COUNTER
+	SERVICE_COUNTER_COUNT
+};
+
+struct aggregate;
+struct intake;
+struct query;
+struct store;
+
+struct service {
+	const struct config *config; /* borrowed */
+	struct board *board;	     /* mapped */
+	struct routes *routes;	     /* owned, like all below */
+	struct stacks *stacks;
+	struct correlator *correlator;
+	struct aggregate *aggregate;
+	struct intake *intake;
+	struct store *store;
+	struct query *query;
+	bool stopping; /* new batches are answered 503 */
+	uint64_t counters[SERVICE_COUNTER_COUNT];
+};
+
+/* The name of an exchange's route as far as `profile` (or null) tells: ROUTE_NAME_MAX + 1 bytes. */
+void service_route_name(const struct service *service, const struct exchange_record *record,
+			size_t size, const struct profile *profile, char *buf);
+
+/* The correlator's events: an exchange into aggregates and store. `arg` is the struct service. */
+void service_on_exchange(void *arg, const struct exchange_record *record, size_t size,
+			 const struct profile *profile, const struct join *join,
+			 enum profile_missing missing);
+void service_on_late(void *arg, const struct profile_key *key);
+void service_on_tail(void *arg, const struct profile_key *key, uint64_t tail_ns);
+
+#endif

@@ -1,0 +1,87 @@
+/* The store: one SQLite file (WAL) and the one thread that writes it, in transactions of at most a quarter of a
+ * second. What does not fit the queue, or what the disk refuses, is dropped and counted; nobody waits.
+ *
+ * THREADS: store_put_*() from one thread (the collector's loop), store_sync() and store_stats() from any.
+ * They meet the writer in one mutex; the database connection is the writer's alone. */
+#ifndef TAILRACE_COLLECTOR_STORE_H
+#define TAILRACE_COLLECTOR_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "model/correlator.h"
+#include "model/histogram.h"
+#include "model/phase.h"
+#include "model/profile.h"
+#include "model/text.h"
+
+#define STORE_QUEUE_MAX 16384		 /* items */
+#define STORE_QUEUE_BYTES_MAX (64u << 20) /* of their texts */
+#define STORE_BATCH_MAX 2000		 /* items of a transaction */
+#define STORE_BATCH_MS 200		 /* a transaction begins at most so long after its first item */
+#define STORE_RETRY_MS 5000		 /* between attempts to open a file that did not open */
+
+struct store;
+
+struct store_options {
+	const char *path; /* borrowed for the store's life */
+	uint64_t max_bytes;
+	uint32_t max_age_hours; /* 0 = no limit */
+	size_t queue_max, queue_bytes_max;
+};
+
+struct store_stats {
+	uint64_t exchanges_written;
+	uint64_t dropped_full;	/* items: the queue was full */
+	uint64_t dropped_error; /* items: the file could not be written or opened */
+	uint64_t evicted_bytes, evicted_age; /* exchanges */
+	uint64_t moved_aside;	/* damaged files */
+	uint64_t file_bytes;	/* database pages, without the WAL */
+	size_t queued;
+	bool writable; /* the file is open, and the last transaction was committed */
+};
+
+/* One exchange to keep. Texts are taken over. */
+struct store_exchange {
+	struct profile_key key;
+	size_t route;		/* index of the collector's route table */
+	const char *route_name; /* borrowed for the store's life */
+	uint64_t start_wall_ns, total_ns;
+	uint16_t status;
+	bool provisional, has_tail;
+	uint64_t tail_ns;
+	enum profile_missing missing;
+	struct text body; /* taken over: the API's JSON of it */
+};
+
+/* What one route did in one minute, or a part of that; added to what the file holds. */
+struct store_minute {
+	uint64_t minute; /* since the Unix epoch */
+	size_t route;
+	const char *route_name; /* borrowed for the store's life */
+	uint64_t requests, errors, sent, joined;
+	uint64_t phases_ns[PHASE_COUNT];
+	struct histogram total;
+};
+
+/* Before rights are dropped: makes the file's folder and gives folder (where made here) and files to `uid` and
+ * `gid` ((uid_t)-1 = keep). Failures are logged; opening tells. */
+void store_prepare(const char *path, uid_t uid, gid_t gid);
+
+struct store *store_start(const struct store_options *options);
+
+/* Writes what is queued, commits, ends the thread, closes the file. */
+void store_stop(struct store *store);
+
+void store_put_exchange(struct store *store, struct store_exchange *exchange); /* empties *exchange */
+void store_put_minute(struct store *store, const struct store_minute *minute);
+void store_put_late(struct store *store, const struct profile_key *key);
+void store_put_tail(struct store *store, const struct profile_key *key, uint64_t tail_ns);
+
+/* Waits until what was put before is committed or dropped, `timeout_ms` at most. Any thread but the loop's. */
+void store_sync(struct store *store, uint32_t timeout_ms);
+
+void store_stats(struct store *store, struct store_stats *ret);
+
+#endif
