@@ -141,12 +141,13 @@ struct lane {
 	bool run_counted; /* part of the running step is in the path already */
 };
 
-/* The step or callback the loop is running; lives on the C stack of step_call(). */
+/* The step or callback the loop is running. Part of its struct step, not on the C stack: greenlets move that. */
 struct running {
 	struct running *outer;
 	struct loop *loop;
-	PyObject *task; /* borrowed; NULL for plain callbacks */
-	struct lane *lane; /* strong */
+	PyObject *task;		 /* borrowed; NULL for plain callbacks */
+	struct lane *lane;	 /* strong */
+	struct request *request; /* strong: whose it is, even when that has closed meanwhile */
 	struct source source;
 	int64_t begin_ns;
 	int64_t queued_ns; /* when a new task was created, else NO_TIME */
@@ -181,11 +182,12 @@ struct loop {
 	uint32_t active; /* requests that are open */
 	uint32_t steps_seen;
 	bool is_uvloop;
-	bool verified;
 	int slot;
+	uint64_t id; /* never used again */
 	uint64_t turn;
 	int64_t last_end_ns;
 	int64_t busy_since_ns;
+	uint32_t steps_since_idle; /* callbacks run since the loop last had nothing to do */
 	struct request *closing;
 	struct recent_step recent[RECENT_STEPS_MAX];
 	uint32_t recent_next;
@@ -205,7 +207,8 @@ struct step {
 	struct source source;
 	int64_t scheduled_ns;
 	uint64_t scheduled_turn;
-	bool is_first;
+	bool is_first, is_running;
+	struct running running;
 };
 
 enum request_state { REQUEST_OPEN, REQUEST_SENT, REQUEST_CLOSED };
@@ -338,11 +341,10 @@ PyObject *step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns,
 /* loop */
 extern PyTypeObject loop_type;
 bool loop_init(void);
-struct loop *loop_current(void);
+struct loop *loop_current(void); /* borrowed; NULL where this thread ran none */
 void loop_set_current(struct loop *loop);
 struct loop *loop_at(int slot); /* borrowed, or NULL */
-void loop_note(struct loop *loop, const struct running *running, struct request *request,
-    int64_t end_ns);
+void loop_note(struct loop *loop, const struct running *running, int64_t end_ns);
 extern PyMethodDef loop_functions[];
 void loop_after_fork(void);
 int64_t loop_recent_overlap(const struct loop *loop, uint64_t turn, int64_t from_ns, int64_t to_ns);
@@ -391,5 +393,7 @@ void sampler_step_end(int slot);
 int sampler_job_begin(struct job *job, int64_t now_ns);
 void sampler_job_end(int slot);
 void sampler_after_fork(void);
+void sampler_stop(void);
+int32_t sample_top(const struct sample_set *samples); /* the stack with most time, or STACK_NONE */
 
 #endif

@@ -193,6 +193,17 @@ lane_resume(struct lane *lane, const struct step *step, int64_t now_ns)
 	lane->run_counted = false;
 }
 
+/* For the log of stalls: where a long step spent its time, else where it ended. */
+static void
+note_stack(struct running *running, int32_t stack)
+{
+	int32_t sampled = sample_top(running->samples);
+	if (sampled != STACK_NONE)
+		running->stack = sampled;
+	else if (running->stack == STACK_NONE)
+		running->stack = stack;
+}
+
 struct node *
 lane_path_at(struct lane *lane, int64_t now_ns)
 {
@@ -211,6 +222,7 @@ lane_path_at(struct lane *lane, int64_t now_ns)
 			stack = lane->first_stack;
 	}
 	struct node *before = lane->path;
+	note_stack(running, stack);
 	lane->path = path_add_run(lane->path, now_ns, stack, lane->run_counted, SEG_RUN, running->samples);
 	lane->run_counted |= lane->path != before;
 	return path_ref(lane->path);
@@ -226,7 +238,7 @@ lane_pause(struct lane *lane, struct running *running, int64_t now_ns)
 		learn_first_stack(lane, where);
 		stack = where >= 0 ? where : lane->first_stack;
 	}
-	running->stack = stack;
+	note_stack(running, stack);
 	lane->path = path_add_run(lane->path, now_ns, stack, lane->run_counted, SEG_RUN, running->samples);
 	lane->paused_ns = now_ns;
 	lane->running = false;

@@ -2,20 +2,25 @@
  * run_in_executor. Each hands the loop a timed callback and calls the method it replaced. */
 #include "_engine.h"
 
-static _Thread_local struct loop *current; /* the loop that last ran a step on this thread; borrowed */
-static struct loop *loops[LOOPS_MAX];	   /* borrowed; by slot, for the sampler under the GIL */
+/* The loop that last ran a step on this thread: it may be gone since. */
+static _Thread_local int current_slot;
+static _Thread_local uint64_t current_id;
+static struct loop *loops[LOOPS_MAX]; /* borrowed; by slot, for the sampler under the GIL */
+static uint64_t last_id;
 static PyObject *name_attribute;
 
 struct loop *
 loop_current(void)
 {
-	return current;
+	struct loop *loop = loops[current_slot];
+	return loop != NULL && loop->id == current_id ? loop : NULL;
 }
 
 void
 loop_set_current(struct loop *loop)
 {
-	current = loop;
+	current_slot = loop->slot;
+	current_id = loop->id;
 }
 
 struct loop *
@@ -25,31 +30,28 @@ loop_at(int slot)
 }
 
 static void
-log_stall(struct loop *loop, const struct running *running, struct request *request, int64_t end_ns)
+log_stall(struct loop *loop, const struct running *running, int64_t end_ns)
 {
 	struct stall *stall = &loop->stalls[loop->stalls_next++ % STALL_LOG_MAX];
-	int32_t stack = running->stack;
-	if (running->samples != NULL && running->samples->len > 0) {
-		const struct sample *most = &running->samples->items[0];
-		for (uint32_t i = 1; i < running->samples->len; i++)
-			if (running->samples->items[i].ns > most->ns)
-				most = &running->samples->items[i];
-		stack = most->stack;
-	}
-	Py_XINCREF(request);
+	int32_t sampled = sample_top(running->samples);
+	Py_XINCREF(running->request);
 	Py_XDECREF(stall->request);
-	*stall = (struct stall){.begin_ns = running->begin_ns, .end_ns = end_ns, .request = request,
-	    .stack = stack, .is_step = running->task != NULL, .state = running->state};
+	*stall = (struct stall){.begin_ns = running->begin_ns,
+	    .end_ns = end_ns,
+	    .request = running->request,
+	    .stack = sampled != STACK_NONE ? sampled : running->stack,
+	    .is_step = running->task != NULL,
+	    .state = running->state};
 }
 
-/* A step or callback of 1 ms and more has ended; request: whose it was, or NULL. */
+/* A step or callback of 1 ms and more has ended. */
 void
-loop_note(struct loop *loop, const struct running *running, struct request *request, int64_t end_ns)
+loop_note(struct loop *loop, const struct running *running, int64_t end_ns)
 {
 	loop->recent[loop->recent_next++ % RECENT_STEPS_MAX] =
 	    (struct recent_step){running->begin_ns, end_ns, loop->turn};
 	if (end_ns - running->begin_ns >= engine.stall_threshold_ns && loop->active > 0)
-		log_stall(loop, running, request, end_ns);
+		log_stall(loop, running, end_ns);
 }
 
 /* How long steps of 1 ms and more held the loop between from and to, in the turn before or at the given one: so
@@ -225,8 +227,6 @@ loop_dealloc(PyObject *self)
 	loop_clear(self);
 	if (loop->slot >= 0)
 		loops[loop->slot] = NULL;
-	if (current == loop)
-		current = NULL;
 	PyObject_GC_Del(self);
 }
 
@@ -247,6 +247,7 @@ loop_new(PyObject *target)
 		return NULL;
 	memset((char *)loop + sizeof(PyObject), 0, sizeof(*loop) - sizeof(PyObject));
 	loop->slot = -1;
+	loop->id = ++last_id;
 	for (int i = 0; loop->slot < 0 && i < LOOPS_MAX; i++)
 		if (loops[i] == NULL)
 			loop->slot = i;
@@ -282,11 +283,14 @@ install(PyObject *module, PyObject *target)
 	PyObject *dict = PyObject_GenericGetDict(target, NULL);
 	if (dict == NULL)
 		return NULL;
-	bool there = PyDict_GetItemWithError(dict, name_attribute) != NULL;
+	struct loop *loop = (struct loop *)PyDict_GetItemWithError(dict, name_attribute);
 	Py_DECREF(dict);
-	if (there)
+	if (loop != NULL) {
+		if (loop->running == NULL)
+			loop->thread = PyThreadState_Get(); /* it may run on another thread now */
 		Py_RETURN_FALSE;
-	struct loop *loop = loop_new(target);
+	}
+	loop = loop_new(target);
 	if (loop == NULL)
 		return NULL;
 	int failed = PyObject_SetAttr(target, name_attribute, (PyObject *)loop);

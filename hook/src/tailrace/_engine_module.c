@@ -157,6 +157,15 @@ after_fork(PyObject *module, PyObject *unused)
 }
 
 static PyObject *
+stop(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	sampler_stop();
+	Py_RETURN_NONE;
+}
+
+static PyObject *
 is_disabled(PyObject *module, PyObject *unused)
 {
 	(void)module;
@@ -178,6 +187,7 @@ static PyMethodDef FUNCTIONS[] = {
     {"loop_name", loop_name, METH_NOARGS, "loop_name() -> str"},
     {"use", use, METH_VARARGS, "use(loop_name, totals_only): what the self-test found."},
     {"after_fork", after_fork, METH_NOARGS, "after_fork(): in the child, forget what is the parent's."},
+    {"stop", stop, METH_NOARGS, "stop(): the interpreter ends, nothing is sampled any more."},
     {"is_disabled", is_disabled, METH_NOARGS, "is_disabled() -> bool: an error of ours stopped it."},
     {NULL, NULL, 0, NULL},
 };

@@ -113,7 +113,6 @@ let_go(struct request *request)
 	path_unref(request->end_path);
 	request->start_path = request->end_path = NULL;
 	Py_CLEAR(request->scope);
-	Py_CLEAR(request->send);
 	Py_CLEAR(request->root_path);
 }
 
@@ -270,8 +269,8 @@ request_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
 	struct request *request = (struct request *)self;
 	PyObject *send = request->send, *result;
 	bool live = request->state == REQUEST_OPEN && !engine.disabled && !is_stale(request);
-	if (send == NULL) {
-		PyErr_SetString(PyExc_RuntimeError, "the response has been sent already");
+	if (send == NULL) { /* only the garbage collector does that */
+		PyErr_SetString(PyExc_RuntimeError, "the request is gone");
 		return NULL;
 	}
 	Py_INCREF(send);
@@ -387,6 +386,8 @@ take_root(struct request *request, struct loop *loop)
 	lane->started = lane->running = true;
 	lane_unref(running->lane);
 	running->lane = lane_ref(lane);
+	Py_INCREF(request);
+	Py_XSETREF(running->request, request);
 	request->root = lane;
 }
 
@@ -396,11 +397,11 @@ static PyObject *
 begin(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
 	(void)module;
-	if (count != 3 || !PyDict_Check(args[0])) {
+	if (count != 3) {
 		PyErr_SetString(PyExc_TypeError, "begin(scope, send, anyway)");
 		return NULL;
 	}
-	const char *key = engine.disabled
+	const char *key = engine.disabled || !PyDict_Check(args[0])
 	    ? NULL
 	    : find_header(PyDict_GetItemWithError(args[0], name_headers));
 	if (key == NULL)
@@ -417,8 +418,11 @@ begin(PyObject *module, PyObject *const *args, Py_ssize_t count)
 	struct request *request = request_new(args[0], args[1], key);
 	if (request != NULL && stepping)
 		take_root(request, loop);
-	if (request != NULL)
-		sampler_wake();
+	if (request == NULL) {
+		engine_failed("begin");
+		Py_RETURN_NONE;
+	}
+	sampler_wake();
 	return (PyObject *)request;
 }
 
@@ -452,6 +456,7 @@ request_dealloc(PyObject *self)
 	    request->loop->active > 0)
 		request->loop->active--;
 	let_go(request);
+	Py_CLEAR(request->send);
 	lane_unref(request->root);
 	Py_CLEAR(request->loop);
 	PyObject_GC_Del(self);

@@ -13,7 +13,7 @@ static struct job *jobs[JOBS_MAX]; /* borrowed; under the GIL */
 static _Atomic int loops_high, jobs_high; /* slots ever used */
 static int job_next;
 static _Atomic uint32_t activity;
-static _Atomic bool asleep;
+static _Atomic bool asleep, stopping;
 static bool started;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
@@ -97,6 +97,16 @@ add_sample(struct sample_set **set, int32_t stack, int64_t begin_ns, int64_t now
 	(*set)->items[i].count++;
 	(*set)->items[i].ns += now_ns - (*set)->last_ns;
 	(*set)->last_ns = now_ns;
+}
+
+int32_t
+sample_top(const struct sample_set *samples)
+{
+	const struct sample *top = NULL;
+	for (uint32_t i = 0; samples != NULL && i < samples->len; i++)
+		if (top == NULL || samples->items[i].ns > top->ns)
+			top = &samples->items[i];
+	return top != NULL ? top->stack : STACK_NONE;
 }
 
 /* Busy or blocked: the thread's CPU clock between two looks. */
@@ -205,6 +215,8 @@ sampler_main(void *arg)
 		seen = now;
 		if (idle > IDLE_TICKS)
 			sleep_until_woken();
+		if (atomic_load(&stopping))
+			return NULL;
 		if (!anything_long(clock_now_ns()))
 			continue;
 		/* One thread state for good; where the interpreter ends, this call ends the thread. */
@@ -215,7 +227,13 @@ sampler_main(void *arg)
 		sample_all();
 		thread = PyEval_SaveThread();
 	}
-	return NULL;
+}
+
+/* The interpreter ends: the thread touches it no more. */
+void
+sampler_stop(void)
+{
+	atomic_store(&stopping, true);
 }
 
 /* Signals are for the app's threads. */
@@ -237,9 +255,9 @@ void
 sampler_wake(void)
 {
 	atomic_fetch_add_explicit(&activity, 1, memory_order_relaxed);
-	if (!started) {
+	if (!started)
 		start_thread();
-	} else if (atomic_load_explicit(&asleep, memory_order_relaxed)) {
+	else if (atomic_load_explicit(&asleep, memory_order_relaxed)) {
 		pthread_mutex_lock(&mutex);
 		atomic_store(&asleep, false);
 		pthread_cond_signal(&wake);

@@ -135,7 +135,7 @@ step_new(struct loop *loop, PyObject *callback)
 	step->loop = loop;
 	step->task = NULL;
 	step->lane = NULL;
-	step->is_first = false;
+	step->is_first = step->is_running = false;
 	step->source = (struct source){.kind = SOURCE_IO};
 	return step;
 }
@@ -213,9 +213,10 @@ learn_base_code(struct loop *loop)
 }
 
 static void
-run_begin(struct step *step, struct running *running, int64_t now_ns)
+run_begin(struct step *step, int64_t now_ns)
 {
 	struct loop *loop = step->loop;
+	struct running *running = &step->running;
 	*running = (struct running){.outer = loop->running, .loop = loop, .task = step->task,
 	    .lane = lane_ref(step->lane), .begin_ns = now_ns, .queued_ns = NO_TIME,
 	    .stack = STACK_NONE};
@@ -227,8 +228,10 @@ run_begin(struct step *step, struct running *running, int64_t now_ns)
 	loop_set_current(loop);
 	if (step->scheduled_turn >= loop->turn && step->source.kind != SOURCE_TIMER)
 		loop->turn = step->scheduled_turn + 1;
-	if (now_ns - loop->last_end_ns > IDLE_GAP_NS)
+	if (now_ns - loop->last_end_ns > IDLE_GAP_NS) {
 		loop->busy_since_ns = now_ns;
+		loop->steps_since_idle = 0;
+	}
 	/* A timer is late only where the loop was busy; else the kernel's own delay belongs to the wait. */
 	if (step->source.kind == SOURCE_TIMER && step->source.hops == 0) {
 		if (step->source.due_ns < loop->busy_since_ns)
@@ -236,11 +239,20 @@ run_begin(struct step *step, struct running *running, int64_t now_ns)
 		if (step->source.due_ns > now_ns)
 			step->source.due_ns = now_ns;
 	}
+	/* Nor was it busy where only that timer's callback ran since: the turn to the task is the wait's. */
+	if (step->source.kind == SOURCE_TIMER && step->source.hops == 1 && loop->steps_since_idle <= 1)
+		step->source.due_ns = now_ns;
+	if (loop->steps_since_idle < UINT32_MAX)
+		loop->steps_since_idle++;
 	if (step->is_first)
 		running->queued_ns = step->scheduled_ns;
+	running->request = step->task == NULL ? step->source.request
+	    : running->lane != NULL	      ? running->lane->request
+					      : NULL;
+	Py_XINCREF(running->request);
 	if (step->task == NULL)
 		source_copy(&running->source, &step->source);
-	else if (running->lane != NULL && running->lane->request != NULL)
+	else if (running->request != NULL)
 		lane_resume(running->lane, step, now_ns);
 	if (loop->active > 0 && running->outer == NULL)
 		sampler_step_begin(loop->slot, now_ns);
@@ -253,18 +265,16 @@ run_end(struct running *running)
 	int64_t now_ns = clock_now_ns();
 	if (running->outer == NULL)
 		sampler_step_end(loop->slot);
-	struct request *owner = running->lane != NULL ? running->lane->request : running->source.request;
-	Py_XINCREF(owner);
-	if (running->lane != NULL && owner != NULL)
+	if (running->lane != NULL && running->lane->request != NULL)
 		lane_pause(running->lane, running, now_ns);
 	if (now_ns - running->begin_ns >= LONG_STEP_MIN_NS)
-		loop_note(loop, running, owner, now_ns);
-	Py_XDECREF(owner);
+		loop_note(loop, running, now_ns);
 	loop->last_end_ns = now_ns;
 	loop->running = running->outer;
 	if (loop->closing != NULL)
 		request_close_pending(loop);
 	source_clear(&running->source);
+	Py_CLEAR(running->request);
 	lane_unref(running->lane);
 	if (running->samples != NULL)
 		PyMem_RawFree(running->samples);
@@ -274,19 +284,22 @@ static PyObject *
 step_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
 	struct step *step = (struct step *)self;
-	struct running running;
 	PyObject *callback = step->callback;
+	if (step->is_running)
+		return PyObject_Vectorcall(callback, args, nargsf, names);
 	Py_INCREF(self); /* the callback may cancel its own handle */
-	run_begin(step, &running, clock_now_ns());
+	step->is_running = true;
+	run_begin(step, clock_now_ns());
 	PyObject *result = PyObject_Vectorcall(callback, args, nargsf, names);
 	if (result != NULL) {
-		run_end(&running);
+		run_end(&step->running);
 	} else {
 		PyObject *type, *value, *traceback;
 		PyErr_Fetch(&type, &value, &traceback);
-		run_end(&running);
+		run_end(&step->running);
 		PyErr_Restore(type, value, traceback);
 	}
+	step->is_running = false;
 	Py_DECREF(self);
 	return result;
 }

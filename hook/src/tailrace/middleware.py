@@ -6,6 +6,7 @@ Without the header ``x-tailrace`` a request passes through untouched.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import site
@@ -33,9 +34,11 @@ SELF_TEST_STEPS = 1
 log = logging.getLogger("tailrace")
 
 _in_app: set[str] = set()
-_routes: dict[tuple[Any, ...], str | None] = {}
+_routes: dict[tuple[Any, ...], str] = {}
+_names: dict[str | None, str] = {}  # one string per route: the engine knows it by identity
 _kept: list[Any] = []  # the objects whose identity is a key of _routes
 _totals_said = False
+_prepared = False
 
 
 class Hook:
@@ -96,6 +99,10 @@ async def _send_last(send: Send, message: Message, request: Any) -> None:
 def prepare(in_app: Sequence[str] = ()) -> None:
     """Tells the engine which code is the app's own: what is neither in the standard library nor
     in site-packages, and the modules named in `in_app`."""
+    global _prepared
+    if not _prepared:
+        _prepared = True
+        atexit.register(_engine.stop)
     _in_app.update(in_app)
     _engine.bind(_send_last, name_route, _report)
     _engine.configure(in_app=sorted(_in_app), library_prefixes=_library_prefixes())
@@ -202,8 +209,8 @@ def _watch_worker_threads() -> None:
         method = AsyncIOBackend.__dict__["run_sync_in_worker_thread"]
         function = method.__func__
         if isinstance(method, classmethod) and hasattr(function, "__code__"):
-            wrapped = classmethod(_engine.wrap_worker_call(function))
-            AsyncIOBackend.run_sync_in_worker_thread = wrapped  # type: ignore[method-assign]
+            wrapped: Any = classmethod(_engine.wrap_worker_call(function))
+            setattr(AsyncIOBackend, method.__name__, wrapped)
     except (ImportError, KeyError, AttributeError) as error:
         log.warning("tailrace: jobs of anyio's worker threads are not seen: %s", error)
 
@@ -228,11 +235,15 @@ def name_route(scope: Scope, root_path: str | None) -> str | None:
     except KeyError:
         pass
     name = _make_name(scope, route, context, mounted, root_path or "")
-    if len(_routes) < ROUTES_MAX:
+    if name is None or name in _names:
+        return _names.get(name)
+    if len(_names) == ROUTES_MAX:
+        return None
+    _names[name] = name
+    if "{" not in name.removesuffix(getattr(route, "path_format", "") or ""):
         _kept.append((route, context))
         _routes[key] = name
-        return name
-    return None
+    return name
 
 
 def _make_name(scope: Scope, route: Any, context: Any, mounted: str, root_path: str) -> str | None:
@@ -246,4 +257,11 @@ def _make_name(scope: Scope, route: Any, context: Any, mounted: str, root_path: 
     prefix = mounted[len(root_path) :] if mounted.startswith(root_path) else mounted
     if prefix and hasattr(route, "app") and not hasattr(route, "methods"):
         path = ""  # the mount itself matched last: its part is in root_path already
-    return f"{scope.get('method', 'GET')} {prefix}{path or '/'}"
+    return f"{scope.get('method', 'GET')} {_template(scope, prefix)}{path or '/'}"
+
+
+def _template(scope: Scope, prefix: str) -> str:
+    """What mounts matched, with the values of path parameters turned back into their names."""
+    names = {str(value): name for name, value in (scope.get("path_params") or {}).items()}
+    parts = prefix.split("/")
+    return "/".join("{" + names[part] + "}" if part in names else part for part in parts)
