@@ -17,7 +17,7 @@
 #include "handover.h"
 #include "proxy/ring.h"
 
-#define ORPHANED_MS 4000    /* after the supervisor's death, for the workers' last records */
+#define ORPHANED_MS 4000 /* after the supervisor's death, for the workers' last records */
 #define SECOND_TICKS (1000 / INTAKE_POLL_MS)
 #define GUARD_TICKS (100 / INTAKE_POLL_MS)
 
@@ -28,7 +28,7 @@ struct collector {
 	struct event *poll, *life, *term;
 	uint64_t ticks;
 	uint64_t orphaned_ns; /* the supervisor is gone since; 0 = it lives */
-	unsigned terms;	      /* SIGTERMs received */
+	unsigned terms;       /* SIGTERMs received */
 };
 
 static void
@@ -53,7 +53,7 @@ static bool
 orphan_ends(const struct collector *c, uint64_t now_ns)
 {
 	return c->orphaned_ns != 0 && (now_ns - c->orphaned_ns > ORPHANED_MS * NS_PER_MS ||
-				       !any_worker_lives(c->service.board));
+	                               !any_worker_lives(c->service.board));
 }
 
 static void
@@ -64,7 +64,7 @@ on_poll(evutil_socket_t fd, short events, void *arg)
 	(void)fd;
 	(void)events;
 	atomic_store_explicit(&c->service.board->collector.heartbeat_ns, now_ns,
-			      memory_order_relaxed);
+	                      memory_order_relaxed);
 	bool more = intake_poll(c->service.intake, &c->service, now_ns);
 	if (++c->ticks % SECOND_TICKS == 0)
 		aggregate_flush(c->service.aggregate);
@@ -111,9 +111,9 @@ correlator_make(struct service *service)
 	    .profile_bytes_max = CORRELATOR_PROFILE_BYTES_MAX,
 	    .done_max = CORRELATOR_DONE_MAX,
 	    .events = {.arg = service,
-		       .exchange = service_on_exchange,
-		       .late = service_on_late,
-		       .tail = service_on_tail},
+	               .exchange = service_on_exchange,
+	               .late = service_on_late,
+	               .tail = service_on_tail},
 	};
 	if (clock_identity(options.boot_id, &options.time_namespace) != 0)
 		options.boot_id[0] = '\0';
@@ -125,10 +125,10 @@ service_make(struct service *service, const struct handover *handover)
 {
 	const struct config *config = service->config;
 	struct store_options store = {.path = config->store.path,
-				      .max_bytes = config->store.max_bytes,
-				      .max_age_hours = config->store.max_age_hours,
-				      .queue_max = STORE_QUEUE_MAX,
-				      .queue_bytes_max = STORE_QUEUE_BYTES_MAX};
+	                              .max_bytes = config->store.max_bytes,
+	                              .max_age_hours = config->store.max_age_hours,
+	                              .queue_max = STORE_QUEUE_MAX,
+	                              .queue_bytes_max = STORE_QUEUE_BYTES_MAX};
 	struct stacks_limits limits = {STACKS_INSTANCES_MAX, STACKS_MAX, STACKS_BYTES_MAX};
 	void *rings = board_rings_attach(handover->rings_fd, RING_BYTES);
 	if (rings == NULL)
@@ -171,7 +171,8 @@ loop_make(struct collector *c, const struct handover *handover)
 		fatal("event base: cannot be made");
 	struct timeval now = {0};
 	c->poll = event_made(event_new(c->base, -1, 0, on_poll, c));
-	c->life = event_made(event_new(c->base, handover->life_fd, EV_READ | EV_PERSIST, on_life, c));
+	c->life =
+	    event_made(event_new(c->base, handover->life_fd, EV_READ | EV_PERSIST, on_life, c));
 	c->term = event_made(evsignal_new(c->base, SIGTERM, on_term, c));
 	event_add(c->poll, &now);
 	event_add(c->life, NULL);
@@ -233,7 +234,7 @@ collector_main(const struct handover *handover, const struct config *config)
 	set_state(c, BOARD_RUNNING);
 	ready(handover);
 	log_info("serving %zu control listeners, store %s", config->control.listener_count,
-		 config->store.path);
+	         config->store.path);
 	event_base_dispatch(c->base);
 	set_state(c, BOARD_DRAINING);
 	finish(c);

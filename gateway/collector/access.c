@@ -39,7 +39,7 @@ token_read(const char *path, char **ret, char *why, size_t size)
 
 static void
 users_init(struct access_rule *rule, const struct config *config,
-	   const struct config_control_listener *listener)
+           const struct config_control_listener *listener)
 {
 	for (size_t i = 0; i < listener->allow_user_count && i < ACCESS_USERS_MAX; i++)
 		rule->users[rule->user_count++] = listener->allow_users[i];
@@ -53,7 +53,7 @@ users_init(struct access_rule *rule, const struct config *config,
 
 int
 access_rule_init(struct access_rule *rule, const struct config *config,
-		 const struct config_control_listener *listener, char *why, size_t why_size)
+                 const struct config_control_listener *listener, char *why, size_t why_size)
 {
 	*rule = (struct access_rule){.is_unix = listener->address.sa.sa_family == AF_UNIX};
 	users_init(rule, config, listener);

@@ -16,11 +16,11 @@ static const struct {
 	uint64_t ns;
 	const char *text; /* as `le` */
 } bounds[] = {
-    {10000, "1e-05"},	    {100000, "0.0001"},	     {500000, "0.0005"},   {1000000, "0.001"},
-    {2500000, "0.0025"},    {5000000, "0.005"},	     {10000000, "0.01"},   {25000000, "0.025"},
-    {50000000, "0.05"},	    {75000000, "0.075"},     {100000000, "0.1"},   {250000000, "0.25"},
-    {500000000, "0.5"},	    {750000000, "0.75"},     {1000000000, "1"},	   {2500000000, "2.5"},
-    {5000000000, "5"},	    {7500000000, "7.5"},     {10000000000, "10"},
+    {10000, "1e-05"},    {100000, "0.0001"},  {500000, "0.0005"},  {1000000, "0.001"},
+    {2500000, "0.0025"}, {5000000, "0.005"},  {10000000, "0.01"},  {25000000, "0.025"},
+    {50000000, "0.05"},  {75000000, "0.075"}, {100000000, "0.1"},  {250000000, "0.25"},
+    {500000000, "0.5"},  {750000000, "0.75"}, {1000000000, "1"},   {2500000000, "2.5"},
+    {5000000000, "5"},   {7500000000, "7.5"}, {10000000000, "10"},
 };
 #define BOUNDS (sizeof(bounds) / sizeof(bounds[0]))
 
@@ -31,7 +31,7 @@ struct classic {
 
 struct route_total {
 	struct classic total;
-	uint64_t codes[CODES]; /* by status; 0 = nothing was sent */
+	uint64_t codes[CODES];      /* by status; 0 = nothing was sent */
 	struct store_minute minute; /* since the last flush */
 	bool dirty;
 };
@@ -41,7 +41,7 @@ struct aggregate {
 	const struct routes *routes;
 	struct store *store;
 	struct route_total *totals[ROUTES_MAX + 1]; /* by route; null = none yet */
-	struct classic (*phases)[PHASE_COUNT];	    /* one row per upstream */
+	struct classic (*phases)[PHASE_COUNT];      /* one row per upstream */
 };
 
 static void
@@ -104,8 +104,8 @@ is_error(const struct exchange_record *record)
 
 static void
 minute_add(struct aggregate *a, struct route_total *total, size_t route,
-	   const struct exchange_record *record, const uint64_t phases_ns[PHASE_COUNT],
-	   uint64_t total_ns, bool joined)
+           const struct exchange_record *record, const uint64_t phases_ns[PHASE_COUNT],
+           uint64_t total_ns, bool joined)
 {
 	uint64_t minute = (record->start_wall_ns + total_ns) / (60 * NS_PER_S);
 	struct store_minute *m = &total->minute;
@@ -158,25 +158,25 @@ static void
 seconds(struct text *out, uint64_t ns)
 {
 	text_printf(out, "%llu.%09llu", (unsigned long long)(ns / NS_PER_S),
-		    (unsigned long long)(ns % NS_PER_S));
+	            (unsigned long long)(ns % NS_PER_S));
 }
 
 /* `labels` is written and escaped already. */
 static void
 classic_write(struct text *out, const char *metric, const char *labels,
-	      const struct classic *classic)
+              const struct classic *classic)
 {
 	uint64_t cumulative = 0;
 	for (size_t i = 0; i < BOUNDS; i++) {
 		cumulative += classic->counts[i];
 		text_printf(out, "%s_bucket{%s,le=\"%s\"} %llu\n", metric, labels, bounds[i].text,
-			    (unsigned long long)cumulative);
+		            (unsigned long long)cumulative);
 	}
 	text_printf(out, "%s_bucket{%s,le=\"+Inf\"} %llu\n%s_sum{%s} ", metric, labels,
-		    (unsigned long long)classic->count, metric, labels);
+	            (unsigned long long)classic->count, metric, labels);
 	seconds(out, classic->sum_ns);
 	text_printf(out, "\n%s_count{%s} %llu\n", metric, labels,
-		    (unsigned long long)classic->count);
+	            (unsigned long long)classic->count);
 }
 
 static int
@@ -232,7 +232,7 @@ choose(const struct aggregate *a, struct shown *shown)
 	shown->count = count < AGGREGATE_ROUTES_SHOWN ? count : AGGREGATE_ROUTES_SHOWN;
 	for (size_t i = 0; i < shown->count; i++)
 		metrics_label(shown->labels[i], sizeof(shown->labels[i]), "route",
-			      total_name(a, shown->totals[i]));
+		              total_name(a, shown->totals[i]));
 }
 
 static void
@@ -255,14 +255,14 @@ routes_write(const struct shown *shown, struct text *out)
 {
 	static const char other[] = "route=\"" ROUTE_OTHER_NAME "\"";
 	metrics_head(out, "tailrace_request_duration_seconds", "histogram",
-		     "First byte of the request read to last byte of the response taken.");
+	             "First byte of the request read to last byte of the response taken.");
 	for (size_t i = 0; i < shown->count; i++)
 		classic_write(out, "tailrace_request_duration_seconds", shown->labels[i],
-			      &shown->totals[i]->total);
+		              &shown->totals[i]->total);
 	if (shown->has_rest)
 		classic_write(out, "tailrace_request_duration_seconds", other, &shown->rest.total);
 	metrics_head(out, "tailrace_requests_total", "counter",
-		     "Exchanges by route and status; code none = nothing was sent.");
+	             "Exchanges by route and status; code none = nothing was sent.");
 	for (size_t i = 0; i < shown->count; i++)
 		codes_write(out, shown->labels[i], shown->totals[i]);
 	if (shown->has_rest)
@@ -278,16 +278,16 @@ aggregate_metrics(const struct aggregate *a, struct text *out)
 	routes_write(shown, out);
 	free(shown);
 	metrics_head(out, "tailrace_phase_duration_seconds", "histogram",
-		     "Phases of exchanges by upstream.");
+	             "Phases of exchanges by upstream.");
 	for (size_t u = 0; u < a->config->upstream_count; u++) {
 		metrics_label(upstream, sizeof(upstream), "upstream", a->config->upstreams[u].name);
 		for (unsigned p = 0; p < PHASE_COUNT; p++) {
 			if (a->phases[u][p].count == 0)
 				continue;
 			snprintf(labels, sizeof(labels), "%s,phase=\"%s\"", upstream,
-				 phase_name(p));
+			         phase_name(p));
 			classic_write(out, "tailrace_phase_duration_seconds", labels,
-				      &a->phases[u][p]);
+			              &a->phases[u][p]);
 		}
 	}
 }

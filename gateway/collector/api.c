@@ -73,7 +73,7 @@ pending_exchange(void *arg, const struct exchange_record *record, size_t size)
 	pending_route(p, record, size, route);
 	text_puts(&p->job->pending, p->count++ > 0 ? "," : "[");
 	render_exchange(&p->job->pending, p->service->config, record, size, route, NULL, NULL,
-			MISSING_PENDING);
+	                MISSING_PENDING);
 	return p->count < QUERY_OTHERS_MAX;
 }
 
@@ -94,7 +94,7 @@ pending_summary(void *arg, const struct exchange_record *record, size_t size)
 
 static void
 add_pending(const struct service *service, struct query_job *job,
-	    bool (*each)(void *, const struct exchange_record *, size_t))
+            bool (*each)(void *, const struct exchange_record *, size_t))
 {
 	struct pending pending = {.service = service, .job = job};
 	correlator_each_waiting(service->correlator, each, &pending);
@@ -109,21 +109,22 @@ api_request(struct service *service, struct evhttp_request *request, const char 
 {
 	struct evkeyvalq query;
 	struct profile_key key;
-	if (strlen(rest) != 2 * TRACE_ID_SIZE || hex_parse(rest, key.trace_id, TRACE_ID_SIZE) != 0) {
+	if (strlen(rest) != 2 * TRACE_ID_SIZE ||
+	    hex_parse(rest, key.trace_id, TRACE_ID_SIZE) != 0) {
 		reply_error(request, 400, "bad_trace_id", "a trace ID is 32 lower-case hex digits",
-			    NULL);
+		            NULL);
 		return;
 	}
 	if (parameters(request, &query) != 0)
 		return;
 	const char *span = evhttp_find_header(&query, "span");
 	bool bad = span != NULL && (strlen(span) != 2 * SPAN_ID_SIZE ||
-				    hex_parse(span, key.span_id, SPAN_ID_SIZE) != 0);
+	                            hex_parse(span, key.span_id, SPAN_ID_SIZE) != 0);
 	bool has_span = span != NULL;
 	evhttp_clear_headers(&query);
 	if (bad) {
 		reply_error(request, 400, "bad_span_id", "a span ID is 16 lower-case hex digits",
-			    NULL);
+		            NULL);
 		return;
 	}
 	struct query_job *job = xcalloc(1, sizeof(*job));
@@ -143,7 +144,7 @@ integer(const char *text, int64_t missing, int64_t min, int64_t max)
 		return missing;
 	long long value = strtoll(text, &end, 10);
 	return *text < '0' || *text > '9' || *end != '\0' || value < min || value > max ? -1
-										       : value;
+	                                                                                : value;
 }
 
 /* Fills the job from the parameters. Returns null, or what is wrong. */
@@ -218,8 +219,8 @@ api_routes(struct service *service, struct evhttp_request *request, const char *
 	uint64_t window_s = window_seconds(evhttp_find_header(&query, "window"));
 	evhttp_clear_headers(&query);
 	if (window_s == 0) {
-		reply_error(request, 400, "bad_query", "window is like 90s, 15m, 6h or 2d, 31d at most",
-			    NULL);
+		reply_error(request, 400, "bad_query",
+		            "window is like 90s, 15m, 6h or 2d, 31d at most", NULL);
 		return;
 	}
 	aggregate_flush(service->aggregate);

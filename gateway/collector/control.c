@@ -26,7 +26,7 @@ struct listener {
 
 struct control {
 	struct service *service; /* borrowed */
-	struct guard *guard;	 /* owned */
+	struct guard *guard;     /* owned */
 	struct listener listeners[HANDOVER_LISTENERS_MAX];
 	size_t count;
 };
@@ -67,7 +67,7 @@ find(const char *path, const char **ret_rest)
 		size_t length = strlen(endpoints[i].path);
 		bool prefix = endpoints[i].path[length - 1] == '/';
 		if (prefix ? strncmp(path, endpoints[i].path, length) == 0 && path[length] != '\0'
-			   : strcmp(path, endpoints[i].path) == 0) {
+		           : strcmp(path, endpoints[i].path) == 0) {
 			*ret_rest = path + length;
 			return &endpoints[i];
 		}
@@ -92,7 +92,7 @@ admit(struct listener *listener, struct evhttp_request *request, bool posts_prof
 	case ACCESS_UNAUTHENTICATED:
 		service->counters[SERVICE_BATCH_UNAUTHENTICATED] += posts_profiles;
 		evhttp_add_header(evhttp_request_get_output_headers(request), "WWW-Authenticate",
-				  "Bearer");
+		                  "Bearer");
 		reply_error(request, 401, "unauthenticated", "token missing or wrong", NULL);
 		return false;
 	case ACCESS_FORBIDDEN:
@@ -116,7 +116,7 @@ dispatch(struct listener *listener, struct evhttp_request *request, const char *
 	}
 	if (!(endpoint->methods & evhttp_request_get_command(request))) {
 		evhttp_add_header(evhttp_request_get_output_headers(request), "Allow",
-				  endpoint->allow);
+		                  endpoint->allow);
 		reply_error(request, 405, "method_not_allowed", "see Allow", NULL);
 		return;
 	}
@@ -149,8 +149,8 @@ control_new(const struct config *config, struct service *service)
 		struct listener *listener = &control->listeners[i];
 		listener->control = control;
 		listener->config = &config->control.listeners[i];
-		if (access_rule_init(&listener->rule, config, listener->config, why,
-				     sizeof(why)) != 0)
+		if (access_rule_init(&listener->rule, config, listener->config, why, sizeof(why)) !=
+		    0)
 			fatal("control: %s: %s", listener->config->text, why);
 	}
 	return control;
@@ -160,8 +160,8 @@ static void
 listen_on(struct listener *listener, struct event_base *base, int fd)
 {
 	listener->http = evhttp_new(base);
-	struct evconnlistener *evl =
-	    evconnlistener_new(base, NULL, NULL, LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_CLOSE_ON_FREE, 0, fd);
+	struct evconnlistener *evl = evconnlistener_new(
+	    base, NULL, NULL, LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_CLOSE_ON_FREE, 0, fd);
 	if (listener->http == NULL || evl == NULL ||
 	    evhttp_bind_listener(listener->http, evl) == NULL)
 		fatal("control: %s: cannot be served", listener->config->text);
@@ -169,10 +169,9 @@ listen_on(struct listener *listener, struct event_base *base, int fd)
 	evhttp_set_max_headers_size(listener->http, CONTROL_HEADERS_MAX);
 	evhttp_set_max_body_size(listener->http, PROFILE_BODY_MAX);
 	evhttp_set_timeout(listener->http, CONTROL_TIMEOUT_S);
-	evhttp_set_allowed_methods(listener->http,
-				   EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST |
-				       EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS |
-				       EVHTTP_REQ_PATCH);
+	evhttp_set_allowed_methods(
+	    listener->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST | EVHTTP_REQ_PUT |
+	                        EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
 	evhttp_set_gencb(listener->http, on_request, listener);
 }
 
@@ -180,8 +179,8 @@ void
 control_start(struct control *control, struct event_base *base, const struct handover *handover)
 {
 	uint64_t *counters = control->service->counters;
-	control->guard = guard_new(base, &counters[SERVICE_CONTROL_PAUSES],
-				   &counters[SERVICE_CONTROL_TIMEOUTS]);
+	control->guard =
+	    guard_new(base, &counters[SERVICE_CONTROL_PAUSES], &counters[SERVICE_CONTROL_TIMEOUTS]);
 	if (handover->listener_count != control->count)
 		fatal("control: %zu sockets for %zu listeners", handover->listener_count,
 		      control->count);

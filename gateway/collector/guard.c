@@ -15,7 +15,7 @@ struct guarded {
 	struct guarded *next;
 	struct guard *guard;
 	struct bufferevent *bev; /* ref */
-	uint64_t since_ns;	 /* first byte of the request that is arriving; 0 = none is */
+	uint64_t since_ns;       /* first byte of the request that is arriving; 0 = none is */
 };
 
 struct guard {

@@ -50,7 +50,7 @@ answer(struct service *service, uint64_t accepted, uint64_t refused, const char 
        struct text *body)
 {
 	text_printf(body, "{\"accepted\":%llu,\"refused\":%llu,\"want\":[],\"keep\":{},",
-		    (unsigned long long)accepted, (unsigned long long)refused);
+	            (unsigned long long)accepted, (unsigned long long)refused);
 	text_printf(body, "\"stacks\":\"%s\",\"deep_key\":\"", stacks);
 	text_hex(body, service->board->deep_key, sizeof(service->board->deep_key));
 	text_puts(body, "\"}");
@@ -67,13 +67,12 @@ has_room(const struct service *service, const struct profile_batch *batch)
 }
 
 static int
-take_batch(struct service *service, struct profile_batch *batch, uint64_t now_ns,
-	   struct text *body)
+take_batch(struct service *service, struct profile_batch *batch, uint64_t now_ns, struct text *body)
 {
 	uint64_t lost, accepted = batch->profile_count;
 	if (!has_room(service, batch))
 		return refuse(service, SERVICE_BATCH_FULL, 503, "full",
-			      "too many profiles wait for their exchanges", NULL, body);
+		              "too many profiles wait for their exchanges", NULL, body);
 	if (stacks_take(service->stacks, batch, &lost) == STACKS_RESEND) {
 		service->counters[SERVICE_BATCH_RESEND]++;
 		return answer(service, 0, 0, "resend", body);
@@ -95,13 +94,13 @@ take_batch(struct service *service, struct profile_batch *batch, uint64_t now_ns
 
 static int
 take_json(struct service *service, const char *bytes, size_t length, uint64_t now_ns,
-	  struct text *body)
+          struct text *body)
 {
 	struct profile_batch *batch = NULL;
-	struct profile_error error;
+	struct read_error error;
 	if (profile_batch_parse(bytes, length, &batch, &error) != 0)
 		return refuse(service, SERVICE_BATCH_MALFORMED, 400, "malformed", error.message,
-			      error.pointer, body);
+		              error.pointer, body);
 	int status = take_batch(service, batch, now_ns, body);
 	profile_batch_free(batch);
 	return status;
@@ -109,7 +108,7 @@ take_json(struct service *service, const char *bytes, size_t length, uint64_t no
 
 static int
 take_deflated(struct service *service, const char *bytes, size_t length, uint64_t now_ns,
-	      struct text *body)
+              struct text *body)
 {
 	size_t inflated = 0;
 	char *out = xmem_try(PROFILE_BODY_MAX + 1);
@@ -120,26 +119,26 @@ take_deflated(struct service *service, const char *bytes, size_t length, uint64_
 		status = take_json(service, out, inflated, now_ns, body);
 	else if (result == INFLATE_LARGE)
 		status = refuse(service, SERVICE_BATCH_OVERSIZED, 413, "too_large",
-				"over 1 MiB when inflated", NULL, body);
+		                "over 1 MiB when inflated", NULL, body);
 	else if (result == INFLATE_MEMORY)
 		status = refuse(service, SERVICE_BATCH_FULL, 503, "full", "no memory", NULL, body);
 	else
 		status = refuse(service, SERVICE_BATCH_MALFORMED, 400, "malformed",
-				"not a whole zlib stream", "", body);
+		                "not a whole zlib stream", "", body);
 	free(out);
 	return status;
 }
 
 int
 ingest_batch(struct service *service, const char *bytes, size_t length, bool deflated,
-	     uint64_t now_ns, struct text *body)
+             uint64_t now_ns, struct text *body)
 {
 	if (service->stopping)
 		return refuse(service, SERVICE_BATCH_FULL, 503, "stopping",
-			      "the gateway is stopping", NULL, body);
+		              "the gateway is stopping", NULL, body);
 	if (length > PROFILE_BODY_MAX)
 		return refuse(service, SERVICE_BATCH_OVERSIZED, 413, "too_large", "over 1 MiB",
-			      NULL, body);
+		              NULL, body);
 	if (deflated)
 		return take_deflated(service, bytes, length, now_ns, body);
 	return take_json(service, bytes, length, now_ns, body);
@@ -158,18 +157,18 @@ is_json(const char *type)
 /* Status 0 where the headers are good. */
 static int
 check_headers(struct service *service, struct evhttp_request *request, bool *ret_deflated,
-	      struct text *body)
+              struct text *body)
 {
 	struct evkeyvalq *in = evhttp_request_get_input_headers(request);
 	const char *encoding = evhttp_find_header(in, "Content-Encoding");
 	*ret_deflated = encoding != NULL && strcasecmp(encoding, "deflate") == 0;
 	if (evhttp_find_header(in, "Content-Length") == NULL)
 		return refuse(service, SERVICE_BATCH_UNSUPPORTED, 411, "length_required",
-			      "a Content-Length is required", NULL, body);
+		              "a Content-Length is required", NULL, body);
 	if (!is_json(evhttp_find_header(in, "Content-Type")) ||
 	    (encoding != NULL && !*ret_deflated && strcasecmp(encoding, "identity") != 0))
 		return refuse(service, SERVICE_BATCH_UNSUPPORTED, 415, "unsupported",
-			      "neither JSON nor deflated JSON", NULL, body);
+		              "neither JSON nor deflated JSON", NULL, body);
 	return 0;
 }
 

@@ -51,8 +51,8 @@ worker_counters(const struct board *board, struct text *out)
 		if (i == 0 || strcmp(counters[i].metric, counters[i - 1].metric) != 0)
 			metrics_head(out, counters[i].metric, "counter", counters[i].help);
 		metrics_sample(out, counters[i].metric, counters[i].labels,
-			       threads_sum(board, offsetof(struct board_thread, counters) +
-						      i * sizeof(_Atomic uint64_t)));
+		               threads_sum(board, offsetof(struct board_thread, counters) +
+		                                      i * sizeof(_Atomic uint64_t)));
 	}
 }
 
@@ -61,12 +61,12 @@ reasons(const struct board *board, struct text *out)
 {
 	char label[128];
 	metrics_head(out, "tailrace_closes_total", "counter",
-		     "Requests refused or cut off and connections closed, by reason.");
+	             "Requests refused or cut off and connections closed, by reason.");
 	for (unsigned i = 0; i < CLOSE_REASON_COUNT; i++) {
 		metrics_label(label, sizeof(label), "reason", close_reason_name(i));
 		metrics_sample(out, "tailrace_closes_total", label,
-			       threads_sum(board, offsetof(struct board_thread, reasons) +
-						      i * sizeof(_Atomic uint64_t)));
+		               threads_sum(board, offsetof(struct board_thread, reasons) +
+		                                      i * sizeof(_Atomic uint64_t)));
 	}
 }
 
@@ -87,7 +87,7 @@ static void
 seconds(struct text *out, const char *sample, uint64_t ns)
 {
 	text_printf(out, "%s %llu.%09llu\n", sample, (unsigned long long)(ns / NS_PER_S),
-		    (unsigned long long)(ns % NS_PER_S));
+	            (unsigned long long)(ns % NS_PER_S));
 }
 
 static void
@@ -101,13 +101,13 @@ loop_lag(const struct board *board, struct text *out)
 		}
 	}
 	metrics_head(out, "tailrace_loop_lag_seconds", "summary",
-		     "How late the workers' event loops were.");
+	             "How late the workers' event loops were.");
 	seconds(out, "tailrace_loop_lag_seconds_sum",
-		threads_sum(board, offsetof(struct board_thread, loop_lag_sum_ns)));
+	        threads_sum(board, offsetof(struct board_thread, loop_lag_sum_ns)));
 	metrics_sample(out, "tailrace_loop_lag_seconds_count", "",
-		       threads_sum(board, offsetof(struct board_thread, loop_lag_count)));
+	               threads_sum(board, offsetof(struct board_thread, loop_lag_count)));
 	metrics_head(out, "tailrace_loop_lag_max_seconds", "gauge",
-		     "The latest a worker's event loop has been.");
+	             "The latest a worker's event loop has been.");
 	seconds(out, "tailrace_loop_lag_max_seconds", max_ns);
 }
 
@@ -117,11 +117,11 @@ processes(const struct board *board, struct text *out)
 	one(out, "tailrace_exchanges_lost_total", "counter",
 	    "Exchanges in flight in workers that died.", load(&board->exchanges_lost));
 	metrics_head(out, "tailrace_restarts_total", "counter",
-		     "Processes started again after they died.");
+	             "Processes started again after they died.");
 	metrics_sample(out, "tailrace_restarts_total", "process=\"worker\"",
-		       load(&board->worker_restarts));
+	               load(&board->worker_restarts));
 	metrics_sample(out, "tailrace_restarts_total", "process=\"collector\"",
-		       load(&board->collector_restarts));
+	               load(&board->collector_restarts));
 }
 
 static void
@@ -160,15 +160,15 @@ join(const struct service *service, struct text *out)
 		metrics_sample(out, "tailrace_profiles_total", label, stats.outcomes[i]);
 	}
 	metrics_head(out, "tailrace_join_displaced_total", "counter",
-		     "Entries of the join's tables ended early because a table was full.");
+	             "Entries of the join's tables ended early because a table was full.");
 	metrics_sample(out, "tailrace_join_displaced_total", "table=\"exchanges\"",
-		       stats.exchanges_displaced);
+	               stats.exchanges_displaced);
 	metrics_sample(out, "tailrace_join_displaced_total", "table=\"ended\"",
-		       stats.done_displaced);
+	               stats.done_displaced);
 	metrics_head(out, "tailrace_join_waiting", "gauge", "Entries that wait in the join.");
 	metrics_sample(out, "tailrace_join_waiting", "side=\"exchange\"", stats.exchanges_waiting);
 	metrics_sample(out, "tailrace_join_waiting", "side=\"open_exchange\"",
-		       stats.exchanges_open);
+	               stats.exchanges_open);
 	metrics_sample(out, "tailrace_join_waiting", "side=\"profile\"", stats.profiles_waiting);
 	one(out, "tailrace_records_repeated_total", "counter",
 	    "Records of an attempt that had ended already.", stats.records_repeated);
@@ -191,17 +191,17 @@ store(const struct service *service, struct text *out)
 	one(out, "tailrace_store_exchanges_written_total", "counter", "Exchanges committed.",
 	    stats.exchanges_written);
 	metrics_head(out, "tailrace_store_dropped_total", "counter",
-		     "Items not written: the queue was full, or the file could not be written.");
+	             "Items not written: the queue was full, or the file could not be written.");
 	metrics_sample(out, "tailrace_store_dropped_total", "reason=\"full\"", stats.dropped_full);
 	metrics_sample(out, "tailrace_store_dropped_total", "reason=\"error\"",
-		       stats.dropped_error);
+	               stats.dropped_error);
 	metrics_head(out, "tailrace_store_evicted_total", "counter",
-		     "Exchanges evicted: over store.max_bytes, or over store.max_age_hours.");
+	             "Exchanges evicted: over store.max_bytes, or over store.max_age_hours.");
 	metrics_sample(out, "tailrace_store_evicted_total", "reason=\"bytes\"",
-		       stats.evicted_bytes);
+	               stats.evicted_bytes);
 	metrics_sample(out, "tailrace_store_evicted_total", "reason=\"age\"", stats.evicted_age);
-	one(out, "tailrace_store_moved_aside_total", "counter",
-	    "Damaged files moved aside.", stats.moved_aside);
+	one(out, "tailrace_store_moved_aside_total", "counter", "Damaged files moved aside.",
+	    stats.moved_aside);
 	one(out, "tailrace_store_file_bytes", "gauge", "Size of the store's file without its WAL.",
 	    stats.file_bytes);
 	one(out, "tailrace_store_queued", "gauge", "Items that wait to be written.", stats.queued);

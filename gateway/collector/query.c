@@ -30,9 +30,9 @@ struct query {
 	void (*done)(void *arg, struct query_job *job);
 	void *arg;
 	uint64_t refused;  /* loop's thread */
-	sqlite3 *db;	   /* query thread, from here on */
-	dev_t device;	   /* the file that is open, */
-	ino_t inode;	   /* for a damaged one is moved aside */
+	sqlite3 *db;       /* query thread, from here on */
+	dev_t device;      /* the file that is open, */
+	ino_t inode;       /* for a damaged one is moved aside */
 	uint64_t until_ns; /* end of the running statement's time */
 };
 
@@ -85,7 +85,7 @@ open_db(struct query *query)
 	if (query->db != NULL)
 		return query->db;
 	if (sqlite3_open_v2(query->path, &query->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX,
-			    NULL) != SQLITE_OK) {
+	                    NULL) != SQLITE_OK) {
 		close_db(query);
 		return NULL;
 	}
@@ -164,7 +164,7 @@ on_answered(evutil_socket_t fd, short events, void *arg)
 
 struct query *
 query_start(struct event_base *base, const char *path, struct store *store,
-	    void (*answered)(void *arg, struct query_job *job), void *arg)
+            void (*answered)(void *arg, struct query_job *job), void *arg)
 {
 	struct query *query = xcalloc(1, sizeof(*query));
 	query->path = path;

@@ -27,8 +27,8 @@ answer_json(struct query_job *job, int status, json_t *root)
 void
 query_answer_error(struct query_job *job, int status, const char *code, const char *message)
 {
-	json_t *error = json_pack("{s:{s:s, s:s, s:n}}", "error", "code", code, "message", message,
-				  "pointer");
+	json_t *error =
+	    json_pack("{s:{s:s, s:s, s:n}}", "error", "code", code, "message", message, "pointer");
 	answer_json(job, status, error);
 }
 
@@ -36,8 +36,8 @@ static json_t *
 pending_array(const struct query_job *job)
 {
 	json_t *array = job->pending.length > 0
-			    ? json_loadb(job->pending.data, job->pending.length, 0, NULL)
-			    : NULL;
+	                    ? json_loadb(job->pending.data, job->pending.length, 0, NULL)
+	                    : NULL;
 	return array != NULL ? array : json_array();
 }
 
@@ -57,7 +57,7 @@ newest_first(const void *a, const void *b)
 {
 	const json_t *const *x = a, *const *y = b;
 	return strcmp(json_string_value(json_object_get(*y, "start")),
-		      json_string_value(json_object_get(*x, "start")));
+	              json_string_value(json_object_get(*x, "start")));
 }
 
 static int
@@ -127,10 +127,10 @@ stored_request(sqlite3_stmt *s)
 	json_t *profile = json_object_get(object, "profile");
 	if (json_is_object(profile) && sqlite3_column_type(s, 2) != SQLITE_NULL)
 		json_object_set_new(profile, "app_tail_ns",
-				    json_integer(sqlite3_column_int64(s, 2)));
+		                    json_integer(sqlite3_column_int64(s, 2)));
 	if (!json_is_object(profile) && sqlite3_column_type(s, 1) != SQLITE_NULL)
 		json_object_set_new(object, "profile_missing",
-				    json_string((const char *)sqlite3_column_text(s, 1)));
+		                    json_string((const char *)sqlite3_column_text(s, 1)));
 	return object;
 }
 
@@ -139,10 +139,10 @@ load_requests(sqlite3 *db, const struct query_job *job, json_t *array)
 {
 	sqlite3_stmt *s = NULL;
 	int result = sqlite3_prepare_v2(db,
-					"SELECT body, missing, app_tail_ns, provisional"
-					" FROM exchanges WHERE trace = ?"
-					" ORDER BY start_wall_ns DESC LIMIT ?",
-					-1, &s, NULL);
+	                                "SELECT body, missing, app_tail_ns, provisional"
+	                                " FROM exchanges WHERE trace = ?"
+	                                " ORDER BY start_wall_ns DESC LIMIT ?",
+	                                -1, &s, NULL);
 	if (result == SQLITE_OK) {
 		sqlite3_bind_blob(s, 1, job->key.trace_id, TRACE_ID_SIZE, SQLITE_STATIC);
 		sqlite3_bind_int(s, 2, QUERY_OTHERS_MAX);
@@ -160,12 +160,12 @@ static json_t *
 summary(const json_t *object)
 {
 	static const char *const keys[] = {"trace_id", "span_id",  "route",
-					   "status",   "total_ns", "start"};
+	                                   "status",   "total_ns", "start"};
 	json_t *short_form = json_object();
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
 		json_object_set(short_form, keys[i], json_object_get(object, keys[i]));
 	json_object_set_new(short_form, "has_profile",
-			    json_boolean(json_is_object(json_object_get(object, "profile"))));
+	                    json_boolean(json_is_object(json_object_get(object, "profile"))));
 	return short_form;
 }
 
@@ -225,12 +225,12 @@ stored_summary(sqlite3_stmt *s)
 	clock_format((uint64_t)sqlite3_column_int64(s, 5), start, sizeof(start));
 	int status = sqlite3_column_int(s, 3);
 	return json_pack("{s:o, s:o, s:s, s:o, s:I, s:s, s:b}", "trace_id",
-			 hex(sqlite3_column_blob(s, 0), sqlite3_column_bytes(s, 0)), "span_id",
-			 hex(sqlite3_column_blob(s, 1), sqlite3_column_bytes(s, 1)), "route",
-			 (const char *)sqlite3_column_text(s, 2), "status",
-			 status != 0 ? json_integer(status) : json_null(), "total_ns",
-			 (json_int_t)sqlite3_column_int64(s, 4), "start", start, "has_profile",
-			 sqlite3_column_int(s, 6));
+	                 hex(sqlite3_column_blob(s, 0), sqlite3_column_bytes(s, 0)), "span_id",
+	                 hex(sqlite3_column_blob(s, 1), sqlite3_column_bytes(s, 1)), "route",
+	                 (const char *)sqlite3_column_text(s, 2), "status",
+	                 status != 0 ? json_integer(status) : json_null(), "total_ns",
+	                 (json_int_t)sqlite3_column_int64(s, 4), "start", start, "has_profile",
+	                 sqlite3_column_int(s, 6));
 }
 
 static int
@@ -238,12 +238,13 @@ load_summaries(sqlite3 *db, const struct query_job *job, json_t *array)
 {
 	char query[512];
 	sqlite3_stmt *s = NULL;
-	snprintf(query, sizeof(query),
-		 "SELECT x.trace, x.span, r.name, x.status, x.total_ns, x.start_wall_ns,"
-		 " x.missing IS NULL, x.provisional FROM exchanges x JOIN routes r ON r.id = x.route"
-		 "%s ORDER BY %s DESC LIMIT ?1",
-		 job->has_route ? " WHERE x.route = (SELECT id FROM routes WHERE name = ?2)" : "",
-		 job->slowest ? "x.total_ns" : "x.start_wall_ns");
+	snprintf(
+	    query, sizeof(query),
+	    "SELECT x.trace, x.span, r.name, x.status, x.total_ns, x.start_wall_ns,"
+	    " x.missing IS NULL, x.provisional FROM exchanges x JOIN routes r ON r.id = x.route"
+	    "%s ORDER BY %s DESC LIMIT ?1",
+	    job->has_route ? " WHERE x.route = (SELECT id FROM routes WHERE name = ?2)" : "",
+	    job->slowest ? "x.total_ns" : "x.start_wall_ns");
 	int result = sqlite3_prepare_v2(db, query, -1, &s, NULL);
 	if (result == SQLITE_OK) {
 		sqlite3_bind_int64(s, 1, job->limit);
@@ -289,19 +290,18 @@ route_object(const struct route_sum *sum)
 {
 	json_t *phases = json_object();
 	for (unsigned i = 0; i < PHASE_COUNT; i++)
-		json_object_set_new(phases, phase_name(i),
-				    json_integer((json_int_t)(sum->phases_ns[i] /
-							      (uint64_t)sum->requests)));
-	json_t *ratio = sum->sent > 0 ? json_real((double)sum->joined / (double)sum->sent)
-				      : json_null();
-	return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "id",
-			 (json_int_t)sum->id, "route", sum->name, "requests",
-			 (json_int_t)sum->requests, "errors", (json_int_t)sum->errors, "p50_ns",
-			 (json_int_t)histogram_quantile(&sum->total, 0.50), "p95_ns",
-			 (json_int_t)histogram_quantile(&sum->total, 0.95), "p99_ns",
-			 (json_int_t)histogram_quantile(&sum->total, 0.99), "max_ns",
-			 (json_int_t)sum->total.max_ns, "phases_mean_ns", phases, "joined_ratio",
-			 ratio);
+		json_object_set_new(
+		    phases, phase_name(i),
+		    json_integer((json_int_t)(sum->phases_ns[i] / (uint64_t)sum->requests)));
+	json_t *ratio =
+	    sum->sent > 0 ? json_real((double)sum->joined / (double)sum->sent) : json_null();
+	return json_pack(
+	    "{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "id", (json_int_t)sum->id,
+	    "route", sum->name, "requests", (json_int_t)sum->requests, "errors",
+	    (json_int_t)sum->errors, "p50_ns", (json_int_t)histogram_quantile(&sum->total, 0.50),
+	    "p95_ns", (json_int_t)histogram_quantile(&sum->total, 0.95), "p99_ns",
+	    (json_int_t)histogram_quantile(&sum->total, 0.99), "max_ns",
+	    (json_int_t)sum->total.max_ns, "phases_mean_ns", phases, "joined_ratio", ratio);
 }
 
 static void
@@ -319,7 +319,7 @@ route_add_row(struct route_sum *sum, sqlite3_stmt *s)
 	uint64_t phases_ns[PHASE_COUNT];
 	if (sqlite3_column_bytes(s, 6) != (int)sizeof(phases_ns) ||
 	    histogram_decode(sqlite3_column_blob(s, 7), (size_t)sqlite3_column_bytes(s, 7),
-			     &histogram) != 0)
+	                     &histogram) != 0)
 		return;
 	memcpy(phases_ns, sqlite3_column_blob(s, 6), sizeof(phases_ns));
 	sum->requests += sqlite3_column_int64(s, 2);
@@ -337,11 +337,11 @@ load_routes(sqlite3 *db, int64_t from_minute, json_t *array)
 	sqlite3_stmt *s = NULL;
 	struct route_sum sum = {0};
 	int result = sqlite3_prepare_v2(db,
-					"SELECT m.route, r.name, m.requests, m.errors, m.sent,"
-					" m.joined, m.phases_ns, m.histogram FROM route_minutes m"
-					" JOIN routes r ON r.id = m.route WHERE m.minute >= ?"
-					" ORDER BY m.route",
-					-1, &s, NULL);
+	                                "SELECT m.route, r.name, m.requests, m.errors, m.sent,"
+	                                " m.joined, m.phases_ns, m.histogram FROM route_minutes m"
+	                                " JOIN routes r ON r.id = m.route WHERE m.minute >= ?"
+	                                " ORDER BY m.route",
+	                                -1, &s, NULL);
 	if (result == SQLITE_OK) {
 		sqlite3_bind_int64(s, 1, from_minute);
 		while ((result = sqlite3_step(s)) == SQLITE_ROW) {
@@ -349,7 +349,7 @@ load_routes(sqlite3 *db, int64_t from_minute, json_t *array)
 				route_close(array, &sum);
 				sum.id = sqlite3_column_int64(s, 0);
 				snprintf(sum.name, sizeof(sum.name), "%s",
-					 (const char *)sqlite3_column_text(s, 1));
+				         (const char *)sqlite3_column_text(s, 1));
 			}
 			route_add_row(&sum, s);
 		}
@@ -365,9 +365,10 @@ busiest_first(const void *a, const void *b)
 	const json_t *const *x = a, *const *y = b;
 	json_int_t p = json_integer_value(json_object_get(*x, "requests"));
 	json_int_t q = json_integer_value(json_object_get(*y, "requests"));
-	return p == q ? strcmp(json_string_value(json_object_get(*x, "route")),
-			       json_string_value(json_object_get(*y, "route")))
-		      : p < q ? 1 : -1;
+	return p == q  ? strcmp(json_string_value(json_object_get(*x, "route")),
+	                        json_string_value(json_object_get(*y, "route")))
+	       : p < q ? 1
+	               : -1;
 }
 
 /* Windows are whole minutes that end now: the running minute counts as one. */
@@ -384,7 +385,7 @@ answer_routes(sqlite3 *db, struct query_job *job, uint64_t now_wall_ns)
 	}
 	sort_and_cut(array, busiest_first, ROUTES_MAX + 1);
 	answer_json(job, 200,
-		    json_pack("{s:o, s:I}", "routes", array, "window_s", (json_int_t)minutes * 60));
+	            json_pack("{s:o, s:I}", "routes", array, "window_s", (json_int_t)minutes * 60));
 	return SQLITE_OK;
 }
 

@@ -168,7 +168,7 @@ rows(struct text *out, const char *key, const struct profile_rows *list)
 	for (size_t i = 0; i < list->count; i++) {
 		const struct profile_row *row = &list->rows[i];
 		text_printf(out, "%s{\"kind\":\"%s\"", i > 0 ? "," : "",
-			    profile_kind_name(row->kind));
+		            profile_kind_name(row->kind));
 		string_or_null(out, "cause", profile_cause_name(row->cause));
 		number(out, "ns", row->ns);
 		number(out, "count", row->count);
@@ -259,10 +259,9 @@ request(struct text *out, const struct exchange_record *record, size_t size, con
 }
 
 void
-render_exchange(struct text *out, const struct config *config,
-		const struct exchange_record *record, size_t size, const char *route,
-		const struct profile *profile, const struct join *join,
-		enum profile_missing missing)
+render_exchange(struct text *out, const struct config *config, const struct exchange_record *record,
+                size_t size, const char *route, const struct profile *profile,
+                const struct join *join, enum profile_missing missing)
 {
 	ids(out, record);
 	text_puts(out, ",\"others\":[]");
@@ -271,9 +270,9 @@ render_exchange(struct text *out, const struct config *config,
 	start_time(out, record);
 	number(out, "total_ns", total_ns(record));
 	string_or_null(out, "died_in",
-		       record->died_in < PHASE_COUNT ? phase_name(record->died_in) : NULL);
+	               record->died_in < PHASE_COUNT ? phase_name(record->died_in) : NULL);
 	string_or_null(out, "cause",
-		       record->cause != CLOSE_NONE ? close_reason_name(record->cause) : NULL);
+	               record->cause != CLOSE_NONE ? close_reason_name(record->cause) : NULL);
 	flag(out, "provisional", record->flags & RECORD_PROVISIONAL);
 	phases(out, record);
 	overlays(out, record);
@@ -287,13 +286,13 @@ render_exchange(struct text *out, const struct config *config,
 		profile_object(out, profile, join);
 	else
 		text_printf(out, ",\"profile\":null,\"profile_missing\":\"%s\"",
-			    profile_missing_name(missing));
+		            profile_missing_name(missing));
 	text_puts(out, "}");
 }
 
 void
 render_summary(struct text *out, const struct exchange_record *record, const char *route,
-	       bool has_profile)
+               bool has_profile)
 {
 	ids(out, record);
 	string_or_null(out, "route", route);

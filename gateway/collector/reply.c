@@ -11,15 +11,15 @@ reason(int status)
 		int status;
 		const char *reason;
 	} known[] = {{200, "OK"},
-		     {400, "Bad Request"},
-		     {401, "Unauthorized"},
-		     {403, "Forbidden"},
-		     {404, "Not Found"},
-		     {405, "Method Not Allowed"},
-		     {411, "Length Required"},
-		     {413, "Content Too Large"},
-		     {415, "Unsupported Media Type"},
-		     {503, "Service Unavailable"}};
+	             {400, "Bad Request"},
+	             {401, "Unauthorized"},
+	             {403, "Forbidden"},
+	             {404, "Not Found"},
+	             {405, "Method Not Allowed"},
+	             {411, "Length Required"},
+	             {413, "Content Too Large"},
+	             {415, "Unsupported Media Type"},
+	             {503, "Service Unavailable"}};
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (known[i].status == status)
 			return known[i].reason;
@@ -74,7 +74,7 @@ reply_error_text(struct text *out, const char *code, const char *message, const 
 
 void
 reply_error(struct evhttp_request *request, int status, const char *code, const char *message,
-	    const char *pointer)
+            const char *pointer)
 {
 	struct text body = {0};
 	reply_error_text(&body, code, message, pointer);

@@ -7,7 +7,7 @@
 
 void
 service_route_name(const struct service *service, const struct exchange_record *record, size_t size,
-		   const struct profile *profile, char *buf)
+                   const struct profile *profile, char *buf)
 {
 	const struct config *config = service->config;
 	const char *method = "", *path, *name = NULL;
@@ -21,8 +21,8 @@ service_route_name(const struct service *service, const struct exchange_record *
 
 void
 service_on_exchange(void *arg, const struct exchange_record *record, size_t size,
-		    const struct profile *profile, const struct join *join,
-		    enum profile_missing missing)
+                    const struct profile *profile, const struct join *join,
+                    enum profile_missing missing)
 {
 	struct service *service = arg;
 	char name[ROUTE_NAME_MAX + 1];
@@ -44,7 +44,7 @@ service_on_exchange(void *arg, const struct exchange_record *record, size_t size
 	memcpy(x.key.trace_id, record->trace_id, TRACE_ID_SIZE);
 	memcpy(x.key.span_id, record->span_id, SPAN_ID_SIZE);
 	render_exchange(&x.body, service->config, record, size, x.route_name, profile, join,
-			missing);
+	                missing);
 	if (x.body.failed)
 		text_free(&x.body);
 	else

@@ -16,8 +16,8 @@
 #include "collector/store_file.h"
 
 #define COMPLAIN_NS (60 * NS_PER_S) /* the same trouble is logged once a minute */
-#define IDLE_MS 1000		    /* between looks at age and size when nothing is written */
-#define EVICT_STEPS 8		    /* of a few hundred rows, between two transactions */
+#define IDLE_MS 1000                /* between looks at age and size when nothing is written */
+#define EVICT_STEPS 8               /* of a few hundred rows, between two transactions */
 
 enum item_kind { ITEM_EXCHANGE, ITEM_MINUTE, ITEM_LATE, ITEM_TAIL };
 
@@ -27,7 +27,7 @@ struct item {
 	struct profile_key key;
 	uint64_t tail_ns;
 	struct store_exchange exchange; /* ITEM_EXCHANGE */
-	struct store_minute *minute;	/* ITEM_MINUTE; owned */
+	struct store_minute *minute;    /* ITEM_MINUTE; owned */
 };
 
 struct store {
@@ -37,7 +37,7 @@ struct store {
 	pthread_cond_t wake, done;
 	struct item *queue, *queue_tail;
 	size_t queued, queued_bytes;
-	uint64_t first_ns;		  /* when the oldest queued item came */
+	uint64_t first_ns;              /* when the oldest queued item came */
 	uint64_t put_count, done_count; /* items ever put; items committed or dropped */
 	bool stopping, hurry;
 	struct store_stats stats;
@@ -108,7 +108,7 @@ put(struct store *store, struct item *item)
 	size_t bytes = item_bytes(item);
 	pthread_mutex_lock(&store->mutex);
 	bool full = store->queued >= store->options.queue_max ||
-		    store->queued_bytes + bytes > store->options.queue_bytes_max;
+	            store->queued_bytes + bytes > store->options.queue_bytes_max;
 	if (full) {
 		store->stats.dropped_full++;
 	} else {
@@ -183,8 +183,8 @@ complain(struct store *store, const char *format, ...)
 	va_start(list, format);
 	vsnprintf(text, sizeof(text), format, list);
 	va_end(list);
-	log_error("store: %s: %s; what cannot be written is dropped and counted", store->options.path,
-		  text);
+	log_error("store: %s: %s; what cannot be written is dropped and counted",
+	          store->options.path, text);
 }
 
 /* A file that is no database (any more) is kept for whoever wants to look, and a new one begun. */
@@ -197,8 +197,8 @@ move_aside(struct store *store, const char *why)
 		complain(store, "damaged (%s) and cannot be moved aside: %s", why, strerror(errno));
 		return;
 	}
-	log_error("store: %s is damaged (%s): moved to %s, a new one is begun",
-		  store->options.path, why, name);
+	log_error("store: %s is damaged (%s): moved to %s, a new one is begun", store->options.path,
+	          why, name);
 	pthread_mutex_lock(&store->mutex);
 	store->stats.moved_aside++;
 	pthread_mutex_unlock(&store->mutex);
@@ -298,7 +298,7 @@ evict(struct store *store)
 	bool more = true;
 	for (int i = 0; i < EVICT_STEPS && more && store->file.db != NULL; i++) {
 		int result = store_file_evict(&store->file, store->options.max_bytes, before_ns,
-					      &stats, &more);
+		                              &stats, &more);
 		if (result != SQLITE_OK) {
 			failed(store, result);
 			break;
@@ -318,7 +318,7 @@ static void
 wait_until(struct store *store, uint64_t at_ns)
 {
 	struct timespec at = {.tv_sec = (time_t)(at_ns / NS_PER_S),
-			      .tv_nsec = (long)(at_ns % NS_PER_S)};
+	                      .tv_nsec = (long)(at_ns % NS_PER_S)};
 	pthread_cond_timedwait(&store->wake, &store->mutex, &at);
 }
 
@@ -328,9 +328,8 @@ wait_for_items(struct store *store)
 {
 	uint64_t idle_ns = clock_now_ns() + IDLE_MS * NS_PER_MS;
 	for (;;) {
-		uint64_t due_ns = store->queue != NULL
-				      ? store->first_ns + STORE_BATCH_MS * NS_PER_MS
-				      : idle_ns;
+		uint64_t due_ns =
+		    store->queue != NULL ? store->first_ns + STORE_BATCH_MS * NS_PER_MS : idle_ns;
 		if (store->stopping || (store->hurry && store->queue != NULL) ||
 		    store->queued >= STORE_BATCH_MAX || clock_now_ns() >= due_ns)
 			return;
@@ -430,7 +429,7 @@ store_sync(struct store *store, uint32_t timeout_ms)
 {
 	uint64_t until_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
 	struct timespec at = {.tv_sec = (time_t)(until_ns / NS_PER_S),
-			      .tv_nsec = (long)(until_ns % NS_PER_S)};
+	                      .tv_nsec = (long)(until_ns % NS_PER_S)};
 	pthread_mutex_lock(&store->mutex);
 	uint64_t wanted = store->put_count;
 	while (store->done_count < wanted) {

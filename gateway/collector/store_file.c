@@ -15,7 +15,7 @@ static const char schema[] =
     "  trace BLOB NOT NULL, span BLOB NOT NULL,"
     "  route INTEGER NOT NULL, start_wall_ns INTEGER NOT NULL, total_ns INTEGER NOT NULL,"
     "  status INTEGER NOT NULL, provisional INTEGER NOT NULL,"
-    "  missing TEXT,"	       /* null = it has a profile */
+    "  missing TEXT,"        /* null = it has a profile */
     "  app_tail_ns INTEGER," /* told after the rest */
     "  body TEXT NOT NULL) STRICT;"
     "CREATE INDEX exchanges_trace ON exchanges(trace);"
@@ -31,30 +31,30 @@ static const char schema[] =
 
 static const char *const sql[STORE_STATEMENTS] = {
     [STORE_INSERT] = "INSERT INTO exchanges(trace, span, route, start_wall_ns, total_ns, status,"
-		     " provisional, missing, app_tail_ns, body) VALUES(?,?,?,?,?,?,?,?,?,?)",
+                     " provisional, missing, app_tail_ns, body) VALUES(?,?,?,?,?,?,?,?,?,?)",
     [STORE_DELETE_PROVISIONAL] =
-	"DELETE FROM exchanges WHERE trace = ? AND span = ? AND provisional = 1",
+        "DELETE FROM exchanges WHERE trace = ? AND span = ? AND provisional = 1",
     [STORE_ROUTE_INSERT] = "INSERT OR IGNORE INTO routes(name) VALUES(?)",
     [STORE_ROUTE_SELECT] = "SELECT id FROM routes WHERE name = ?",
     [STORE_MINUTE_SELECT] = "SELECT requests, errors, sent, joined, phases_ns, histogram"
-			    " FROM route_minutes WHERE minute = ? AND route = ?",
+                            " FROM route_minutes WHERE minute = ? AND route = ?",
     [STORE_MINUTE_REPLACE] = "INSERT OR REPLACE INTO route_minutes(minute, route, requests, errors,"
-			     " sent, joined, phases_ns, histogram) VALUES(?,?,?,?,?,?,?,?)",
+                             " sent, joined, phases_ns, histogram) VALUES(?,?,?,?,?,?,?,?)",
     [STORE_SET_LATE] = "UPDATE exchanges SET missing = 'late'"
-		       " WHERE trace = ? AND span = ? AND missing IS NOT NULL",
+                       " WHERE trace = ? AND span = ? AND missing IS NOT NULL",
     [STORE_SET_TAIL] = "UPDATE exchanges SET app_tail_ns = ?3"
-		       " WHERE trace = ?1 AND span = ?2 AND missing IS NULL",
+                       " WHERE trace = ?1 AND span = ?2 AND missing IS NULL",
     [STORE_EVICT_OLDEST] =
-	"DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges ORDER BY id LIMIT " EVICT_ROWS
-	")",
+        "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges ORDER BY id LIMIT " EVICT_ROWS
+        ")",
     [STORE_EVICT_AGE] = "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges"
-			" WHERE start_wall_ns < ? ORDER BY start_wall_ns LIMIT " EVICT_ROWS ")",
+                        " WHERE start_wall_ns < ? ORDER BY start_wall_ns LIMIT " EVICT_ROWS ")",
     [STORE_EVICT_MINUTES_OLDEST] =
-	"DELETE FROM route_minutes WHERE (minute, route) IN"
-	" (SELECT minute, route FROM route_minutes ORDER BY minute, route LIMIT " EVICT_ROWS ")",
+        "DELETE FROM route_minutes WHERE (minute, route) IN"
+        " (SELECT minute, route FROM route_minutes ORDER BY minute, route LIMIT " EVICT_ROWS ")",
     [STORE_EVICT_MINUTES_AGE] =
-	"DELETE FROM route_minutes WHERE (minute, route) IN (SELECT minute, route"
-	" FROM route_minutes WHERE minute < ? ORDER BY minute, route LIMIT " EVICT_ROWS ")",
+        "DELETE FROM route_minutes WHERE (minute, route) IN (SELECT minute, route"
+        " FROM route_minutes WHERE minute < ? ORDER BY minute, route LIMIT " EVICT_ROWS ")",
     [STORE_PAGE_COUNT] = "PRAGMA page_count",
     [STORE_VACUUM] = "PRAGMA incremental_vacuum(" VACUUM_PAGES ")",
 };
@@ -92,10 +92,11 @@ identify(sqlite3 *db, bool *ret_empty, char *why, size_t size)
 		return SQLITE_MISMATCH;
 	}
 	if (version > STORE_SCHEMA_VERSION) {
-		snprintf(why, size,
-			 "the file has schema version %lld, this program knows %d; it is left alone "
-			 "(run the newer version, or name another store.path)",
-			 (long long)version, STORE_SCHEMA_VERSION);
+		snprintf(
+		    why, size,
+		    "the file has schema version %lld, this program knows %d; it is left alone "
+		    "(run the newer version, or name another store.path)",
+		    (long long)version, STORE_SCHEMA_VERSION);
 		return SQLITE_MISMATCH;
 	}
 	return SQLITE_OK;
@@ -106,7 +107,7 @@ make_schema(sqlite3 *db)
 {
 	char begin[128];
 	snprintf(begin, sizeof(begin), "PRAGMA application_id = %d; PRAGMA user_version = %d;",
-		 STORE_APPLICATION_ID, STORE_SCHEMA_VERSION);
+	         STORE_APPLICATION_ID, STORE_SCHEMA_VERSION);
 	int result = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
 	if (result == SQLITE_OK)
 		result = sqlite3_exec(db, schema, NULL, NULL, NULL);
@@ -124,7 +125,7 @@ prepare_all(struct store_file *file)
 	int result = SQLITE_OK;
 	for (size_t i = 0; i < STORE_STATEMENTS && result == SQLITE_OK; i++)
 		result = sqlite3_prepare_v3(file->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-					    &file->statements[i], NULL);
+		                            &file->statements[i], NULL);
 	return result;
 }
 
@@ -144,10 +145,10 @@ set_up(struct store_file *file, char *why, size_t size)
 		result = sqlite3_exec(file->db, "PRAGMA auto_vacuum = INCREMENTAL", 0, 0, 0);
 	if (result == SQLITE_OK)
 		result = sqlite3_exec(file->db,
-				      "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-				      "PRAGMA journal_size_limit = 8388608;"
-				      "PRAGMA cache_size = -8192;",
-				      0, 0, 0);
+		                      "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+		                      "PRAGMA journal_size_limit = 8388608;"
+		                      "PRAGMA cache_size = -8192;",
+		                      0, 0, 0);
 	if (result == SQLITE_OK && empty)
 		result = make_schema(file->db);
 	if (result == SQLITE_OK)
@@ -200,7 +201,7 @@ store_file_move_aside(const char *path, char *ret_name, size_t size)
 	static const char *const suffixes[] = {"-wal", "-shm"};
 	char from[4096], to[4096];
 	snprintf(ret_name, size, "%s.damaged-%llu", path,
-		 (unsigned long long)(clock_wall_ns() / NS_PER_MS));
+	         (unsigned long long)(clock_wall_ns() / NS_PER_MS));
 	if (rename(path, ret_name) != 0)
 		return -1;
 	for (size_t i = 0; i < 2; i++) {
@@ -307,7 +308,7 @@ minute_add_stored(struct store_file *file, int64_t route, struct store_minute *s
 	int result = sqlite3_step(s);
 	if (result == SQLITE_ROW && sqlite3_column_bytes(s, 4) == (int)sizeof(sum->phases_ns) &&
 	    histogram_decode(sqlite3_column_blob(s, 5), (size_t)sqlite3_column_bytes(s, 5),
-			     &stored) == 0) {
+	                     &stored) == 0) {
 		uint64_t phases_ns[PHASE_COUNT];
 		memcpy(phases_ns, sqlite3_column_blob(s, 4), sizeof(phases_ns));
 		sum->requests += (uint64_t)sqlite3_column_int64(s, 0);
@@ -405,14 +406,14 @@ evict_bytes(struct store_file *file, struct store_stats *stats, bool *ret_more)
 
 int
 store_file_evict(struct store_file *file, uint64_t max_bytes, uint64_t before_wall_ns,
-		 struct store_stats *stats, bool *ret_more)
+                 struct store_stats *stats, bool *ret_more)
 {
 	int rows = 0, minutes = 0;
 	*ret_more = false;
 	int result = evict(file, STORE_EVICT_AGE, (int64_t)before_wall_ns, &rows);
 	if (result == SQLITE_OK)
 		result = evict(file, STORE_EVICT_MINUTES_AGE,
-			       (int64_t)(before_wall_ns / (60 * NS_PER_S)), &minutes);
+		               (int64_t)(before_wall_ns / (60 * NS_PER_S)), &minutes);
 	stats->evicted_age += (uint64_t)rows;
 	*ret_more = rows > 0 || minutes > 0;
 	if (result != SQLITE_OK || store_file_bytes(file) <= max_bytes)

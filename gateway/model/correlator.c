@@ -9,9 +9,9 @@
 
 enum entry_state {
 	ENTRY_EXCHANGE, /* an ended exchange waits for its profile, or for the last part of it */
-	ENTRY_OPEN,	/* a provisional exchange waits for its end; parts may be here already */
-	ENTRY_PROFILE,	/* a profile waits for its exchange */
-	ENTRY_DONE,	/* remembered, to know what comes twice or late */
+	ENTRY_OPEN,     /* a provisional exchange waits for its end; parts may be here already */
+	ENTRY_PROFILE,  /* a profile waits for its exchange */
+	ENTRY_DONE,     /* remembered, to know what comes twice or late */
 	ENTRY_STATES
 };
 
@@ -22,10 +22,11 @@ struct entry {
 	struct entry *prev, *next; /* list of its state, due first first */
 	struct profile_key key;
 	uint8_t state, done; /* enum entry_state, enum entry_done */
-	bool refused;	     /* a profile of this key was refused */
-	uint32_t parts;	     /* ENTRY_DONE: parts of the profile that were taken */
+	bool refused;        /* a profile of this key was refused */
+	uint32_t parts;      /* ENTRY_DONE: parts of the profile that were taken */
 	uint64_t due_ns;
-	struct exchange_record *record; /* owned, with its text; null on ENTRY_PROFILE, ENTRY_DONE */
+	struct exchange_record
+	    *record; /* owned, with its text; null on ENTRY_PROFILE, ENTRY_DONE */
 	size_t record_size;
 	struct profile *profile; /* owned, or null */
 };
@@ -43,8 +44,8 @@ struct correlator {
 const char *
 profile_outcome_name(enum profile_outcome outcome)
 {
-	static const char *const names[PROFILE_OUTCOME_COUNT] = {"joined",   "orphaned", "superseded",
-								 "repeated", "late",	 "refused"};
+	static const char *const names[PROFILE_OUTCOME_COUNT] = {
+	    "joined", "orphaned", "superseded", "repeated", "late", "refused"};
 	return outcome < PROFILE_OUTCOME_COUNT ? names[outcome] : "unknown";
 }
 
@@ -52,7 +53,7 @@ const char *
 profile_missing_name(enum profile_missing missing)
 {
 	static const char *const names[] = {NULL,   "pending", "no_hook",
-					    "late", "dropped", "refused"};
+	                                    "late", "dropped", "refused"};
 	return missing <= MISSING_REFUSED ? names[missing] : "late";
 }
 
@@ -91,7 +92,7 @@ entry_move(struct correlator *c, struct entry *entry, enum entry_state state, ui
 
 static struct entry *
 entry_new(struct correlator *c, const struct profile_key *key, enum entry_state state,
-	  uint64_t due_ns)
+          uint64_t due_ns)
 {
 	struct entry *entry = xcalloc(1, sizeof(*entry));
 	entry->key = *key;
@@ -262,7 +263,7 @@ span_is_zero(const uint8_t span[SPAN_ID_SIZE])
 /* An earlier attempt's profile will never be shown. */
 static void
 supersede(struct correlator *c, const struct exchange_record *record, const uint8_t *span,
-	  uint64_t now_ns)
+          uint64_t now_ns)
 {
 	struct profile_key key;
 	memcpy(key.trace_id, record->trace_id, TRACE_ID_SIZE);
@@ -294,7 +295,7 @@ exchange_room(struct correlator *c, uint64_t now_ns)
 
 static void
 record_provisional(struct correlator *c, const struct profile_key *key,
-		   const struct exchange_record *record, size_t size, uint64_t now_ns)
+                   const struct exchange_record *record, size_t size, uint64_t now_ns)
 {
 	struct entry *entry = entry_find(c, key);
 	if (entry != NULL && entry->state != ENTRY_PROFILE) {
@@ -313,7 +314,7 @@ record_provisional(struct correlator *c, const struct profile_key *key,
 
 static void
 record_final(struct correlator *c, const struct profile_key *key,
-	     const struct exchange_record *record, size_t size, uint64_t now_ns)
+             const struct exchange_record *record, size_t size, uint64_t now_ns)
 {
 	struct entry *entry = entry_find(c, key);
 	uint64_t due_ns = record->marks_ns[MARK_END] + c->options.join_timeout_ns;
@@ -338,7 +339,7 @@ record_final(struct correlator *c, const struct profile_key *key,
 
 void
 correlator_record(struct correlator *c, const struct exchange_record *record, size_t size,
-		  uint64_t now_ns)
+                  uint64_t now_ns)
 {
 	struct profile_key key;
 	memcpy(key.trace_id, record->trace_id, TRACE_ID_SIZE);
@@ -524,8 +525,8 @@ correlator_finish(struct correlator *c, uint64_t now_ns)
 
 void
 correlator_each_waiting(const struct correlator *c,
-			bool (*each)(void *arg, const struct exchange_record *record, size_t size),
-			void *arg)
+                        bool (*each)(void *arg, const struct exchange_record *record, size_t size),
+                        void *arg)
 {
 	static const enum entry_state states[] = {ENTRY_EXCHANGE, ENTRY_OPEN};
 	for (size_t i = 0; i < 2; i++) {

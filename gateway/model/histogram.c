@@ -3,8 +3,8 @@
 #include <string.h>
 #include "model/histogram.h"
 
-#define LOWEST_NS 62500.0L /* 2^-4 ms */
-#define ROOT_32_OF_2 1.0218971486541166782344801347833L/* 2^(1/32) */
+#define LOWEST_NS 62500.0L                              /* 2^-4 ms */
+#define ROOT_32_OF_2 1.0218971486541166782344801347833L /* 2^(1/32) */
 
 static uint64_t edges_ns[HISTOGRAM_BUCKETS];
 static pthread_once_t edges_once = PTHREAD_ONCE_INIT;
@@ -14,7 +14,8 @@ static void
 edges_fill(void)
 {
 	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
-		long double edge = LOWEST_NS * (long double)(1ull << (i + 1) / HISTOGRAM_PER_OCTAVE);
+		long double edge =
+		    LOWEST_NS * (long double)(1ull << (i + 1) / HISTOGRAM_PER_OCTAVE);
 		for (unsigned k = 0; k < (i + 1) % HISTOGRAM_PER_OCTAVE; k++)
 			edge *= ROOT_32_OF_2;
 		edges_ns[i] = (uint64_t)edge;

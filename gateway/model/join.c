@@ -28,7 +28,7 @@ disorder(uint64_t earlier, uint64_t later)
 
 static int
 split_shared(const struct exchange_record *record, const struct profile *p, uint64_t app_end_ns,
-	     struct join *ret)
+             struct join *ret)
 {
 	uint64_t t4 = record->marks_ns[MARK_CONNECTED], t5 = record->marks_ns[MARK_SENT_FIRST];
 	uint64_t t7 = record->marks_ns[MARK_READ_FIRST];
@@ -50,17 +50,16 @@ split_shared(const struct exchange_record *record, const struct profile *p, uint
  * loop's queue that the hook knows of; what is left over is shown as slack and halved. */
 static int
 split_placed(const struct exchange_record *record, const struct profile *p, uint64_t app_ns,
-	     struct join *ret)
+             struct join *ret)
 {
-	uint64_t span =
-	    record->marks_ns[MARK_READ_FIRST] - record->marks_ns[MARK_SENT_FIRST];
+	uint64_t span = record->marks_ns[MARK_READ_FIRST] - record->marks_ns[MARK_SENT_FIRST];
 	uint64_t fits = app_ns < span ? app_ns : span;
 	if (record_was_answered(record) && p->has_start && app_ns - fits > JOIN_SLACK_MAX_NS)
 		return -1;
 	uint64_t room = span - fits;
 	uint64_t queue = p->has_task_queue && p->task_queue_ns < room ? p->task_queue_ns
-			 : p->has_task_queue			      ? room
-								      : 0;
+	                 : p->has_task_queue                          ? room
+	                                                              : 0;
 	ret->app_queue_ns = queue + (room - queue) / 2;
 	ret->app_ns = fits;
 	ret->app_out_ns = room - ret->app_queue_ns;
@@ -75,7 +74,7 @@ rows_clip(struct profile_rows *rows, int kind, uint64_t ns)
 	for (size_t i = 0; i < rows->count && ns > 0; i++) {
 		struct profile_row *row = &rows->rows[i];
 		bool picked = kind >= 0 ? row->kind == kind
-					: row->kind != PROFILE_RUN && row->kind != PROFILE_READY;
+		                        : row->kind != PROFILE_RUN && row->kind != PROFILE_READY;
 		if (!picked || row->ns == 0)
 			continue;
 		uint64_t taken = row->ns < ns ? row->ns : ns;
@@ -104,7 +103,7 @@ join_split(const struct exchange_record *record, struct profile *p, bool shared,
 	uint64_t app_end_ns = p->has_start ? p->start_ns : p->end_ns;
 	uint64_t app_ns = app_end_ns - p->enter_ns;
 	int result = shared ? split_shared(record, p, app_end_ns, &join)
-			    : split_placed(record, p, app_ns, &join);
+	                    : split_placed(record, p, app_ns, &join);
 	if (result != 0)
 		return -1;
 	join.clipped_ns = app_ns - join.app_ns;

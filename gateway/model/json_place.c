@@ -34,7 +34,8 @@ pointer_write(const struct level *levels, size_t depth, char *buf, size_t size)
 	for (size_t i = 0; i < depth && length + KEY_SHOWN_MAX * 2 + 24 < size; i++) {
 		const struct level *level = &levels[i];
 		if (!level->object) {
-			length += (size_t)snprintf(buf + length, size - length, "/%zu", level->index);
+			length +=
+			    (size_t)snprintf(buf + length, size - length, "/%zu", level->index);
 			continue;
 		}
 		if (!level->has_key)

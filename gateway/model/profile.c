@@ -94,8 +94,9 @@ profile_ended_name(unsigned ended)
 const char *
 profile_stall_kind_name(unsigned kind)
 {
-	return kind == PROFILE_STALL_STEP ? "step" : kind == PROFILE_STALL_CALLBACK ? "callback"
-										    : "io_callback";
+	return kind == PROFILE_STALL_STEP       ? "step"
+	       : kind == PROFILE_STALL_CALLBACK ? "callback"
+	                                        : "io_callback";
 }
 
 const char *
@@ -103,7 +104,7 @@ profile_stall_state_name(unsigned state)
 {
 	return state == PROFILE_STALL_BLOCKED ? "blocked"
 	       : state == PROFILE_STALL_BUSY  ? "busy"
-					      : NULL;
+	                                      : NULL;
 }
 
 uint64_t
@@ -133,12 +134,12 @@ row_same(const struct profile_row *a, const struct profile_row *b)
 static bool
 part_follows(const struct profile *into, const struct profile *part)
 {
-	return !into->final && part->parts == into->parts + 1 &&
-	       part->enter_ns == into->enter_ns && part->has_start == into->has_start &&
-	       part->start_ns == into->start_ns && part->end_ns >= into->end_ns &&
-	       part->breakdown.count == 0 && part->unattributed_ns == 0 &&
+	return !into->final && part->parts == into->parts + 1 && part->enter_ns == into->enter_ns &&
+	       part->has_start == into->has_start && part->start_ns == into->start_ns &&
+	       part->end_ns >= into->end_ns && part->breakdown.count == 0 &&
+	       part->unattributed_ns == 0 &&
 	       profile_rows_sum(&part->stream, part->stream_unattributed_ns) ==
-		   part->end_ns - (into->has_start ? into->end_ns : part->end_ns);
+	           part->end_ns - (into->has_start ? into->end_ns : part->end_ns);
 }
 
 /* Adds a row to the equal one, or behind the last where there is room; else its time is unattributed. */

@@ -1,11 +1,11 @@
 /* Batches of profiles: JSON to structs, row by row; the first thing wrong is named by its pointer. */
 #include <jansson.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/xmem.h"
 #include "model/json_place.h"
+#include "model/json_read.h"
 #include "model/profile_batch.h"
 #include "model/text.h"
 #include "model/trace_context.h"
@@ -16,147 +16,10 @@
 #define STALL_FIELDS 7
 #define FRAME_FIELDS 5
 
-/* One parse. Readers return false (and leave the error here) at the first thing wrong. */
 struct reader {
-	struct profile_error *error;
+	struct read_error *error;
 	struct profile_batch *batch;
 };
-
-/* The value being read: an element or a member of what is above. Lives on the stack. */
-struct place {
-	const struct place *up;
-	const char *key; /* null = element */
-	size_t index;
-	json_t *value; /* borrowed */
-};
-
-static size_t
-place_write(const struct place *place, char *buf, size_t size)
-{
-	if (place == NULL || place->up == NULL)
-		return 0;
-	size_t length = place_write(place->up, buf, size);
-	int more = place->key != NULL
-		       ? snprintf(buf + length, size - length, "/%s", place->key)
-		       : snprintf(buf + length, size - length, "/%zu", place->index);
-	length += (size_t)more;
-	return length < size ? length : size - 1;
-}
-
-__attribute__((format(printf, 3, 4))) static bool
-fail(struct reader *r, const struct place *place, const char *format, ...)
-{
-	va_list list;
-	va_start(list, format);
-	vsnprintf(r->error->message, sizeof(r->error->message), format, list);
-	va_end(list);
-	r->error->pointer[0] = '\0';
-	place_write(place, r->error->pointer, sizeof(r->error->pointer));
-	return false;
-}
-
-static struct place
-member(const struct place *up, const char *key)
-{
-	return (struct place){.up = up, .key = key, .value = json_object_get(up->value, key)};
-}
-
-static struct place
-element(const struct place *up, size_t index)
-{
-	return (struct place){.up = up, .index = index, .value = json_array_get(up->value, index)};
-}
-
-static bool
-read_array(struct reader *r, const struct place *at, size_t max, size_t *ret_count)
-{
-	if (!json_is_array(at->value))
-		return fail(r, at, "not an array");
-	*ret_count = json_array_size(at->value);
-	if (*ret_count > max)
-		return fail(r, at, "more than %zu entries", max);
-	return true;
-}
-
-/* A row: an array of exactly `fields` values. */
-static bool
-read_row(struct reader *r, const struct place *at, size_t fields)
-{
-	if (!json_is_array(at->value))
-		return fail(r, at, "not an array");
-	if (json_array_size(at->value) != fields)
-		return fail(r, at, "has %zu fields, not %zu", json_array_size(at->value), fields);
-	return true;
-}
-
-static bool
-read_u64(struct reader *r, const struct place *up, size_t index, uint64_t max, uint64_t *ret)
-{
-	struct place at = element(up, index);
-	if (!json_is_integer(at.value))
-		return fail(r, &at, "not an integer");
-	json_int_t value = json_integer_value(at.value);
-	if (value < 0 || (uint64_t)value > max)
-		return fail(r, &at, "not in 0 to %llu", (unsigned long long)max);
-	*ret = (uint64_t)value;
-	return true;
-}
-
-static bool
-read_optional_u64(struct reader *r, const struct place *up, size_t index, bool *ret_has,
-		  uint64_t *ret)
-{
-	*ret_has = !json_is_null(json_array_get(up->value, index));
-	return !*ret_has || read_u64(r, up, index, INT64_MAX, ret);
-}
-
-static bool
-read_flag(struct reader *r, const struct place *up, size_t index, bool *ret)
-{
-	uint64_t value;
-	if (!read_u64(r, up, index, 1, &value))
-		return false;
-	*ret = value != 0;
-	return true;
-}
-
-static bool
-check_string(struct reader *r, const struct place *at, size_t max)
-{
-	if (!json_is_string(at->value))
-		return fail(r, at, "not a string");
-	if (json_string_length(at->value) > max)
-		return fail(r, at, "longer than %zu bytes", max);
-	return true;
-}
-
-static bool
-read_optional_string(struct reader *r, const struct place *up, size_t index, char **ret)
-{
-	struct place at = element(up, index);
-	if (json_is_null(at.value))
-		return true;
-	if (!check_string(r, &at, PROFILE_STRING_MAX))
-		return false;
-	*ret = xstrdup(json_string_value(at.value));
-	return true;
-}
-
-/* The index of a word in a list of `count` names. */
-static bool
-read_word(struct reader *r, const struct place *at, const char *(*name)(unsigned), unsigned count,
-	  uint8_t *ret)
-{
-	if (!check_string(r, at, PROFILE_STRING_MAX))
-		return false;
-	for (unsigned i = 0; i < count; i++) {
-		if (name(i) != NULL && strcmp(name(i), json_string_value(at->value)) == 0) {
-			*ret = (uint8_t)i;
-			return true;
-		}
-	}
-	return fail(r, at, "not a word of this field");
-}
 
 static bool
 all_zero(const uint8_t *bytes, size_t count)
@@ -170,41 +33,41 @@ all_zero(const uint8_t *bytes, size_t count)
 static bool
 read_key(struct reader *r, const struct place *up, size_t index, struct profile_key *ret)
 {
-	struct place at = element(up, index);
-	if (!check_string(r, &at, KEY_LENGTH))
+	struct place at = place_element(up, index);
+	if (!read_string(r->error, &at, KEY_LENGTH))
 		return false;
 	const char *text = json_string_value(at.value);
 	if (json_string_length(at.value) != KEY_LENGTH || text[2 * TRACE_ID_SIZE] != '-' ||
 	    hex_parse(text, ret->trace_id, TRACE_ID_SIZE) != 0 ||
 	    hex_parse(text + 2 * TRACE_ID_SIZE + 1, ret->span_id, SPAN_ID_SIZE) != 0)
-		return fail(r, &at, "not <32 hex digits>-<16 hex digits>");
+		return read_fail(r->error, &at, "not <32 hex digits>-<16 hex digits>");
 	if (all_zero(ret->trace_id, TRACE_ID_SIZE) || all_zero(ret->span_id, SPAN_ID_SIZE))
-		return fail(r, &at, "an ID of zeros");
+		return read_fail(r->error, &at, "an ID of zeros");
 	return true;
 }
 
 static bool
 read_optional_trace(struct reader *r, const struct place *up, size_t index, bool *ret_has,
-		    uint8_t ret[TRACE_ID_SIZE])
+                    uint8_t ret[TRACE_ID_SIZE])
 {
-	struct place at = element(up, index);
+	struct place at = place_element(up, index);
 	*ret_has = !json_is_null(at.value);
 	if (!*ret_has)
 		return true;
-	if (!check_string(r, &at, 2 * TRACE_ID_SIZE))
+	if (!read_string(r->error, &at, 2 * TRACE_ID_SIZE))
 		return false;
 	if (json_string_length(at.value) != 2 * TRACE_ID_SIZE ||
 	    hex_parse(json_string_value(at.value), ret, TRACE_ID_SIZE) != 0)
-		return fail(r, &at, "not 32 hex digits");
+		return read_fail(r->error, &at, "not 32 hex digits");
 	return true;
 }
 
 static bool
 read_stack_id(struct reader *r, const struct place *up, size_t index, int64_t *ret)
 {
-	struct place at = element(up, index);
+	struct place at = place_element(up, index);
 	if (!json_is_integer(at.value) || json_integer_value(at.value) < -1)
-		return fail(r, &at, "not a stack ID or -1");
+		return read_fail(r->error, &at, "not a stack ID or -1");
 	*ret = json_integer_value(at.value);
 	return true;
 }
@@ -214,10 +77,8 @@ read_stack_id(struct reader *r, const struct place *up, size_t index, int64_t *r
 static bool
 read_text_member(struct reader *r, const struct place *up, const char *key, char **ret)
 {
-	struct place at = member(up, key);
-	if (at.value == NULL)
-		return fail(r, &at, "missing");
-	if (!check_string(r, &at, PROFILE_STRING_MAX))
+	struct place at = place_member(up, key);
+	if (!read_string(r->error, &at, PROFILE_STRING_MAX))
 		return false;
 	*ret = xstrdup(json_string_value(at.value));
 	return true;
@@ -225,42 +86,33 @@ read_text_member(struct reader *r, const struct place *up, const char *key, char
 
 static bool
 read_number_member(struct reader *r, const struct place *up, const char *key, uint64_t max,
-		   bool optional, uint64_t *ret)
+                   bool optional, uint64_t *ret)
 {
-	struct place at = member(up, key);
+	struct place at = place_member(up, key);
 	if (optional && (at.value == NULL || json_is_null(at.value)))
 		return true;
-	if (at.value == NULL)
-		return fail(r, &at, "missing");
-	if (!json_is_integer(at.value))
-		return fail(r, &at, "not an integer");
-	if (json_integer_value(at.value) < 0 || (uint64_t)json_integer_value(at.value) > max)
-		return fail(r, &at, "not in 0 to %llu", (unsigned long long)max);
-	*ret = (uint64_t)json_integer_value(at.value);
-	return true;
+	return read_number(r->error, &at, max, ret);
 }
 
 static bool
 read_instance(struct reader *r, const struct place *up, uint8_t ret[PROFILE_INSTANCE_SIZE])
 {
-	struct place at = member(up, "instance");
-	if (at.value == NULL)
-		return fail(r, &at, "missing");
-	if (!check_string(r, &at, PROFILE_STRING_MAX))
+	struct place at = place_member(up, "instance");
+	if (!read_string(r->error, &at, PROFILE_STRING_MAX))
 		return false;
 	if (json_string_length(at.value) != 2 * PROFILE_INSTANCE_SIZE ||
 	    hex_parse(json_string_value(at.value), ret, PROFILE_INSTANCE_SIZE) != 0)
-		return fail(r, &at, "not 32 hex digits");
+		return read_fail(r->error, &at, "not 32 hex digits");
 	return true;
 }
 
 static bool
 read_boot_id(struct reader *r, const struct place *up, char ret[CLOCK_BOOT_ID_SIZE])
 {
-	struct place at = member(up, "boot_id");
+	struct place at = place_member(up, "boot_id");
 	if (at.value == NULL || json_is_null(at.value))
 		return true;
-	if (!check_string(r, &at, CLOCK_BOOT_ID_SIZE - 1))
+	if (!read_string(r->error, &at, CLOCK_BOOT_ID_SIZE - 1))
 		return false;
 	snprintf(ret, CLOCK_BOOT_ID_SIZE, "%s", json_string_value(at.value));
 	return true;
@@ -271,10 +123,10 @@ read_process(struct reader *r, const struct place *top)
 {
 	static const char *const engines[] = {"steps", "drive", "totals"};
 	struct profile_process *p = r->batch->process;
-	struct place at = member(top, "process");
+	struct place at = place_member(top, "process");
 	uint64_t pid = 0;
 	if (!json_is_object(at.value))
-		return fail(r, &at, "not an object");
+		return read_fail(r->error, &at, "not an object");
 	if (!read_instance(r, &at, p->instance) ||
 	    !read_number_member(r, &at, "pid", INT32_MAX, false, &pid) ||
 	    !read_text_member(r, &at, "python", &p->python) ||
@@ -289,8 +141,8 @@ read_process(struct reader *r, const struct place *top)
 	for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++)
 		if (strcmp(engines[i], p->engine) == 0)
 			return true;
-	struct place engine = member(&at, "engine");
-	return fail(r, &engine, "not a word of this field");
+	struct place engine = place_member(&at, "engine");
+	return read_fail(r->error, &engine, "not a word of this field");
 }
 
 /* --- stacks ------------------------------------------------------------------ */
@@ -301,19 +153,19 @@ read_frame(struct reader *r, const struct place *at, struct text *out)
 	static const char *const keys[] = {"module", "function", "file"};
 	uint64_t line;
 	bool in_app;
-	if (!read_row(r, at, FRAME_FIELDS))
+	if (!read_row(r->error, at, FRAME_FIELDS))
 		return false;
 	for (size_t i = 0; i < 3; i++) {
-		struct place field = element(at, i);
-		if (!check_string(r, &field, i == 2 ? PROFILE_FILE_MAX : PROFILE_STRING_MAX))
+		struct place field = place_element(at, i);
+		if (!read_string(r->error, &field, i == 2 ? PROFILE_FILE_MAX : PROFILE_STRING_MAX))
 			return false;
 		text_printf(out, "%s\"%s\":", i == 0 ? "{" : ",", keys[i]);
 		text_json(out, json_string_value(field.value), json_string_length(field.value));
 	}
-	if (!read_u64(r, at, 3, INT32_MAX, &line) || !read_flag(r, at, 4, &in_app))
+	if (!read_u64(r->error, at, 3, INT32_MAX, &line) || !read_flag(r->error, at, 4, &in_app))
 		return false;
 	text_printf(out, ",\"line\":%llu,\"in_app\":%s}", (unsigned long long)line,
-		    in_app ? "true" : "false");
+	            in_app ? "true" : "false");
 	return true;
 }
 
@@ -335,15 +187,15 @@ read_stack(struct reader *r, const struct place *at, struct text *out)
 	struct profile_batch_stack *stack = &r->batch->stacks[r->batch->stack_count];
 	uint64_t id;
 	size_t frames;
-	if (!read_row(r, at, 2) || !read_u64(r, at, 0, INT64_MAX, &id))
+	if (!read_row(r->error, at, 2) || !read_u64(r->error, at, 0, INT64_MAX, &id))
 		return false;
-	struct place list = element(at, 1);
-	if (!read_array(r, &list, PROFILE_FRAMES_MAX, &frames))
+	struct place list = place_element(at, 1);
+	if (!read_array(r->error, &list, PROFILE_FRAMES_MAX, &frames))
 		return false;
 	text_reset(out);
 	text_puts(out, "[");
 	for (size_t i = 0; i < frames; i++) {
-		struct place frame = element(&list, i);
+		struct place frame = place_element(&list, i);
 		if (i > 0)
 			text_puts(out, ",");
 		if (!read_frame(r, &frame, out))
@@ -353,7 +205,7 @@ read_stack(struct reader *r, const struct place *at, struct text *out)
 	stack->id = (int64_t)id;
 	stack->stack = stack_new(out);
 	if (stack->stack == NULL)
-		return fail(r, at, "no memory");
+		return read_fail(r->error, at, "no memory");
 	r->batch->stack_count++;
 	return true;
 }
@@ -361,17 +213,17 @@ read_stack(struct reader *r, const struct place *at, struct text *out)
 static bool
 read_stacks(struct reader *r, const struct place *top)
 {
-	struct place at = member(top, "stacks");
+	struct place at = place_member(top, "stacks");
 	struct text text = {0};
 	size_t count;
 	bool good = true;
 	if (at.value == NULL)
 		return true;
-	if (!read_array(r, &at, PROFILE_BATCH_MAX, &count))
+	if (!read_array(r->error, &at, PROFILE_BATCH_MAX, &count))
 		return false;
 	r->batch->stacks = xcalloc(count + 1, sizeof(*r->batch->stacks));
 	for (size_t i = 0; i < count && good; i++) {
-		struct place row = element(&at, i);
+		struct place row = place_element(&at, i);
 		good = read_stack(r, &row, &text);
 	}
 	text_free(&text);
@@ -388,41 +240,43 @@ read_cause(struct reader *r, const struct place *up, struct profile_row *row)
 #include "model/profile_words.def"
 #undef PROFILE_KIND
 	};
-	struct place at = element(up, 1);
+	struct place at = place_element(up, 1);
 	row->cause = PROFILE_CAUSE_COUNT;
 	if (has_cause[row->kind])
-		return read_word(r, &at, profile_cause_name, PROFILE_CAUSE_COUNT, &row->cause);
-	return json_is_null(at.value) || fail(r, &at, "not null, which this kind has");
+		return read_word(r->error, &at, profile_cause_name, PROFILE_CAUSE_COUNT,
+		                 &row->cause);
+	return json_is_null(at.value) || read_fail(r->error, &at, "not null, which this kind has");
 }
 
 static bool
 read_breakdown_row(struct reader *r, const struct place *at, struct profile_row *row)
 {
-	if (!read_row(r, at, ROW_FIELDS))
+	if (!read_row(r->error, at, ROW_FIELDS))
 		return false;
-	struct place kind = element(at, 0);
-	return read_word(r, &kind, profile_kind_name, PROFILE_KIND_COUNT, &row->kind) &&
+	struct place kind = place_element(at, 0);
+	return read_word(r->error, &kind, profile_kind_name, PROFILE_KIND_COUNT, &row->kind) &&
 	       read_cause(r, at, row) && read_stack_id(r, at, 2, &row->stack_id) &&
-	       read_u64(r, at, 3, INT64_MAX, &row->ns) &&
-	       read_u64(r, at, 4, INT64_MAX, &row->count) && read_flag(r, at, 5, &row->exact) &&
-	       read_u64(r, at, 6, INT64_MAX, &row->samples) &&
+	       read_u64(r->error, at, 3, INT64_MAX, &row->ns) &&
+	       read_u64(r->error, at, 4, INT64_MAX, &row->count) &&
+	       read_flag(r->error, at, 5, &row->exact) &&
+	       read_u64(r->error, at, 6, INT64_MAX, &row->samples) &&
 	       read_optional_trace(r, at, 7, &row->has_by_trace, row->by_trace) &&
-	       read_optional_string(r, at, 8, &row->by_route);
+	       read_optional_string(r->error, at, 8, PROFILE_STRING_MAX, &row->by_route);
 }
 
 static bool
 read_breakdown(struct reader *r, const struct place *up, size_t index, size_t *rows_left,
-	       struct profile_rows *ret)
+               struct profile_rows *ret)
 {
-	struct place at = element(up, index);
+	struct place at = place_element(up, index);
 	size_t count;
-	if (!read_array(r, &at, *rows_left, &count))
+	if (!read_array(r->error, &at, *rows_left, &count))
 		return false;
 	*rows_left -= count;
 	ret->rows = xcalloc(count + 1, sizeof(*ret->rows));
 	ret->count = count;
 	for (size_t i = 0; i < count; i++) {
-		struct place row = element(&at, i);
+		struct place row = place_element(&at, i);
 		if (!read_breakdown_row(r, &row, &ret->rows[i]))
 			return false;
 	}
@@ -432,30 +286,30 @@ read_breakdown(struct reader *r, const struct place *up, size_t index, size_t *r
 static bool
 read_stall(struct reader *r, const struct place *at, struct profile_stall *stall)
 {
-	if (!read_row(r, at, STALL_FIELDS))
+	if (!read_row(r->error, at, STALL_FIELDS))
 		return false;
-	struct place kind = element(at, 2), state = element(at, 3);
+	struct place kind = place_element(at, 2), state = place_element(at, 3);
 	stall->state = PROFILE_STALL_UNKNOWN;
 	return read_optional_trace(r, at, 0, &stall->has_trace, stall->trace_id) &&
-	       read_optional_string(r, at, 1, &stall->route) &&
-	       read_word(r, &kind, profile_stall_kind_name, PROFILE_STALL_IO_CALLBACK + 1,
-			 &stall->kind) &&
-	       (json_is_null(state.value) ||
-		read_word(r, &state, profile_stall_state_name, PROFILE_STALL_UNKNOWN,
-			  &stall->state)) &&
-	       read_u64(r, at, 4, INT64_MAX, &stall->ns) &&
-	       read_flag(r, at, 5, &stall->exact) && read_stack_id(r, at, 6, &stall->stack_id);
+	       read_optional_string(r->error, at, 1, PROFILE_STRING_MAX, &stall->route) &&
+	       read_word(r->error, &kind, profile_stall_kind_name, PROFILE_STALL_IO_CALLBACK + 1,
+	                 &stall->kind) &&
+	       (json_is_null(state.value) || read_word(r->error, &state, profile_stall_state_name,
+	                                               PROFILE_STALL_UNKNOWN, &stall->state)) &&
+	       read_u64(r->error, at, 4, INT64_MAX, &stall->ns) &&
+	       read_flag(r->error, at, 5, &stall->exact) &&
+	       read_stack_id(r, at, 6, &stall->stack_id);
 }
 
 static bool
 read_stalls(struct reader *r, const struct place *up, size_t rows_left, struct profile *p)
 {
-	struct place at = element(up, 15);
-	if (!read_array(r, &at, rows_left, &p->stall_count))
+	struct place at = place_element(up, 15);
+	if (!read_array(r->error, &at, rows_left, &p->stall_count))
 		return false;
 	p->stalls = xcalloc(p->stall_count + 1, sizeof(*p->stalls));
 	for (size_t i = 0; i < p->stall_count; i++) {
-		struct place row = element(&at, i);
+		struct place row = place_element(&at, i);
 		if (!read_stall(r, &row, &p->stalls[i]))
 			return false;
 	}
@@ -467,24 +321,26 @@ read_profile(struct reader *r, const struct place *at, struct profile *p)
 {
 	size_t rows_left = PROFILE_ROWS_MAX;
 	uint64_t part = 0;
-	if (!read_row(r, at, PROFILE_FIELDS))
+	if (!read_row(r->error, at, PROFILE_FIELDS))
 		return false;
-	struct place ended = element(at, 9);
-	bool good = read_key(r, at, 0, &p->key) && read_u64(r, at, 1, INT32_MAX - 1, &part) &&
-		    read_flag(r, at, 2, &p->final) && read_optional_string(r, at, 3, &p->route) &&
-		    read_optional_u64(r, at, 4, &p->has_task_queue, &p->task_queue_ns) &&
-		    read_u64(r, at, 5, INT64_MAX, &p->enter_ns) &&
-		    read_optional_u64(r, at, 6, &p->has_start, &p->start_ns) &&
-		    read_u64(r, at, 7, INT64_MAX, &p->end_ns) &&
-		    read_optional_u64(r, at, 8, &p->has_tail, &p->tail_ns) &&
-		    read_word(r, &ended, profile_ended_name, PROFILE_ENDED_COUNT, &p->ended) &&
-		    read_flag(r, at, 10, &p->truncated) &&
-		    read_breakdown(r, at, 11, &rows_left, &p->breakdown) &&
-		    read_u64(r, at, 12, INT64_MAX, &p->unattributed_ns) &&
-		    read_breakdown(r, at, 13, &rows_left, &p->stream) &&
-		    read_u64(r, at, 14, INT64_MAX, &p->stream_unattributed_ns) &&
-		    read_stalls(r, at, rows_left, p) &&
-		    read_optional_u64(r, at, 16, &p->has_cpu, &p->cpu_ns);
+	struct place ended = place_element(at, 9);
+	bool good =
+	    read_key(r, at, 0, &p->key) && read_u64(r->error, at, 1, INT32_MAX - 1, &part) &&
+	    read_flag(r->error, at, 2, &p->final) &&
+	    read_optional_string(r->error, at, 3, PROFILE_STRING_MAX, &p->route) &&
+	    read_optional_u64(r->error, at, 4, &p->has_task_queue, &p->task_queue_ns) &&
+	    read_u64(r->error, at, 5, INT64_MAX, &p->enter_ns) &&
+	    read_optional_u64(r->error, at, 6, &p->has_start, &p->start_ns) &&
+	    read_u64(r->error, at, 7, INT64_MAX, &p->end_ns) &&
+	    read_optional_u64(r->error, at, 8, &p->has_tail, &p->tail_ns) &&
+	    read_word(r->error, &ended, profile_ended_name, PROFILE_ENDED_COUNT, &p->ended) &&
+	    read_flag(r->error, at, 10, &p->truncated) &&
+	    read_breakdown(r, at, 11, &rows_left, &p->breakdown) &&
+	    read_u64(r->error, at, 12, INT64_MAX, &p->unattributed_ns) &&
+	    read_breakdown(r, at, 13, &rows_left, &p->stream) &&
+	    read_u64(r->error, at, 14, INT64_MAX, &p->stream_unattributed_ns) &&
+	    read_stalls(r, at, rows_left, p) &&
+	    read_optional_u64(r->error, at, 16, &p->has_cpu, &p->cpu_ns);
 	p->parts = (uint32_t)part + 1;
 	return good;
 }
@@ -516,15 +372,15 @@ profile_bytes(const struct profile *p)
 static bool
 read_profiles(struct reader *r, const struct place *top)
 {
-	struct place at = member(top, "profiles");
+	struct place at = place_member(top, "profiles");
 	struct profile_batch *batch = r->batch;
 	size_t count;
-	if (!read_array(r, &at, PROFILE_BATCH_MAX, &count))
+	if (!read_array(r->error, &at, PROFILE_BATCH_MAX, &count))
 		return false;
 	batch->profiles = xcalloc(count + 1, sizeof(*batch->profiles));
 	batch->refused = xcalloc(count + 1, sizeof(*batch->refused));
 	for (size_t i = 0; i < count; i++) {
-		struct place row = element(&at, i);
+		struct place row = place_element(&at, i);
 		struct profile *p = xcalloc(1, sizeof(*p));
 		p->process = batch->process;
 		p->process->references++;
@@ -544,19 +400,19 @@ read_profiles(struct reader *r, const struct place *top)
 static bool
 read_tails(struct reader *r, const struct place *top)
 {
-	struct place at = member(top, "tails");
+	struct place at = place_member(top, "tails");
 	struct profile_batch *batch = r->batch;
 	size_t count;
 	if (at.value == NULL)
 		return true;
-	if (!read_array(r, &at, PROFILE_BATCH_MAX, &count))
+	if (!read_array(r->error, &at, PROFILE_BATCH_MAX, &count))
 		return false;
 	batch->tails = xcalloc(count + 1, sizeof(*batch->tails));
 	for (size_t i = 0; i < count; i++) {
-		struct place row = element(&at, i);
+		struct place row = place_element(&at, i);
 		struct profile_tail *tail = &batch->tails[i];
-		if (!read_row(r, &row, 2) || !read_key(r, &row, 0, &tail->key) ||
-		    !read_u64(r, &row, 1, INT64_MAX, &tail->tail_ns))
+		if (!read_row(r->error, &row, 2) || !read_key(r, &row, 0, &tail->key) ||
+		    !read_u64(r->error, &row, 1, INT64_MAX, &tail->tail_ns))
 			return false;
 		batch->tail_count++;
 	}
@@ -569,17 +425,17 @@ static bool
 read_batch(struct reader *r, json_t *root)
 {
 	struct place top = {.value = root};
-	struct place version = member(&top, "v");
+	struct place version = place_member(&top, "v");
 	if (!json_is_object(root))
-		return fail(r, &top, "not an object");
+		return read_fail(r->error, &top, "not an object");
 	if (!json_is_integer(version.value) || json_integer_value(version.value) != 1)
-		return fail(r, &version, "not version 1");
+		return read_fail(r->error, &version, "not version 1");
 	return read_process(r, &top) && read_stacks(r, &top) && read_profiles(r, &top) &&
 	       read_tails(r, &top);
 }
 
 static json_t *
-load(const char *bytes, size_t length, struct profile_error *error)
+load(const char *bytes, size_t length, struct read_error *error)
 {
 	json_error_t why;
 	char *pointer = error->pointer;
@@ -587,27 +443,27 @@ load(const char *bytes, size_t length, struct profile_error *error)
 	if (json_place(bytes, length, length, PROFILE_NESTING_MAX, pointer, size) >
 	    PROFILE_NESTING_MAX) {
 		snprintf(error->message, sizeof(error->message), "nested deeper than %d",
-			 PROFILE_NESTING_MAX);
+		         PROFILE_NESTING_MAX);
 		return NULL;
 	}
 	json_t *root = json_loadb(bytes, length, JSON_REJECT_DUPLICATES, &why);
 	if (root == NULL) {
 		json_place(bytes, length, why.position > 0 ? (size_t)why.position : 0,
-			   PROFILE_NESTING_MAX, pointer, size);
+		           PROFILE_NESTING_MAX, pointer, size);
 		snprintf(error->message, sizeof(error->message), "%.120s (line %d, column %d)",
-			 why.text, why.line, why.column);
+		         why.text, why.line, why.column);
 	}
 	return root;
 }
 
 int
 profile_batch_parse(const char *bytes, size_t length, struct profile_batch **ret,
-		    struct profile_error *reterr)
+                    struct read_error *reterr)
 {
-	*reterr = (struct profile_error){0};
+	*reterr = (struct read_error){0};
 	if (length > PROFILE_BODY_MAX) {
 		snprintf(reterr->message, sizeof(reterr->message), "over %u bytes",
-			 PROFILE_BODY_MAX);
+		         PROFILE_BODY_MAX);
 		return -1;
 	}
 	json_t *root = load(bytes, length, reterr);

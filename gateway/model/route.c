@@ -13,7 +13,7 @@ struct route {
 };
 
 struct routes {
-	struct route *by_name;	/* uthash head; owns the entries */
+	struct route *by_name;   /* uthash head; owns the entries */
 	struct route **by_index; /* max + 1 places */
 	size_t count, max;
 	uint64_t overflowed;
@@ -91,8 +91,8 @@ routes_overflowed(const struct routes *routes)
 static const char *
 known_method(const char *method, size_t length)
 {
-	static const char *const known[] = {"GET",     "HEAD",	  "POST",  "PUT",  "DELETE",
-					    "CONNECT", "OPTIONS", "TRACE", "PATCH"};
+	static const char *const known[] = {"GET",     "HEAD",    "POST",  "PUT",  "DELETE",
+	                                    "CONNECT", "OPTIONS", "TRACE", "PATCH"};
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (strlen(known[i]) == length && memcmp(known[i], method, length) == 0)
 			return known[i];
@@ -101,13 +101,13 @@ known_method(const char *method, size_t length)
 
 void
 route_name(const char *told, const char *method, size_t method_length, const char *config_name,
-	   char *buf)
+           char *buf)
 {
 	if (told != NULL && told[0] != '\0')
 		snprintf(buf, ROUTE_NAME_MAX + 1, "%s", told);
 	else
 		snprintf(buf, ROUTE_NAME_MAX + 1, "%s %s", known_method(method, method_length),
-			 config_name != NULL ? config_name : "(no route)");
+		         config_name != NULL ? config_name : "(no route)");
 	size_t length = strlen(buf);
 	if (length < ROUTE_NAME_MAX)
 		return;

@@ -132,7 +132,7 @@ id_known(const struct instance *instance, const struct profile_batch *batch, int
 
 static bool
 rows_known(const struct instance *instance, const struct profile_batch *batch,
-	   const struct profile_rows *rows)
+           const struct profile_rows *rows)
 {
 	for (size_t i = 0; i < rows->count; i++)
 		if (!id_known(instance, batch, rows->rows[i].stack_id))
@@ -215,7 +215,8 @@ stacks_take(struct stacks *stacks, struct profile_batch *batch, uint64_t *ret_dr
 		instance_forget(stacks, stacks->heard);
 		stacks->forgotten++;
 	}
-	if (over(stacks)) { /* rows hold their stacks; this instance's next batch is told to resend */
+	if (over(
+	        stacks)) { /* rows hold their stacks; this instance's next batch is told to resend */
 		instance_forget(stacks, instance);
 		stacks->forgotten++;
 	}

@@ -10,14 +10,14 @@
 enum access_verdict {
 	ACCESS_GRANTED,
 	ACCESS_UNAUTHENTICATED, /* token missing or wrong: 401 */
-	ACCESS_FORBIDDEN,	/* peer user not allowed: 403 */
+	ACCESS_FORBIDDEN,       /* peer user not allowed: 403 */
 };
 
 #define ACCESS_USERS_MAX 64
 
 struct access_rule {
 	bool is_unix, open; /* open: anyone who can connect (TCP probes) */
-	char *token;	    /* owned; null = none needed */
+	char *token;        /* owned; null = none needed */
 	uid_t users[ACCESS_USERS_MAX];
 	size_t user_count;
 };
@@ -25,7 +25,7 @@ struct access_rule {
 /* The rule of one control listener. Call before rights are dropped: reads the token file, and `own` users
  * (root, the supervisor's, process.user) are those of now. Returns 0, or -1 with `why` filled. */
 int access_rule_init(struct access_rule *rule, const struct config *config,
-		     const struct config_control_listener *listener, char *why, size_t why_size);
+                     const struct config_control_listener *listener, char *why, size_t why_size);
 void access_rule_clear(struct access_rule *rule);
 
 /* `fd` is the connection's, `authorization` the header's value or null. */

@@ -16,11 +16,11 @@ struct store;
 
 /* All borrowed for the aggregate's life. */
 struct aggregate *aggregate_new(const struct config *config, const struct routes *routes,
-				struct store *store);
+                                struct store *store);
 void aggregate_free(struct aggregate *aggregate);
 
 void aggregate_add(struct aggregate *aggregate, size_t route, const struct exchange_record *record,
-		   bool joined);
+                   bool joined);
 
 /* Hands what came since the last call to the store. About once a second, and before the routes are read. */
 void aggregate_flush(struct aggregate *aggregate);

@@ -6,8 +6,8 @@
 #include "handover.h"
 
 #define CONTROL_HEADERS_MAX 16384 /* bytes */
-#define CONTROL_TIMEOUT_S 10	  /* without a byte */
-#define CONTROL_TOKEN_MAX 4096	  /* bytes of a token file */
+#define CONTROL_TIMEOUT_S 10      /* without a byte */
+#define CONTROL_TOKEN_MAX 4096    /* bytes of a token file */
 
 struct event_base;
 struct control;
@@ -18,7 +18,7 @@ struct control *control_new(const struct config *config, struct service *service
 
 /* Begins to answer on the inherited sockets, one per config->control.listeners entry. */
 void control_start(struct control *control, struct event_base *base,
-		   const struct handover *handover);
+                   const struct handover *handover);
 
 /* About ten times a second. */
 void control_tick(struct control *control, uint64_t now_ns);

@@ -9,7 +9,7 @@
 
 #define GUARD_CONNECTIONS_MAX 64 /* of all control listeners; at the limit they stop accepting */
 #define GUARD_LISTENERS_MAX 64
-#define GUARD_REQUEST_MS 10000	 /* first byte of a request to its last */
+#define GUARD_REQUEST_MS 10000 /* first byte of a request to its last */
 
 struct event_base;
 struct evconnlistener;

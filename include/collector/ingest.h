@@ -10,7 +10,7 @@
 
 /* Takes one batch. `deflated`: the bytes are zlib's (RFC 1950). Returns the status; `body` gets the JSON. */
 int ingest_batch(struct service *service, const char *bytes, size_t length, bool deflated,
-		 uint64_t now_ns, struct text *body);
+                 uint64_t now_ns, struct text *body);
 
 struct evhttp_request;
 void ingest_request(struct service *service, struct evhttp_request *request);

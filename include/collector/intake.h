@@ -8,7 +8,7 @@
 
 #define INTAKE_POLL_MS 20
 #define INTAKE_RECORDS_MAX 2000 /* of one ring in one turn */
-#define INTAKE_EXPIRE_MAX 2000	/* ended joins in one turn */
+#define INTAKE_EXPIRE_MAX 2000  /* ended joins in one turn */
 
 /* `rings` is the mapping of board_rings_attach(). Owned. */
 struct intake *intake_new(void *rings);

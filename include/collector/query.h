@@ -12,10 +12,10 @@
 #include "model/route.h"
 #include "model/text.h"
 
-#define QUERY_QUEUE_MAX 64    /* jobs waiting; beyond: 503 */
+#define QUERY_QUEUE_MAX 64     /* jobs waiting; beyond: 503 */
 #define QUERY_TIME_MAX_MS 5000 /* of one statement; beyond: 503 */
-#define QUERY_LIMIT_MAX 1000  /* rows of an answer */
-#define QUERY_OTHERS_MAX 100  /* exchanges of one trace */
+#define QUERY_LIMIT_MAX 1000   /* rows of an answer */
+#define QUERY_OTHERS_MAX 100   /* exchanges of one trace */
 
 enum query_kind { QUERY_REQUEST, QUERY_REQUESTS, QUERY_ROUTES };
 
@@ -29,8 +29,8 @@ struct query_job {
 	uint32_t limit;
 	uint64_t window_s;   /* QUERY_ROUTES */
 	struct text pending; /* JSON array of what the loop knows and the store does not; owned */
-	void *arg;	     /* the asker's */
-	int status;	     /* the answer */
+	void *arg;           /* the asker's */
+	int status;          /* the answer */
 	struct text body;    /* the answer; owned */
 };
 void query_job_free(struct query_job *job); /* null-safe */
@@ -40,7 +40,7 @@ struct query;
 
 /* `answered` is called on the base's thread with a job that it then owns. `path` and `store` are borrowed. */
 struct query *query_start(struct event_base *base, const char *path, struct store *store,
-			  void (*answered)(void *arg, struct query_job *job), void *arg);
+                          void (*answered)(void *arg, struct query_job *job), void *arg);
 
 /* Takes the job over. Returns false, and the job stays the caller's, where too many wait. */
 bool query_submit(struct query *query, struct query_job *job);

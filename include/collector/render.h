@@ -9,12 +9,12 @@
 /* Appends the whole object of GET /api/v1/requests/{trace_id}, with an empty `others`. `profile` and `join` are
  * null without a profile. */
 void render_exchange(struct text *out, const struct config *config,
-		     const struct exchange_record *record, size_t size, const char *route,
-		     const struct profile *profile, const struct join *join,
-		     enum profile_missing missing);
+                     const struct exchange_record *record, size_t size, const char *route,
+                     const struct profile *profile, const struct join *join,
+                     enum profile_missing missing);
 
 /* Appends one entry of GET /api/v1/requests. */
 void render_summary(struct text *out, const struct exchange_record *record, const char *route,
-		    bool has_profile);
+                    bool has_profile);
 
 #endif

@@ -12,7 +12,7 @@ void reply_text(struct evhttp_request *request, const char *type, const struct t
 
 /* {"error": {"code", "message", "pointer"}}; `pointer` is a JSON pointer, or null. */
 void reply_error(struct evhttp_request *request, int status, const char *code, const char *message,
-		 const char *pointer);
+                 const char *pointer);
 void reply_error_text(struct text *out, const char *code, const char *message, const char *pointer);
 
 #endif

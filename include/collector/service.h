@@ -25,8 +25,8 @@ struct store;
 
 struct service {
 	const struct config *config; /* borrowed */
-	struct board *board;	     /* mapped */
-	struct routes *routes;	     /* owned, like all below */
+	struct board *board;         /* mapped */
+	struct routes *routes;       /* owned, like all below */
 	struct stacks *stacks;
 	struct correlator *correlator;
 	struct aggregate *aggregate;
@@ -39,12 +39,12 @@ struct service {
 
 /* The name of an exchange's route as far as `profile` (or null) tells: ROUTE_NAME_MAX + 1 bytes. */
 void service_route_name(const struct service *service, const struct exchange_record *record,
-			size_t size, const struct profile *profile, char *buf);
+                        size_t size, const struct profile *profile, char *buf);
 
 /* The correlator's events: an exchange into aggregates and store. `arg` is the struct service. */
 void service_on_exchange(void *arg, const struct exchange_record *record, size_t size,
-			 const struct profile *profile, const struct join *join,
-			 enum profile_missing missing);
+                         const struct profile *profile, const struct join *join,
+                         enum profile_missing missing);
 void service_on_late(void *arg, const struct profile_key *key);
 void service_on_tail(void *arg, const struct profile_key *key, uint64_t tail_ns);
 

@@ -16,11 +16,11 @@
 #include "model/profile.h"
 #include "model/text.h"
 
-#define STORE_QUEUE_MAX 16384		 /* items */
+#define STORE_QUEUE_MAX 16384             /* items */
 #define STORE_QUEUE_BYTES_MAX (64u << 20) /* of their texts */
-#define STORE_BATCH_MAX 2000		 /* items of a transaction */
-#define STORE_BATCH_MS 200		 /* a transaction begins at most so long after its first item */
-#define STORE_RETRY_MS 5000		 /* between attempts to open a file that did not open */
+#define STORE_BATCH_MAX 2000              /* items of a transaction */
+#define STORE_BATCH_MS 200  /* a transaction begins at most so long after its first item */
+#define STORE_RETRY_MS 5000 /* between attempts to open a file that did not open */
 
 struct store;
 
@@ -33,11 +33,11 @@ struct store_options {
 
 struct store_stats {
 	uint64_t exchanges_written;
-	uint64_t dropped_full;	/* items: the queue was full */
-	uint64_t dropped_error; /* items: the file could not be written or opened */
+	uint64_t dropped_full;               /* items: the queue was full */
+	uint64_t dropped_error;              /* items: the file could not be written or opened */
 	uint64_t evicted_bytes, evicted_age; /* exchanges */
-	uint64_t moved_aside;	/* damaged files */
-	uint64_t file_bytes;	/* database pages, without the WAL */
+	uint64_t moved_aside;                /* damaged files */
+	uint64_t file_bytes;                 /* database pages, without the WAL */
 	size_t queued;
 	bool writable; /* the file is open, and the last transaction was committed */
 };
@@ -45,7 +45,7 @@ struct store_stats {
 /* One exchange to keep. Texts are taken over. */
 struct store_exchange {
 	struct profile_key key;
-	size_t route;		/* index of the collector's route table */
+	size_t route;           /* index of the collector's route table */
 	const char *route_name; /* borrowed for the store's life */
 	uint64_t start_wall_ns, total_ns;
 	uint16_t status;
@@ -74,7 +74,8 @@ struct store *store_start(const struct store_options *options);
 /* Writes what is queued, commits, ends the thread, closes the file. */
 void store_stop(struct store *store);
 
-void store_put_exchange(struct store *store, struct store_exchange *exchange); /* empties *exchange */
+void store_put_exchange(struct store *store,
+                        struct store_exchange *exchange); /* empties *exchange */
 void store_put_minute(struct store *store, const struct store_minute *minute);
 void store_put_late(struct store *store, const struct profile_key *key);
 void store_put_tail(struct store *store, const struct profile_key *key, uint64_t tail_ns);

@@ -44,7 +44,8 @@ enum store_opened {
 };
 
 /* Opens or makes the file. `why` gets the reason in words. */
-enum store_opened store_file_open(struct store_file *file, const char *path, char *why, size_t size);
+enum store_opened store_file_open(struct store_file *file, const char *path, char *why,
+                                  size_t size);
 void store_file_close(struct store_file *file);
 
 /* Moves a damaged file (with WAL and index) to "<path>.damaged-<time>". Returns 0, or -1 with errno. */
@@ -66,6 +67,6 @@ uint64_t store_file_bytes(struct store_file *file);
  * those begun before `before_wall_ns`. Adds to the counters. Returns SQLITE_OK or SQLite's error; *ret_more tells
  * whether there is more to evict. */
 int store_file_evict(struct store_file *file, uint64_t max_bytes, uint64_t before_wall_ns,
-		     struct store_stats *stats, bool *ret_more);
+                     struct store_stats *stats, bool *ret_more);
 
 #endif

@@ -12,14 +12,16 @@
 #include "model/profile.h"
 #include "model/record.h"
 
-#define CORRELATOR_EXCHANGES_MAX 65536	/* waiting for a profile; full: the oldest is given up as `dropped` */
-#define CORRELATOR_PROFILES_MAX 16384	/* waiting for an exchange; full: batches are answered 503 */
+#define CORRELATOR_EXCHANGES_MAX \
+	65536 /* waiting for a profile; full: the oldest is given up as `dropped` */
+#define CORRELATOR_PROFILES_MAX 16384 /* waiting for an exchange; full: batches are answered 503 */
 #define CORRELATOR_PROFILE_BYTES_MAX (32u << 20) /* of all profiles held */
-#define CORRELATOR_DONE_MAX 65536	/* ended keys remembered; full: the oldest is forgotten */
+#define CORRELATOR_DONE_MAX 65536 /* ended keys remembered; full: the oldest is forgotten */
 #define CORRELATOR_ORPHAN_EXTRA_NS (10 * NS_PER_S) /* beyond the join timeout */
-#define CORRELATOR_DONE_NS (60 * NS_PER_S) /* how long an ended key is remembered */
+#define CORRELATOR_DONE_NS (60 * NS_PER_S)         /* how long an ended key is remembered */
 #define CORRELATOR_OPEN_NS PROFILE_LIFE_MAX_NS /* a provisional exchange whose end never comes */
-#define CORRELATOR_HOOKED_NS (600 * NS_PER_S) /* a server without a join for that long has no hook */
+#define CORRELATOR_HOOKED_NS \
+	(600 * NS_PER_S) /* a server without a join for that long has no hook */
 
 enum profile_outcome {
 	PROFILE_JOINED,
@@ -34,10 +36,10 @@ const char *profile_outcome_name(enum profile_outcome outcome);
 
 /* Why an exchange has no profile. */
 enum profile_missing {
-	MISSING_NOT,	 /* it has one */
+	MISSING_NOT,     /* it has one */
 	MISSING_PENDING, /* it may still come */
 	MISSING_NO_HOOK, /* nothing was sent to the app, or its server has not joined a profile lately */
-	MISSING_LATE,	 /* none came in time */
+	MISSING_LATE,    /* none came in time */
 	MISSING_DROPPED, /* the hook or a full table lost it */
 	MISSING_REFUSED, /* one came that cannot be true */
 };
@@ -49,8 +51,8 @@ struct correlator_events {
 	 * follows). `size` counts the text behind the record. `profile` and `join` are null without a profile. All
 	 * borrowed until the return. */
 	void (*exchange)(void *arg, const struct exchange_record *record, size_t size,
-			 const struct profile *profile, const struct join *join,
-			 enum profile_missing missing);
+	                 const struct profile *profile, const struct join *join,
+	                 enum profile_missing missing);
 	/* A profile came after its exchange was handed on without one. */
 	void (*late)(void *arg, const struct profile_key *key);
 	/* The app has returned, for an exchange handed on with a profile. */
@@ -80,7 +82,7 @@ void correlator_free(struct correlator *correlator);
 
 /* An exchange's record with the text behind it (checked by record_text()); copied. */
 void correlator_record(struct correlator *correlator, const struct exchange_record *record,
-		       size_t size, uint64_t now_ns);
+                       size_t size, uint64_t now_ns);
 
 /* Whether a batch of `profiles` with `bytes` of memory can be taken now. */
 bool correlator_has_room(const struct correlator *correlator, size_t profiles, size_t bytes);
@@ -92,7 +94,7 @@ void correlator_profile(struct correlator *correlator, struct profile *profile, 
 void correlator_refused(struct correlator *correlator, const struct profile_key *key);
 
 void correlator_tail(struct correlator *correlator, const struct profile_key *key,
-		     uint64_t tail_ns);
+                     uint64_t tail_ns);
 
 /* Some instance said that it lost profiles: exchanges that stay without one until now lost it there. */
 void correlator_lost(struct correlator *correlator, uint64_t now_ns);
@@ -105,9 +107,9 @@ void correlator_finish(struct correlator *correlator, uint64_t now_ns);
 
 /* Exchanges that have ended or are shown provisionally and wait, oldest first. `each` returns false to stop. */
 void correlator_each_waiting(const struct correlator *correlator,
-			     bool (*each)(void *arg, const struct exchange_record *record,
-					  size_t size),
-			     void *arg);
+                             bool (*each)(void *arg, const struct exchange_record *record,
+                                          size_t size),
+                             void *arg);
 
 void correlator_stats(const struct correlator *correlator, struct correlator_stats *ret);
 

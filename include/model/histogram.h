@@ -9,11 +9,12 @@
 
 #define HISTOGRAM_PER_OCTAVE 32
 #define HISTOGRAM_BUCKETS 640
-#define HISTOGRAM_ENCODED_MAX (4 * 10 + HISTOGRAM_BUCKETS * (2 + 5)) /* histogram_encode()'s longest */
+#define HISTOGRAM_ENCODED_MAX \
+	(4 * 10 + HISTOGRAM_BUCKETS * (2 + 5)) /* histogram_encode()'s longest */
 
 struct histogram {
 	uint64_t count, sum_ns, min_ns, max_ns; /* min_ns counts only where count > 0 */
-	uint32_t buckets[HISTOGRAM_BUCKETS];	/* a bucket stops at UINT32_MAX */
+	uint32_t buckets[HISTOGRAM_BUCKETS];    /* a bucket stops at UINT32_MAX */
 };
 
 unsigned histogram_bucket(uint64_t ns);

@@ -8,13 +8,16 @@
 #include "model/profile.h"
 #include "model/record.h"
 
-#define JOIN_SLACK_MAX_NS (10 * NS_PER_MS) /* disorder of two clocks that is clamped; more is refused */
+#define JOIN_SLACK_MAX_NS \
+	(10 * NS_PER_MS) /* disorder of two clocks that is clamped; more is refused */
 
 struct join {
-	bool shared;	     /* both clocks are one; else the app's part is placed by causality */
-	uint64_t slack_ns;   /* shared: disorder that was clamped; placed: how far the app's part may be off */
+	bool shared; /* both clocks are one; else the app's part is placed by causality */
+	uint64_t
+	    slack_ns; /* shared: disorder that was clamped; placed: how far the app's part may be off */
 	uint64_t app_queue_ns, app_ns, app_out_ns;
-	uint64_t clipped_ns; /* app time outside t5 to t7: before the first byte was sent, or after an
+	uint64_t
+	    clipped_ns; /* app time outside t5 to t7: before the first byte was sent, or after an
 			      * exchange that never saw a response */
 	uint64_t app_stream_ns;
 };
@@ -27,6 +30,6 @@ bool record_was_answered(const struct exchange_record *record);
  * where that does not suffice, from rows (run first, then ready, then the others), which are then marked
  * not exact. Returns 0, or -1 with the profile untouched where the two cannot be the same request. */
 int join_split(const struct exchange_record *record, struct profile *profile, bool shared,
-	       struct join *ret);
+               struct join *ret);
 
 #endif

@@ -10,6 +10,6 @@
  * to there) into `buf`. Returns the deepest nesting met before `offset`; beyond `depth_max` (at most
  * JSON_PLACE_DEPTH_MAX) it stops, with the pointer of the value that is too deep. */
 size_t json_place(const char *text, size_t length, size_t offset, size_t depth_max, char *buf,
-		  size_t size);
+                  size_t size);
 
 #endif

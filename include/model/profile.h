@@ -10,7 +10,7 @@
 #include "model/record.h"
 
 #define PROFILE_STRING_MAX 512
-#define PROFILE_ROWS_MAX 1024	     /* breakdown, stream and stall rows of one profile together */
+#define PROFILE_ROWS_MAX 1024 /* breakdown, stream and stall rows of one profile together */
 #define PROFILE_LIFE_MAX_NS (24ull * 3600 * NS_PER_S)
 #define PROFILE_INSTANCE_SIZE 16
 
@@ -60,8 +60,8 @@ struct profile_process {
 	uint8_t instance[PROFILE_INSTANCE_SIZE];
 	uint32_t pid;
 	char *python, *loop, *engine, *hook_version; /* owned */
-	char boot_id[CLOCK_BOOT_ID_SIZE];	     /* "" = not told */
-	uint64_t time_namespace;		     /* 0 = not told */
+	char boot_id[CLOCK_BOOT_ID_SIZE];            /* "" = not told */
+	uint64_t time_namespace;                     /* 0 = not told */
 	uint64_t dropped;
 };
 
@@ -94,7 +94,7 @@ struct profile_stall {
 struct profile {
 	struct profile_key key;
 	struct profile_process *process; /* ref */
-	uint32_t parts;			 /* parts put together here; as parsed: the part's number + 1 */
+	uint32_t parts; /* parts put together here; as parsed: the part's number + 1 */
 	bool final, truncated, has_start, has_task_queue, has_tail, has_cpu;
 	uint8_t ended; /* enum profile_ended */
 	char *route;   /* owned, or null */
@@ -106,7 +106,7 @@ struct profile {
 	size_t bytes; /* memory held, about; for the tables' bounds */
 };
 
-void profile_free(struct profile *profile);			  /* null-safe */
+void profile_free(struct profile *profile);                  /* null-safe */
 void profile_process_unref(struct profile_process *process); /* null-safe */
 
 /* The protocol's words, as the API shows them. Static storage. */

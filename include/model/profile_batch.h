@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "model/json_read.h"
 #include "model/profile.h"
 
 #define PROFILE_BODY_MAX (1u << 20) /* bytes of a batch, inflated */
@@ -35,16 +36,10 @@ struct profile_batch {
 	size_t tail_count;
 };
 
-/* Why a batch is malformed. */
-struct profile_error {
-	char message[160];
-	char pointer[256]; /* RFC 6901, of the first error */
-};
-
 /* Parses and validates a batch of at most PROFILE_BODY_MAX bytes. Returns 0 with *ret set (freed with
  * profile_batch_free()), or -1 with *reterr filled. */
 int profile_batch_parse(const char *bytes, size_t length, struct profile_batch **ret,
-			struct profile_error *reterr);
+                        struct read_error *reterr);
 void profile_batch_free(struct profile_batch *batch); /* null-safe */
 
 #endif

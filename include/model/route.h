@@ -7,9 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ROUTES_MAX 1000	      /* names beside `other` */
-#define ROUTE_NAME_MAX 512    /* bytes; longer ones are cut at a character */
-#define ROUTE_OTHER 0	      /* index of `other` */
+#define ROUTES_MAX 1000    /* names beside `other` */
+#define ROUTE_NAME_MAX 512 /* bytes; longer ones are cut at a character */
+#define ROUTE_OTHER 0      /* index of `other` */
 #define ROUTE_OTHER_NAME "other"
 
 struct routes;
@@ -22,13 +22,15 @@ void routes_free(struct routes *routes);
 size_t routes_index(struct routes *routes, const char *name);
 
 size_t routes_count(const struct routes *routes); /* `other` included: indices are 0 to count - 1 */
-const char *routes_name(const struct routes *routes, size_t index); /* borrowed for the table's life */
-uint64_t routes_overflowed(const struct routes *routes); /* look-ups answered with `other` for want of room */
+const char *routes_name(const struct routes *routes,
+                        size_t index); /* borrowed for the table's life */
+uint64_t routes_overflowed(
+    const struct routes *routes); /* look-ups answered with `other` for want of room */
 
 /* The name of an exchange's route into `buf` (ROUTE_NAME_MAX + 1 bytes). `told` is the hook's or null,
  * `config_name` the matching config route's or null. Methods other than the nine of RFC 9110 and PATCH are
  * written OTHER, so that clients cannot fill the table. */
 void route_name(const char *told, const char *method, size_t method_length, const char *config_name,
-		char *buf);
+                char *buf);
 
 #endif

@@ -31,7 +31,7 @@ void stacks_free(struct stacks *stacks);
  * passes the bounds is forgotten once its rows have theirs, so that its next batch is answered "resend". Tells by how much the instance's own count of lost
  * profiles rose since its last batch (*ret_dropped). */
 enum stacks_result stacks_take(struct stacks *stacks, struct profile_batch *batch,
-			       uint64_t *ret_dropped);
+                               uint64_t *ret_dropped);
 
 size_t stacks_instances(const struct stacks *stacks);
 size_t stacks_count(const struct stacks *stacks);
