@@ -36,6 +36,7 @@ struct supervisor {
 	uint64_t watchdog_ns, watchdog_next_ns;
 	uint64_t stop_ns; /* when told to stop first; 0 = not */
 	bool now;         /* told twice */
+	bool last_start;  /* the collector was started for the rings' rest */
 	bool announced;   /* the start was reported as done */
 	bool failed;
 };
@@ -138,17 +139,45 @@ announce(struct supervisor *s)
 	process_notify("READY=1\nSTATUS=serving");
 }
 
-/* The worker drains first, then the collector empties the rings: called until both are gone. */
+/* After the worker's end: the collector empties the rings and goes. One that is away just then (killed,
+ * or ended by a signal to all processes) is started once more to do so. */
+static void
+stop_collector(struct supervisor *s, uint64_t now_ns)
+{
+	switch (s->collector.state) {
+	case CHILD_DOWN:
+		if (!s->now && !s->last_start && s->collector.was_ready) {
+			s->last_start = true;
+			s->collector.restart_ns = now_ns;
+			child_start(&s->collector, now_ns);
+			return;
+		}
+		break;
+	case CHILD_STARTING:
+		if (!s->now)
+			return;
+		break;
+	case CHILD_STOPPING:
+	case CHILD_ENDED:
+		return;
+	case CHILD_SERVING:
+		break;
+	}
+	child_stop(&s->collector, now_ns, s->now ? NOW_STOP_MS : COLLECTOR_STOP_MS);
+}
+
+/* The worker drains first, then the collector goes: called each turn until both are gone. */
 static void
 stop_step(struct supervisor *s, uint64_t now_ns)
 {
 	uint64_t drain_ms = s->config->worker.shutdown_timeout_ms + (uint64_t)WORKER_GRACE_MS;
 
-	if (s->worker.state == CHILD_DOWN || s->worker.state == CHILD_STARTING ||
-	    s->worker.state == CHILD_SERVING)
+	if (s->worker.state != CHILD_STOPPING)
 		child_stop(&s->worker, now_ns, drain_ms);
-	if (s->worker.state == CHILD_ENDED && s->collector.state != CHILD_STOPPING)
-		child_stop(&s->collector, now_ns, s->now ? NOW_STOP_MS : COLLECTOR_STOP_MS);
+	if (s->worker.state == CHILD_ENDED)
+		stop_collector(s, now_ns);
+	else
+		child_start(&s->collector, now_ns);
 }
 
 static void
@@ -185,14 +214,19 @@ reap(struct supervisor *s, uint64_t now_ns)
 			continue;
 		child_on_exit(child, status, now_ns);
 		child->pid = 0;
-		/* A gateway that never served says so at once, instead of trying for ever. */
-		if (!child->was_ready && s->stop_ns == 0) {
-			log_error("%s cannot start; stopping", child->role);
-			child->state = CHILD_ENDED;
-			s->failed = true;
-			begin_stop(s, SIGTERM, now_ns);
-		}
 	}
+}
+
+/* A gateway that never served says so at once, instead of trying for ever. */
+static void
+give_up_early(struct supervisor *s, struct child *child, uint64_t now_ns)
+{
+	if (child->was_ready || child->state != CHILD_DOWN || s->stop_ns != 0)
+		return;
+	log_error("%s cannot start; stopping", child->role);
+	child->state = CHILD_ENDED;
+	s->failed = true;
+	begin_stop(s, SIGTERM, now_ns);
 }
 
 static void
@@ -276,6 +310,8 @@ turn(struct supervisor *s)
 	announce(s);
 	if (polled[0].revents != 0)
 		on_signals(s, now_ns);
+	give_up_early(s, &s->worker, now_ns);
+	give_up_early(s, &s->collector, now_ns);
 	watch(s, now_ns);
 	if (s->stop_ns != 0) {
 		stop_step(s, now_ns);

@@ -164,6 +164,8 @@ check_process(struct config *config, struct config_place *place)
 		group = getgrnam(config->process.group);
 		if (group == NULL)
 			FAULT(place, "no group of this system", "/process/group");
+		else if (geteuid() != 0 && group->gr_gid != getegid())
+			FAULT(place, "only root can become another group", "/process/group");
 		else
 			config->process.gid = group->gr_gid;
 	}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import pwd
 import re
+import resource
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -151,7 +154,7 @@ def test_term_stops_all_and_leaves_nothing(tmp_path: Path) -> None:
     assert group_members(gateway.process.pid) == []
     assert not control.exists()
     log = gateway.log()
-    assert log.index("worker ended") < log.index("collector ended") < log.index("stopped")
+    assert log.index("worker ended") < log.index("collector ended") < log.rindex(": stopped")
     gateway.stop()
 
 
@@ -353,11 +356,61 @@ def test_port_in_use_is_an_error(tmp_path: Path) -> None:
     assert f"127.0.0.1:{port}: cannot bind: Address already in use" in str(caught.value)
 
 
-def test_store_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(AssertionError, match="status 1") as caught:
-        start_gateway(tmp_path, [NOWHERE], store={"path": str(tmp_path / "file" / "x.db")})
-    assert "collector cannot start; stopping" in str(caught.value)
+def test_gateway_that_cannot_start_ends(tmp_path: Path) -> None:
+    """A user who may have one process only: the supervisor runs and can start nobody."""
+    directory = Path(tempfile.mkdtemp(prefix="tailrace-"))
+    directory.chmod(0o777)
+    config = directory / "c.json"
+    config.write_text(
+        f'{{"listeners": [{{"address": "unix:{directory}/l"}}], "store": {{"path": "x.db"}},'
+        f'"upstreams": {{"app": {{"servers": ["{NOWHERE}"]}}}},'
+        f'"control": {{"listeners": [{{"address": "unix:{directory}/c"}}]}}}}'
+    )
+    binary = directory / "tailrace"
+    shutil.copy(BINARY, binary)
+
+    def restrict() -> None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65533)
+            os.setuid(65533)
+
+    try:
+        done = subprocess.run(
+            [str(binary), "run", "-c", str(config)],
+            env=clean_env(),
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            preexec_fn=restrict,
+        )
+        assert done.returncode == 1, done.stderr
+        assert "cannot be started: Resource temporarily unavailable" in done.stderr
+        assert "cannot start; stopping" in done.stderr
+        assert " ready: " not in done.stdout
+        assert sorted(path.name for path in directory.iterdir()) == ["c.json", "tailrace"]
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_term_to_every_process_loses_no_record(tmp_path: Path, stub_factory: Stubs) -> None:
+    """A service manager may signal all processes at once: the collector then comes back once."""
+    stub = stub_factory(answer_after(0.4))
+    gateway = start_gateway(tmp_path, [stub.address])
+    try:
+        load = Load(gateway.port, 8)
+        wait_for(lambda: stub.accepted == 8, 10, "requests at the server")
+        os.killpg(gateway.process.pid, signal.SIGTERM)
+        assert gateway.process.wait(20) == 0
+        load.finish()
+        assert load.answered >= 8
+        with contextlib.closing(sqlite3.connect(gateway.store)) as db:
+            rows = db.execute("SELECT count(*) FROM exchanges").fetchone()[0]
+        assert rows == load.answered
+    finally:
+        gateway.stop()
 
 
 def test_configuration_is_sealed(gateway_factory: Factory) -> None:
