@@ -10,6 +10,11 @@ BIN := build/tailrace
 else
 BIN := $(B)/tailrace
 endif
+# V=1 shows the commands.
+ifeq ($(V),)
+Q := @
+say = @printf '  %-4s %s\n' $(1) $(2)
+endif
 
 ifeq ($(origin CC),default)
 CC := gcc
@@ -53,19 +58,22 @@ deps-build deps-hook deps-demo deps-test deps-bench:
 build: $(BIN)
 
 $(BIN): $(PROG_OBJ) $(B)/libtailrace.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(PROG_OBJ) $(B)/libtailrace.a $(PKG_LIBS)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(PROG_OBJ) $(B)/libtailrace.a $(PKG_LIBS)
 
 $(B)/libtailrace.a: $(LIB_OBJ) $(LLHTTP_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 $(B)/llhttp/%.o: $(LLHTTP_DIR)/%.c
 	@mkdir -p $(@D)
-	$(CC) -std=c17 -O2 -g -fPIE $(filter -fsanitize=%,$(OPT_$(MODE))) -I$(LLHTTP_DIR) -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) -std=c17 -O2 -g -fPIE $(filter -fsanitize=%,$(OPT_$(MODE))) -I$(LLHTTP_DIR) -c -o $@ $<
 
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # Objects are made anew when the flags change.
 $(B)/flags: FORCE
@@ -80,7 +88,8 @@ schema: build
 # --- tests -----------------------------------------------------------------
 $(B)/unit/%: tests/unit/%.c $(B)/libtailrace.a $(B)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests/unit $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(B)/libtailrace.a \
+	$(call say,TEST,$@)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/unit $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(B)/libtailrace.a \
 		$(PKG_LIBS) -lcmocka
 
 unit-build: $(UNIT_BIN)

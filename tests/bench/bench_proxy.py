@@ -14,7 +14,7 @@ from stats import Estimate, control_ok, estimate
 
 CONNECTIONS = 64
 PAIRS = 15
-SECONDS = 1.0
+SECONDS = 1
 RATIO_GOAL = 1.15
 
 
@@ -38,7 +38,7 @@ def compare(
     ratios: dict[str, list[float]] = {name: [] for name in others}
     costs: dict[str, list[float]] = {name: [] for name in ["tailrace", *others]}
     for service in [ours, *others.values()]:
-        procs.wrk(service.port, CONNECTIONS, 0.5)  # warm
+        procs.wrk(service.port, CONNECTIONS, 1)  # warm
     for pair in range(PAIRS):
         for name, other in others.items():
             mine, theirs = abba(ours, other)
