@@ -41,8 +41,11 @@ static bool
 any_worker_lives(const struct board *board)
 {
 	for (size_t i = 0; i < BOARD_GENERATIONS_MAX; i++) {
-		int32_t pid = atomic_load_explicit(&board->workers[i].pid, memory_order_relaxed);
-		if (pid > 0 && kill(pid, 0) == 0)
+		const struct board_process *worker = &board->workers[i];
+		int32_t pid = atomic_load_explicit(&worker->pid, memory_order_relaxed);
+		uint32_t state = atomic_load_explicit(&worker->state, memory_order_acquire);
+		/* One that said it stopped may stay a zombie for long: nobody need reap orphans. */
+		if (pid > 0 && state != BOARD_STOPPED && kill(pid, 0) == 0)
 			return true;
 	}
 	return false;

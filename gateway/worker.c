@@ -140,6 +140,8 @@ worker_main(const struct handover *handover, const struct config *config)
 	if (worker.on_life)
 		event_free(worker.on_life);
 	loop_free(&worker.loop);
+	/* The collector, left alone by the supervisor, waits for this and no longer. */
+	atomic_store_explicit(&worker.process->state, BOARD_STOPPED, memory_order_release);
 	board_detach(worker.board);
 	return status;
 }

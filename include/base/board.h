@@ -49,7 +49,7 @@ struct board_thread {
 };
 
 /* One process slot. `pid`, `state`, `generation`, `restarts` are the supervisor's, except that a child sets
- * its own state to RUNNING and DRAINING. */
+ * its own state to RUNNING, DRAINING and STOPPED. */
 struct board_process {
 	_Atomic int32_t pid;
 	_Atomic uint32_t state; /* enum board_state */

@@ -262,14 +262,9 @@ def make_config(
     return config
 
 
-def start_gateway(
-    tmp_path: Path, servers: list[str], *, env: Mapping[str, str] | None = None, **sections: Any
+def _new_gateway(
+    tmp_path: Path, servers: list[str], env: Mapping[str, str] | None, sections: dict[str, Any]
 ) -> Gateway:
-    """Start a gateway in front of `servers` and wait until it serves.
-
-    `sections` are merged into the configuration's sections of the same name; `listener={…}` are
-    keys of the listener, `upstream={…}` keys of the upstream `app`; `env` adds to the environment.
-    """
     # A Unix socket's path may have 107 bytes, which pytest's folders can exceed.
     sockets = Path(tempfile.mkdtemp(prefix="tailrace-"))
     directory = tmp_path
@@ -279,14 +274,31 @@ def start_gateway(
         directory = tmp_path / f"gateway{number}"
     port = free_port()
     config = make_config(directory, sockets, port, servers, dict(sections))
-    gateway = Gateway(directory, config, port, clean_env(env), sockets)
-    try:
-        gateway.wait_ready()
-    except BaseException:
-        gateway.kill()
-        shutil.rmtree(sockets, ignore_errors=True)
-        raise
-    return gateway
+    return Gateway(directory, config, port, clean_env(env), sockets)
+
+
+def start_gateway(
+    tmp_path: Path, servers: list[str], *, env: Mapping[str, str] | None = None, **sections: Any
+) -> Gateway:
+    """Start a gateway in front of `servers` and wait until it serves.
+
+    `sections` are merged into the configuration's sections of the same name; `listener={…}` are
+    keys of the listener, `upstream={…}` keys of the upstream `app`; `env` adds to the environment.
+    AssertionError with the log where it does not come up.
+    """
+    for attempt in (1, 2, 3):
+        gateway = _new_gateway(tmp_path, servers, env, sections)
+        try:
+            gateway.wait_ready()
+            return gateway
+        except BaseException:
+            gateway.kill()
+            gateway.stop()
+            # Another test may have been given the same free port in the meantime.
+            clash = f"127.0.0.1:{gateway.port}: cannot bind: Address already in use"
+            if attempt == 3 or clash not in gateway.log():
+                raise
+    raise AssertionError("unreachable")
 
 
 class AppServer(Program):
