@@ -59,7 +59,9 @@ string_seen(struct level *levels, size_t depth, const char *text, size_t at, siz
 		return;
 	level->has_key = true;
 	level->key = text + at + 1;
-	level->key_length = end - at >= 2 ? end - at - 2 : 0;
+	level->key_length = end - at - 1;
+	if (level->key_length > 0 && text[end - 1] == '"')
+		level->key_length--;
 }
 
 size_t

@@ -447,8 +447,8 @@ load(const char *bytes, size_t length, struct read_error *error)
 		return NULL;
 	}
 	json_t *root = json_loadb(bytes, length, JSON_REJECT_DUPLICATES, &why);
-	if (root == NULL) {
-		json_place(bytes, length, why.position > 0 ? (size_t)why.position : 0,
+	if (root == NULL) { /* the position is behind the token that was not expected */
+		json_place(bytes, length, why.position > 0 ? (size_t)why.position - 1 : 0,
 		           PROFILE_NESTING_MAX, pointer, size);
 		snprintf(error->message, sizeof(error->message), "%.120s (line %d, column %d)",
 		         why.text, why.line, why.column);
