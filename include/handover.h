@@ -1,5 +1,6 @@
-/* What a child process gets from the supervisor, and the children's entry points. Descriptors are passed by
- * fork and exec of /proc/self/exe with the roles "worker" and "collector"; the argument list names them. */
+/* What a child process gets from the supervisor, and the children's entry points. Descriptors
+ * are passed by fork and exec of /proc/self/exe with the roles "worker" and "collector"; the
+ * argument list names them. */
 #ifndef TAILRACE_HANDOVER_H
 #define TAILRACE_HANDOVER_H
 
@@ -16,14 +17,16 @@ struct handover {
 	int life_fd;  /* read end of the supervisor's pipe: EOF = drain or flush, then exit */
 	int ready_fd; /* write one byte when serving, then close */
 	uint64_t generation;
-	/* Worker: one per config->listeners entry. Collector: one per config->control.listeners entry. In order. */
+	/* Worker: one per config->listeners entry. Collector: one per config->control.listeners
+	 * entry. In order. */
 	int listener_fds[HANDOVER_LISTENERS_MAX];
 	size_t listener_count;
 };
 
-/* Run a child until it is told to end (SIGTERM, or EOF on life_fd: drain or flush, then return; a second
- * SIGTERM: now). `config` is parsed from config_fd already, the log is set up, the process's rights are
- * not yet dropped (call process_drop_rights() after privileged files are read). Returns the exit status. */
+/* Run a child until it is told to end (SIGTERM, or EOF on life_fd: drain or flush, then return;
+ * a second SIGTERM: now). `config` is parsed from config_fd already, the log is set up, the
+ * process's rights are not yet dropped (call process_drop_rights() after privileged files are
+ * read). Returns the exit status. */
 int worker_main(const struct handover *handover, const struct config *config);
 int collector_main(const struct handover *handover, const struct config *config);
 
@@ -31,7 +34,8 @@ int collector_main(const struct handover *handover, const struct config *config)
  * Fatal where it fails. */
 void process_drop_rights(const struct config *config);
 
-/* Client commands (routes, requests, show): argv[0] is the command's name. Returns the exit status. */
+/* Client commands (routes, requests, show): argv[0] is the command's name. Returns the exit
+ * status. */
 int client_cli_main(int argc, char **argv);
 
 #endif

@@ -1,13 +1,15 @@
-/* The supervisor: opens the sockets, starts worker and collector, restarts what dies, stops in order. */
+/* The supervisor: opens the sockets, starts worker and collector, restarts what dies, stops in
+ * order. */
 #ifndef TAILRACE_SUPERVISOR_H
 #define TAILRACE_SUPERVISOR_H
 
 #include <stddef.h>
 #include "base/config.h"
 
-/* Runs the gateway until it is told to stop (TERM, INT, QUIT: drain; a second one: now). `bytes` is the
- * checked configuration that the children get. Returns the exit status: 0 stopped as asked, 1 a part
- * could not be started, or had to be killed at the end. Main thread; called once. */
+/* Runs the gateway until it is told to stop (TERM, INT, QUIT: drain; a second one: now). `bytes`
+ * is the checked configuration that the children get. Returns the exit status: 0 stopped as
+ * asked, 1 a part could not be started, or had to be killed at the end. Main thread; called
+ * once. */
 int supervisor_main(const struct config *config, const char *bytes, size_t length);
 
 #endif

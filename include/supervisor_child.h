@@ -1,4 +1,5 @@
-/* One child of the supervisor: its process, its pipes, its place on the board, when to start it again. */
+/* One child of the supervisor: its process, its pipes, its place on the board, when to start it
+ * again. */
 #ifndef TAILRACE_SUPERVISOR_CHILD_H
 #define TAILRACE_SUPERVISOR_CHILD_H
 
@@ -39,7 +40,8 @@ struct child {
 	bool was_killed;  /* for not ending when told */
 };
 
-/* Starts a process where `now_ns` has reached restart_ns. A worker gets the next generation each time. */
+/* Starts a process where `now_ns` has reached restart_ns. A worker gets the next generation each
+ * time. */
 void child_start(struct child *child, uint64_t now_ns);
 
 /* Reads ready_fd when it is readable. */
@@ -49,10 +51,12 @@ void child_on_ready(struct child *child, uint64_t now_ns);
  * CHILD_ENDED where it was told to end). */
 void child_on_exit(struct child *child, int status, uint64_t now_ns);
 
-/* Tells it to end (again): SIGTERM, and SIGKILL once `limit_ms` passed. Without a process: ended. */
+/* Tells it to end (again): SIGTERM, and SIGKILL once `limit_ms` passed. Without a process:
+ * ended. */
 void child_stop(struct child *child, uint64_t now_ns, uint64_t limit_ms);
 
-/* Kills what missed a deadline or shows no heartbeat. Called about once a second and at deadlines. */
+/* Kills what missed a deadline or shows no heartbeat. Called about once a second and at
+ * deadlines. */
 void child_watch(struct child *child, uint64_t now_ns);
 
 /* Whether its heartbeat is younger than CHILD_HEARTBEAT_MS. */

@@ -17,8 +17,8 @@ struct supervisor_sockets {
 /* Opens all of them; logs the first failure and returns -1, having closed what it opened. */
 int supervisor_sockets_open(const struct config *config, struct supervisor_sockets *ret);
 
-/* Lets go of the clients' sockets, so that the last worker that closes them ends them: new connections are
- * then refused, instead of waiting in a queue that nobody will ever read. */
+/* Lets go of the clients' sockets, so that the last worker that closes them ends them: new
+ * connections are then refused, instead of waiting in a queue that nobody will ever read. */
 void supervisor_sockets_refuse(struct supervisor_sockets *sockets);
 
 /* Removes the socket files that are still ours, and closes. */

@@ -1,8 +1,7 @@
-/* The board: shared memory of supervisor, workers and collector. Heartbeats, states and counters; no
- * secrets but the deep key, no pointers. Made by the supervisor as a memfd of fixed size, mapped by all.
- *
- * THREADS: every field is written by one process or thread only (said beside it) and read by all, as
- * relaxed atomics; states are release/acquire. */
+/* The board: shared memory of supervisor, workers and collector. Heartbeats, states and
+ * counters; no secrets but the deep key, no pointers. Made by the supervisor as a memfd of fixed
+ * size, mapped by all.  THREADS: every field is written by one process or thread only (said
+ * beside it) and read by all, as relaxed atomics; states are release/acquire. */
 #ifndef TAILRACE_BASE_BOARD_H
 #define TAILRACE_BASE_BOARD_H
 
@@ -33,7 +32,8 @@ enum board_state {
 	BOARD_DEAD,     /* ended otherwise */
 };
 
-/* One worker thread. Counters go on when a slot is used again: they are the gateway's, not the process's. */
+/* One worker thread. Counters go on when a slot is used again: they are the gateway's, not the
+ * process's. */
 struct board_thread {
 	_Atomic uint64_t heartbeat_ns; /* thread, about once a second */
 	_Atomic uint64_t
@@ -48,8 +48,8 @@ struct board_thread {
 	_Atomic uint64_t loop_lag_max_ns;
 };
 
-/* One process slot. `pid`, `state`, `generation`, `restarts` are the supervisor's, except that a child sets
- * its own state to RUNNING, DRAINING and STOPPED. */
+/* One process slot. `pid`, `state`, `generation`, `restarts` are the supervisor's, except that a
+ * child sets its own state to RUNNING, DRAINING and STOPPED. */
 struct board_process {
 	_Atomic int32_t pid;
 	_Atomic uint32_t state; /* enum board_state */
@@ -75,16 +75,17 @@ struct board {
 	    stopping; /* supervisor: 1 once the whole gateway is to end (readyz turns 503) */
 };
 
-/* Makes the board's memfd (sized, seals against resize). Returns the descriptor, or -1 with errno. */
+/* Makes the board's memfd (sized, seals against resize). Returns the descriptor, or -1 with
+ * errno. */
 int board_create(void);
 
-/* Maps a board. Returns null where the descriptor holds no board of this build. Never unmapped but at
- * exit or by board_detach(). */
+/* Maps a board. Returns null where the descriptor holds no board of this build. Never unmapped
+ * but at exit or by board_detach(). */
 struct board *board_attach(int fd);
 void board_detach(struct board *board);
 
-/* Maps the memory of all rings (a memfd of BOARD_RINGS_MAX * RING_BYTES, sparse), or null with errno.
- * Ring i belongs to slot i / BOARD_THREADS_MAX, thread i % BOARD_THREADS_MAX. */
+/* Maps the memory of all rings (a memfd of BOARD_RINGS_MAX * RING_BYTES, sparse), or null with
+ * errno. Ring i belongs to slot i / BOARD_THREADS_MAX, thread i % BOARD_THREADS_MAX. */
 int board_rings_create(size_t ring_bytes);
 void *board_rings_attach(int fd, size_t ring_bytes);
 

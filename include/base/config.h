@@ -1,6 +1,6 @@
-/* Configuration: JSON with // comments plus the environment -> one immutable, validated struct. Driven
- * by config.def, which also makes the JSON schema and the man page. Every default is filled in here, so
- * readers never know whether a key was written. Owned by the process, read from any thread. */
+/* Configuration: JSON with // comments plus the environment -> one immutable, validated struct,
+ * driven by config.def. Every default is filled in here, so readers never know whether a key was
+ * written. Owned by the process, read from any thread. */
 #ifndef TAILRACE_BASE_CONFIG_H
 #define TAILRACE_BASE_CONFIG_H
 
@@ -122,15 +122,16 @@ struct config {
 	} log;
 };
 
-/* What was wrong: text lines ready to print, each "file:line:column: …" or "file: /pointer: found …,
- * allowed …". Zero-initialise; free with config_errors_free(). */
+/* What was wrong: text lines ready to print, each "file:line:column: …" or "file: /pointer:
+ * found …, allowed …". Zero-initialise; free with config_errors_free(). */
 struct config_errors {
 	char **lines;
 	size_t count;
 };
 
-/* Reads the file and the environment (TAILRACE_CONF__SECTION__KEY). Returns 0 with *ret set and *ret_bytes
- * (owned, jansson-compact JSON with the overrides applied; what the children get), or -1 with errs. */
+/* Reads the file and the environment (TAILRACE_CONF__SECTION__KEY). Returns 0 with *ret set and
+ * *ret_bytes (owned, jansson-compact JSON with the overrides applied; what the children get), or
+ * -1 with errs. */
 int config_load_file(const char *path, struct config **ret, char **ret_bytes, size_t *ret_length,
                      struct config_errors *errs);
 
@@ -141,8 +142,8 @@ int config_load_bytes(const char *name, const char *bytes, size_t length, struct
 void config_free(struct config *config);
 void config_errors_free(struct config_errors *errs);
 
-/* The control socket without configuration, "unix:/path": root's below /run, others' below XDG_RUNTIME_DIR.
- * Returns 0, or -1 where there is no such place. Client commands use it too. */
+/* The control socket without configuration, "unix:/path": root's below /run, others' below
+ * XDG_RUNTIME_DIR. Returns 0, or -1 where there is no such place. Client commands use it too. */
 int config_default_control(char *buf, size_t size);
 
 /* Prints the draft-07 schema generated from config.def to `out`. */

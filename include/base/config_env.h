@@ -9,9 +9,10 @@
 
 /*
  * Sets what the environment names in `root`, adding an error for every name that no scalar key has.
- * Segments between "__" are keys in upper case; an upstream's name likewise; an element of a list by its
- * number: TAILRACE_CONF__UPSTREAMS__APP__MAX_CONNECTIONS, TAILRACE_CONF__LISTENERS__0__ADDRESS. Only
- * upstreams and elements that the file has can be named. Values are checked later, with the file's.
+ * Segments between "__" are keys in upper case; an upstream's name likewise; an element of a list
+ * by its number: TAILRACE_CONF__UPSTREAMS__APP__MAX_CONNECTIONS,
+ * TAILRACE_CONF__LISTENERS__0__ADDRESS. Only upstreams and elements that the file has can be named.
+ * Values are checked later, with the file's.
  */
 void config_env_apply(json_t *root, char *const *environment, struct config_errors *errs);
 

@@ -1,5 +1,5 @@
-/* Fills struct config from JSON by the table of keys: types, ranges, defaults, unknown keys. What hangs
- * on several keys at once is config_check's. */
+/* Fills struct config from JSON by the table of keys: types, ranges, defaults, unknown keys.
+ * What hangs on several keys at once is config_check's. */
 #ifndef TAILRACE_BASE_CONFIG_READ_H
 #define TAILRACE_BASE_CONFIG_READ_H
 
@@ -7,8 +7,8 @@
 #include "base/config.h"
 #include "base/config_errors.h"
 
-/* Fills `config` (zeroed before) as far as the JSON allows, and adds an error for every value that it
- * does not. Names of hosts and users are looked up (blocking). */
+/* Fills `config` (zeroed before) as far as the JSON allows, and adds an error for every value
+ * that it does not. Names of hosts and users are looked up (blocking). */
 void config_read(json_t *root, struct config *config, struct config_place *place);
 
 #endif

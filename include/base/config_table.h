@@ -1,4 +1,5 @@
-/* The table of configuration keys, made of config.def. Only the config modules read it. Any thread. */
+/* The table of configuration keys, made of config.def. Only the config modules read it. Any
+ * thread. */
 #ifndef TAILRACE_BASE_CONFIG_TABLE_H
 #define TAILRACE_BASE_CONFIG_TABLE_H
 

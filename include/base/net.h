@@ -23,7 +23,8 @@ struct net_address {
 
 #define NET_ADDRESS_TEXT_SIZE 128 /* enough for every net_address_format(), sun_path included */
 
-/* A numeric address or unix path; no name lookup. Returns 0, or -1 with *reterr set (static text). */
+/* A numeric address or unix path; no name lookup. Returns 0, or -1 with *reterr set (static
+ * text). */
 int net_address_parse(const char *text, struct net_address *ret, const char **reterr);
 
 /* As net_address_parse(), and names are looked up (blocking: start-up only, never on a loop). */
@@ -47,9 +48,9 @@ int net_cidr_parse(const char *text,
                    struct net_cidr *ret); /* "10.0.0.0/8", "::1", -1 if malformed */
 bool net_cidr_match(const struct net_cidr *cidr, const struct net_address *address);
 
-/* A bound, listening, non-blocking, close-on-exec socket. A unix path gets `unix_mode`; a dead socket
- * file there is replaced, a live one is an error. Returns the descriptor, or -1 with errno and
- * *reterr set (static text). */
+/* A bound, listening, non-blocking, close-on-exec socket. A unix path gets `unix_mode`; a dead
+ * socket file there is replaced, a live one is an error. Returns the descriptor, or -1 with
+ * errno and *reterr set (static text). */
 int net_listen(const struct net_address *address, int backlog, unsigned unix_mode,
                const char **reterr);
 

@@ -1,6 +1,6 @@
-/* Allocation that cannot return null: small control objects die on exhaustion (a supervisor restarts
- * the process); request-sized memory is bounded beforehand and uses xmem_try(), whose failure the
- * caller answers. Tests inject failures. Any thread. */
+/* Allocation that cannot return null: small control objects die on exhaustion (a supervisor
+ * restarts the process); request-sized memory is bounded beforehand and uses xmem_try(), whose
+ * failure the caller answers. Tests inject failures. Any thread. */
 #ifndef TAILRACE_BASE_XMEM_H
 #define TAILRACE_BASE_XMEM_H
 

@@ -304,11 +304,53 @@ def test_drain_ends_at_its_timeout(
     try:
         hanging(gateway, stub, 2)
         start = time.monotonic()
+        # A shell and its group often send the same order twice within a moment: one order.
+        gateway.process.terminate()
+        time.sleep(0.02)
         gateway.process.terminate()
         assert gateway.process.wait(10) == 0
         assert 0.6 < time.monotonic() - start < 5
     finally:
         gateway.stop()
+
+
+def test_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    gateway = start_gateway(tmp_path, [NOWHERE])
+    try:
+        (worker,) = gateway.worker_pids()
+        os.kill(worker, signal.SIGSTOP)
+        gateway.process.terminate()
+        time.sleep(0.3)
+        gateway.process.terminate()
+        assert gateway.process.wait(10) == 1, "a forced end is no success"
+        assert f"worker[{worker}] killed: did not end in time" in gateway.log()
+        assert group_members(gateway.process.pid) == []
+    finally:
+        gateway.stop()
+
+
+def test_frozen_together_nobody_is_killed(gateway_factory: Factory) -> None:
+    """After Ctrl-Z and fg, or a frozen container, every heartbeat is old and nobody is to blame."""
+    gateway = gateway_factory([NOWHERE])
+    before = (gateway.worker_pids(), gateway.collector_pid())
+    os.killpg(gateway.process.pid, signal.SIGSTOP)
+    time.sleep(11)
+    os.killpg(gateway.process.pid, signal.SIGCONT)
+    time.sleep(1.5)
+    assert (gateway.worker_pids(), gateway.collector_pid()) == before
+    assert "killed" not in gateway.log()
+
+
+def test_environment_overrides_the_running_configuration(
+    gateway_factory: Factory, stub_factory: Stubs
+) -> None:
+    stub = stub_factory(answer_after(0))
+    name = "TAILRACE_CONF__UPSTREAMS__APP__SERVERS__0__ADDRESS"
+    gateway = gateway_factory([NOWHERE], env={name: stub.address})
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
+    connection.request("GET", "/")
+    assert connection.getresponse().read() == b"hello"
+    connection.close()
 
 
 def test_signals_of_later_versions_are_refused_loudly(gateway_factory: Factory) -> None:
