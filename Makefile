@@ -110,8 +110,12 @@ truth: deps-test
 	@scripts/test tests/truth
 
 bench: deps-bench
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory build $(B)/worker_alone
 	@build/venv/bin/python tests/bench/run.py
+
+$(B)/worker_alone: tests/bench/worker_alone.c $(filter-out $(B)/gateway/main.o,$(PROG_OBJ)) $(B)/libtailrace.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 # --- the long tiers --------------------------------------------------------
 # The unit tests and the system suite against an instrumented binary.

@@ -65,7 +65,6 @@ def callgrind(start: Callable[[list[str]], procs.Service], folder: Path, name: s
                 "valgrind",
                 "-q",
                 "--tool=callgrind",
-                "--trace-children=yes",
                 f"--callgrind-out-file={pattern}",
             ]
         )
@@ -159,7 +158,7 @@ def run(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
         }
         say("instructions")
         starters = {
-            "tailrace": lambda w: procs.start_tailrace(folder, "tailrace-cg", origin.port, w),
+            "tailrace": lambda w: procs.start_worker_alone(folder, origin.port, w),
             "haproxy": lambda w: procs.start_haproxy(folder, origin.port, w),
             "nginx": lambda w: procs.start_nginx_proxy(folder, origin.port, w),
         }

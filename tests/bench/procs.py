@@ -161,13 +161,8 @@ def start_haproxy(folder: Path, origin_port: int, wrapper: list[str] | None = No
     return Service("haproxy", port, process, process.pid)
 
 
-def start_tailrace(
-    folder: Path, name: str, origin_port: int, wrapper: list[str] | None = None
-) -> Service:
-    """Our gateway; the worker's CPU counts (the collector is not in a request's way).
-
-    The worker stays on the proxies' core, the collector moves to the load's core.
-    """
+def tailrace_config(folder: Path, name: str, origin_port: int) -> tuple[int, Path, Path]:
+    """Writes a config file; returns the port, the file and the control socket."""
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -180,9 +175,25 @@ def start_tailrace(
     }
     conf = home / "tailrace.json"
     conf.write_text(json.dumps(config))
+    return port, conf, control
+
+
+def start_worker_alone(folder: Path, origin_port: int, wrapper: list[str]) -> Service:
+    """Our worker without supervisor and collector, under ``wrapper`` (callgrind)."""
+    port, conf, _ = tailrace_config(folder, "tailrace-alone", origin_port)
+    command = [*wrapper, str(ROOT / "build" / "release" / "worker_alone"), str(conf)]
+    process = start(command, port, PROXY_CORE, conf.parent / "log")
+    return Service("worker alone", port, process, process.pid)
+
+
+def start_tailrace(folder: Path, name: str, origin_port: int) -> Service:
+    """Our gateway; the worker's CPU counts (the collector is not in a request's way).
+
+    The worker stays on the proxies' core, the collector moves to the load's core.
+    """
+    port, conf, control = tailrace_config(folder, name, origin_port)
     binary = os.environ.get("TAILRACE_BINARY", str(ROOT / "build" / "tailrace"))
-    command = [*(wrapper or []), binary, "run", "-c", str(conf)]
-    process = start(command, port, PROXY_CORE, home / "log")
+    process = start([binary, "run", "-c", str(conf)], port, PROXY_CORE, conf.parent / "log")
     worker = None
     for pid in children(process.pid):
         if "worker" in title(pid):
