@@ -139,8 +139,8 @@ announce(struct supervisor *s)
 	process_notify("READY=1\nSTATUS=serving");
 }
 
-/* After the worker's end: the collector empties the rings and goes. One that is away just then (killed,
- * or ended by a signal to all processes) is started once more to do so. */
+/* After the worker's end: the collector empties the rings and goes. One that is away just then
+ * (killed, or ended by a signal to all processes) is started once more to do so. */
 static void
 stop_collector(struct supervisor *s, uint64_t now_ns)
 {
