@@ -59,7 +59,7 @@ build: $(BIN)
 
 $(BIN): $(PROG_OBJ) $(B)/libtailrace.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(PROG_OBJ) $(B)/libtailrace.a $(PKG_LIBS)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(PROG_OBJ) $(B)/libtailrace.a $(PKG_LIBS) -lm
 
 $(B)/libtailrace.a: $(LIB_OBJ) $(LLHTTP_OBJ)
 	@rm -f $@
@@ -90,7 +90,7 @@ $(B)/unit/%: tests/unit/%.c $(B)/libtailrace.a $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,TEST,$@)
 	$(Q)$(CC) $(CPPFLAGS) -Itests/unit $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(B)/libtailrace.a \
-		$(PKG_LIBS) -lcmocka
+		$(PKG_LIBS) -lcmocka -lm
 
 unit-build: $(UNIT_BIN)
 .PHONY: unit-build
