@@ -75,7 +75,8 @@ struct lane;
 struct loop;
 struct job;
 
-/* One segment of a path: it lasts from its parent's end_ns to its own. Shared by reference, never changed. */
+/* One segment of a path: it lasts from its parent's end_ns to its own.
+ * Shared by reference; changed only while one lane alone holds it. */
 struct node {
 	struct node *parent;
 	struct request *by; /* strong, or NULL */

@@ -49,7 +49,14 @@ path_unref(struct node *path)
 struct node *
 path_add(struct node *path, const struct segment *segment, int64_t end_ns)
 {
-	if (path == NULL || end_ns <= path->end_ns || path->depth >= PATH_SEGMENTS_MAX)
+	if (path == NULL || end_ns <= path->end_ns)
+		return path;
+	if (segment->continued && path->refs == 1 && path->kind == segment->kind &&
+	    path->stack == segment->stack && path->exact && segment->exact && path->parent != NULL) {
+		path->end_ns = end_ns; /* nobody else has seen it */
+		return path;
+	}
+	if (path->depth >= PATH_SEGMENTS_MAX)
 		return path;
 	struct node *node = node_new();
 	if (node == NULL)

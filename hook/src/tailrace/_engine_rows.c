@@ -122,23 +122,30 @@ row_fits(const struct row *row, const struct node *node, int32_t stack)
 	    row->node->exact == node->exact && row->node->by == node->by;
 }
 
+static int32_t
+stack_of(const struct request *request, const struct node *node)
+{
+	if (node->stack != STACK_LANE)
+		return node->stack;
+	if (request->first_stack >= 0 || request->root == NULL)
+		return request->first_stack;
+	return request->root->first_stack >= 0 ? request->root->first_stack : STACK_NONE;
+}
+
 /* The row for this segment; NULL where there are as many as may be. */
 static struct row *
-row_for(struct request *request, const struct node *node)
+row_for(struct request *request, const struct node *node, int32_t stack)
 {
-	int32_t stack = node->stack;
-	if (stack == STACK_LANE)
-		stack = request->first_stack;
-	if (stack == STACK_NONE && node->stack == STACK_LANE && request->root != NULL)
-		stack = request->root->first_stack >= 0 ? request->root->first_stack : STACK_NONE;
-	if (stack >= 0 && merged.stacks >= REQUEST_STACKS_MAX)
-		stack = STACK_NONE;
 	uint32_t hash = (uint32_t)stack * 2654435761u + node->kind * 31u + node->cause * 131u +
 	    node->exact * 7u + (uint32_t)((uintptr_t)node->by >> 4);
 	uint32_t slot = (hash ^ hash >> 15) & (ROW_SLOTS - 1);
 	for (; merged.slots[slot] != 0; slot = (slot + 1) & (ROW_SLOTS - 1))
 		if (row_fits(&merged.rows[merged.slots[slot] - 1], node, stack))
 			return &merged.rows[merged.slots[slot] - 1];
+	if (stack >= 0 && merged.stacks >= REQUEST_STACKS_MAX) {
+		request->truncated = true;
+		return row_for(request, node, STACK_NONE);
+	}
 	if (merged.len == REQUEST_ROWS_MAX)
 		return NULL;
 	struct row *row = &merged.rows[merged.len++];
@@ -180,7 +187,8 @@ write_rows(struct request *request, const struct node *path, int64_t from_ns, in
 	memset(merged.slots, 0, sizeof(merged.slots));
 	for (int i = 0; i < len; i++) {
 		int64_t ns = overlap(segments[i]->parent->end_ns, segments[i]->end_ns, from_ns, to_ns);
-		struct row *row = ns > 0 ? row_for(request, segments[i]) : NULL;
+		struct row *row = ns <= 0 ? NULL
+				       : row_for(request, segments[i], stack_of(request, segments[i]));
 		if (row == NULL) {
 			request->truncated |= ns > 0;
 			continue;

@@ -192,6 +192,9 @@ step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from
 		step->source = (struct source){.kind = SOURCE_TIMER, .due_ns = timer_due_ns};
 	else if (from_thread)
 		thread_source(&step->source, now_ns);
+	else if (task != NULL && loop->running != NULL && loop->running->task == task)
+		step->source = (struct source){.kind = SOURCE_LANE, .due_ns = now_ns, /* itself */
+		    .turn = loop->turn, .lane = loop->running->lane};
 	else
 		source_capture(loop, &step->source, now_ns);
 	if (task != NULL)

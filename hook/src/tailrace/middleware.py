@@ -143,8 +143,15 @@ def _report(where: str, error: Any) -> None:
 async def prepare_loop() -> None:
     """Puts the engine on the running loop, once, and tests that a task's step passes through it.
 
-    Where it does not, requests get totals only; said once.
+    Where it does not, requests get totals only; said once. Raises nothing of its own.
     """
+    try:
+        await _prepare_loop()
+    except Exception as error:
+        _use_totals("unknown", f"an error while preparing it: {error!r}")
+
+
+async def _prepare_loop() -> None:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -157,6 +164,7 @@ async def prepare_loop() -> None:
     except (AttributeError, TypeError, RuntimeError) as error:
         _use_totals(name, str(error))
         return
+    _watch_worker_threads()
     try:
         before = _engine.steps_seen(loop)
         await loop.create_task(_nothing())
@@ -165,7 +173,6 @@ async def prepare_loop() -> None:
         _engine.uninstall(loop)
         raise
     if passed:
-        _watch_worker_threads()
         _engine.use(name, False)
     else:
         _engine.uninstall(loop)

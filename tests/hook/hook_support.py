@@ -114,6 +114,8 @@ def take() -> tuple[list[Profile], dict[str, int]]:
 
 def _row(raw: list[Any]) -> Row:
     kind, cause, stack, *rest = raw
+    if stack >= 0 and stack not in _stacks:  # a test took it aside
+        learn(_engine.stacks())
     return Row(
         kind,
         cause,

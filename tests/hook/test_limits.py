@@ -1,0 +1,238 @@
+"""Every table at its maximum and one past it; long runs leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import resource
+import sys
+import weakref
+
+import pytest
+from hook_support import LOOPS, MS, hook, plain, profile, request, run, take
+from tailrace import _engine
+
+LANES_MAX = 256
+SEGMENTS_MAX = 4096
+RING_BYTES = 2 << 20
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(("children", "truncated"), [(LANES_MAX - 1, 0), (LANES_MAX, 1)])
+def test_lanes(loop, children, truncated):
+    """The root and its children make 256 lanes; one more is not followed, and said."""
+
+    async def handler():
+        await asyncio.gather(*(asyncio.sleep(0.05) for _ in range(children)))
+
+    p = profile(loop, handler)
+    assert p.truncated == truncated
+    assert p.sum("wait") >= 49 * MS
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_segments(loop):
+    """A path of more than 4096 segments: the rest is unattributed, and said."""
+
+    async def handler():
+        for _ in range(SEGMENTS_MAX):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+
+    p = profile(loop, handler)
+    assert p.truncated == 1
+    assert p.unattributed_ns >= 49 * MS
+    assert sum(r.count for r in p.breakdown) == SEGMENTS_MAX
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_segments_below_the_maximum(loop):
+    async def handler():
+        for _ in range(SEGMENTS_MAX // 2 - 10):
+            await asyncio.sleep(0)
+
+    p = profile(loop, handler)
+    assert p.truncated == 0 and p.unattributed_ns == 0
+
+
+def make_functions(count):
+    """Coroutine functions that are all different code."""
+    space = {"asyncio": asyncio}
+    source = "\n".join(
+        f"async def nap{i}():\n    await asyncio.sleep(0.0002)\n" for i in range(count)
+    )
+    exec(compile(source, __file__, "exec"), space)
+    return [space[f"nap{i}"] for i in range(count)]
+
+
+@pytest.mark.parametrize(("count", "shown"), [(500, 501), (600, 512)])
+def test_stacks_of_a_request(count, shown):
+    """512 stacks a request; waits beyond have none but keep their time."""
+    functions = make_functions(count)
+
+    async def handler():
+        for function in functions:
+            await function()
+
+    p = profile("asyncio", handler)
+    stacks = {tuple(r.stack) for r in p.breakdown if r.stack}
+    assert shown - 8 <= len(stacks) <= shown
+    assert p.unattributed_ns == 0
+    assert p.truncated == (count > shown)
+
+
+def test_deep_stacks_keep_both_ends():
+    async def nest(depth):
+        if depth == 0:
+            await asyncio.sleep(0.01)
+        else:
+            await nest(depth - 1)
+
+    for depth in (30, 70, 300):
+        p = profile("asyncio", lambda d=depth: nest(d))
+        (row,) = [r for r in p.find("wait") if r.ns > 5 * MS]
+        assert len(row.stack) == min(depth + 4, 64)
+        assert row.stack[0] == "__call__" and "nest" in row.stack
+        assert row.stack[-1] == ("sleep" if depth < 200 else "nest")
+
+
+def test_full_ring_drops_and_counts():
+    async def main():
+        app = hook(plain(lambda: asyncio.sleep(0)))
+        for _ in range(200):
+            await request(app)
+        rows = _engine.take(1 << 18)[0]
+        size = len(rows) // 200
+        before = _engine.dropped()
+        for _ in range(RING_BYTES // size + 200):
+            await request(app)
+        return before
+
+    take()
+    before = run("asyncio", main)
+    assert _engine.dropped() - before > 0
+    profiles, _ = take()
+    assert 1000 < len(profiles) <= RING_BYTES // 200
+
+
+def test_take_keeps_to_its_size():
+    async def main():
+        app = hook(plain(lambda: asyncio.sleep(0)))
+        for _ in range(50):
+            await request(app)
+
+    take()
+    run("asyncio", main)
+    seen = 0
+    while True:
+        rows, _, _ = _engine.take(1000)
+        if not rows:
+            break
+        assert len(rows) <= 1000
+        seen += len(json.loads(b"[" + rows + b"]"))
+    assert seen == 50
+    assert _engine.take(10)[0] == b""
+
+
+def rss_kb():
+    """Resident memory now."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() // 1024
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_20_000_requests_leave_nothing(loop):
+    async def handler():
+        await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0.00015))
+        here = asyncio.get_running_loop()
+        here.call_later(0.0001, int)
+        here.call_later(60, int).cancel()
+
+    async def main():
+        app = hook(plain(handler))
+
+        async def block(count):
+            for _ in range(count // 20):
+                await asyncio.gather(*(request(app) for _ in range(20)))
+                _engine.take(1 << 20)
+            gc.collect()
+            return sys.getallocatedblocks(), rss_kb()
+
+        await block(4000)
+        blocks, kb = await block(2000)
+        blocks_after, kb_after = await block(14000)
+        return blocks_after - blocks, kb_after - kb
+
+    blocks, kb = run(loop, main)
+    assert blocks < 1500, "Python objects grew"
+    assert kb < 1500, "memory grew"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_threads_leave_nothing(loop):
+    async def main():
+        app = hook(plain(lambda: asyncio.to_thread(int)))
+
+        async def block(count):
+            for _ in range(count):
+                await request(app)
+                _engine.take(1 << 20)
+            gc.collect()
+            return sys.getallocatedblocks()
+
+        await block(300)
+        before = await block(200)
+        return await block(2000) - before
+
+    assert run(loop, main) < 300
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_nothing_keeps_the_scope_or_the_task(loop):
+    """After the answer neither tasks nor what the app hung on the request stay alive."""
+
+    class Mark:
+        pass
+
+    refs = []
+
+    async def app(scope, receive, send):
+        mark = scope["mark"] = Mark()
+        mark.send, mark.scope = send, scope
+        refs.append(weakref.ref(mark))
+        child = asyncio.create_task(asyncio.sleep(0.001))
+        refs.append(weakref.ref(child))
+        refs.append(weakref.ref(asyncio.current_task()))
+        await child
+        await plain(lambda: asyncio.sleep(0))(scope, receive, send)
+
+    async def main():
+        wrapped = hook(app)
+        for _ in range(3):
+            await request(wrapped)
+        await asyncio.sleep(0.01)
+        gc.collect()
+        return [r() for r in refs]
+
+    assert run(loop, main) == [None] * 9
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_closed_loop_with_pending_handles_is_collected(loop):
+    class Owner:
+        def tick(self):
+            pass
+
+    owner = Owner()
+
+    async def handler():
+        owner.handle = asyncio.get_running_loop().call_later(60, owner.tick)
+
+    run(loop, lambda: request(hook(plain(handler))))
+    ref = weakref.ref(owner)
+    del owner, handler
+    gc.collect()
+    gc.collect()
+    assert ref() is None
+    take()

@@ -1,0 +1,296 @@
+"""Whose time it was: the path through tasks, and what each wait was for (design §6)."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from hook_support import LOOPS, MS, hook, plain, profile, request, run, take
+
+pytestmark = pytest.mark.parametrize("loop", LOOPS)
+
+
+async def nap(seconds):
+    await asyncio.sleep(seconds)
+
+
+def only_wait(p, cause, function, ms):
+    """Asserts that one wait row decides the profile and that it is this one."""
+    waits = [r for r in p.find("wait") if r.cause != "short"]
+    assert len(waits) == 1, p.breakdown
+    assert waits[0].cause == cause
+    assert function in waits[0].stack
+    assert ms * MS - MS <= waits[0].ns <= ms * MS + 50 * MS
+    assert waits[0].count == 1 and waits[0].exact == 1
+    assert p.unattributed_ns == 0
+
+
+def test_child_awaited_after_own_sleep(loop):
+    """The child decides: its 300 ms are the path, the parent's 100 ms are not."""
+
+    async def handler():
+        child = asyncio.create_task(nap(0.3))
+        await asyncio.sleep(0.1)
+        await child
+
+    only_wait(profile(loop, handler), "sleep", "nap", 300)
+
+
+def test_gather_is_its_slowest(loop):
+    async def handler():
+        await asyncio.gather(nap(0.1), nap(0.3), nap(0.07))
+
+    only_wait(profile(loop, handler), "sleep", "nap", 300)
+
+
+def test_own_sleep_after_a_shorter_child(loop):
+    async def handler():
+        child = asyncio.create_task(nap(0.02))
+        await asyncio.sleep(0.08)
+        await child
+
+    only_wait(profile(loop, handler), "sleep", "handler", 80)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="TaskGroup came with 3.11")
+def test_task_group_is_its_slowest(loop):
+    async def handler():
+        async with asyncio.TaskGroup() as group:
+            for seconds in (0.02, 0.12, 0.05):
+                group.create_task(nap(seconds))
+
+    only_wait(profile(loop, handler), "sleep", "nap", 120)
+
+
+def test_wait_for_and_shield(loop):
+    async def handler():
+        await asyncio.wait_for(nap(0.03), 5)
+        await asyncio.shield(nap(0.03))
+
+    p = profile(loop, handler)
+    assert 59 * MS <= p.sum("wait", "sleep", "nap") <= 120 * MS
+    assert p.sum("wait", "task") == 0
+
+
+def test_timeout_keeps_the_own_wait(loop):
+    """A timer ends the wait: it is the lane's own, from suspension to deadline."""
+
+    async def handler():
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.get_running_loop().create_future(), 0.05)
+
+    p = profile(loop, handler)
+    assert 49 * MS <= p.sum("wait") <= 100 * MS
+
+
+def test_nested_awaits_name_the_line(loop):
+    async def inner():
+        await asyncio.sleep(0.02)
+
+    async def middle():
+        await inner()
+        await asyncio.sleep(0.03)
+
+    p = profile(loop, middle)
+    one, two = [r for r in p.find("wait", "sleep") if r.ns > MS]
+    assert one.stack[-3:] == ["middle", "inner", "sleep"] and 19 * MS <= one.ns <= 65 * MS
+    assert two.stack[-2:] == ["middle", "sleep"] and 29 * MS <= two.ns <= 75 * MS
+    first = inner.__code__.co_firstlineno
+    assert one.lines[-2] == first + 1
+    assert two.lines[-2] == middle.__code__.co_firstlineno + 2
+    # Frames of libraries carry the first line of their function, so that stacks stay few.
+    assert one.lines[-1] == asyncio.sleep.__code__.co_firstlineno
+
+
+def test_async_generators_are_walked_through(loop):
+    async def numbers():
+        for i in range(3):
+            await asyncio.sleep(0.01)
+            yield i
+
+    @asynccontextmanager
+    async def resource():
+        await asyncio.sleep(0.02)
+        yield
+        await asyncio.sleep(0.02)
+
+    async def handler():
+        async with resource():
+            async for _ in numbers():
+                pass
+
+    p = profile(loop, handler)
+    assert 29 * MS <= p.sum("wait", "sleep", "numbers") <= 80 * MS
+    assert 39 * MS <= p.sum("wait", "sleep", "resource") <= 90 * MS
+    assert p.find("wait", "sleep", "numbers")[0].count == 3
+
+
+def test_event_queue_and_lock_of_the_same_request(loop):
+    """Woken by a lane of the same request, the path goes through that lane."""
+
+    async def handler():
+        event, queue, lock = asyncio.Event(), asyncio.Queue(), asyncio.Lock()
+
+        async def work():
+            await asyncio.sleep(0.03)
+            event.set()
+            await asyncio.sleep(0.03)
+            queue.put_nowait(1)
+            async with lock:
+                await asyncio.sleep(0.03)
+
+        task = asyncio.create_task(work())
+        await event.wait()
+        await queue.get()
+        await asyncio.sleep(0)
+        async with lock:
+            pass
+        await task
+
+    p = profile(loop, handler)
+    assert 89 * MS <= p.sum("wait", "sleep", "work") <= 150 * MS
+    assert p.sum("wait", "event") + p.sum("wait", "queue") + p.sum("wait", "lock") == 0
+
+
+def test_lock_held_by_another_request_names_it(loop):
+    lock = asyncio.Lock() if sys.version_info >= (3, 10) else None
+
+    async def holder():
+        async with lock:
+            await asyncio.sleep(0.06)
+
+    async def waiter():
+        await asyncio.sleep(0.01)
+        async with lock:
+            pass
+
+    class Route:
+        path_format = "/holder"
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/holder":
+            scope["route"] = Route
+        await plain(holder if scope["path"] == "/holder" else waiter)(scope, receive, send)
+
+    async def main():
+        wrapped = hook(app)
+        return await asyncio.gather(request(wrapped, "/holder"), request(wrapped, "/waiter"))
+
+    take()
+    held, waited = run(loop, main)
+    found = {p.key: p for p in take()[0]}
+    (row,) = found[waited].find("wait", "lock")
+    assert row.by_trace == held[:32]
+    assert row.by_route == "GET /holder"
+    assert 39 * MS <= row.ns <= 95 * MS
+    assert all(r.by_trace is None for r in found[held].breakdown)
+
+
+def test_gathered_futures_woken_by_plain_callbacks(loop):
+    """call_soon callbacks hand on the path of the lane that scheduled them."""
+
+    async def handler():
+        here = asyncio.get_running_loop()
+        future = here.create_future()
+
+        async def work():
+            await asyncio.sleep(0.05)
+            here.call_soon(here.call_soon, future.set_result, None)
+
+        task = asyncio.create_task(work())
+        await future
+        await task
+
+    p = profile(loop, handler)
+    assert 49 * MS <= p.sum("wait", "sleep", "work") <= 100 * MS
+    assert len([r for r in p.find("wait") if r.cause != "short"]) == 1
+
+
+def test_short_waits_are_counted_together(loop):
+    async def handler():
+        here = asyncio.get_running_loop()
+        for _ in range(20):
+            future = here.create_future()
+            # A detached task would be foreign too; a timer due at once stays under 100 µs.
+            here.call_later(0.00001, future.set_result, None)
+            await future
+            await asyncio.sleep(0)
+
+    p = profile(loop, handler)
+    short = p.find("wait", "short")
+    assert len(short) <= 1 and all(r.stack == [] for r in short)
+
+
+def test_busy_loop_is_ready_not_wait(loop):
+    """20 ms of sleep beside a 100 ms block: the sleep keeps its 20 ms, the rest is `ready`."""
+
+    async def sleeper():
+        await asyncio.sleep(0.02)
+
+    async def blocker():
+        await asyncio.sleep(0.005)
+        time.sleep(0.1)
+
+    class Route:
+        path_format = "/block"
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/block":
+            scope["route"] = Route
+        await plain(blocker if scope["path"] == "/block" else sleeper)(scope, receive, send)
+
+    async def main():
+        wrapped = hook(app)
+        await request(wrapped)
+        return await asyncio.gather(request(wrapped, "/sleep"), request(wrapped, "/block"))
+
+    take()
+    slept, blocked = run(loop, main)
+    found = {p.key: p for p in take()[0]}
+    victim, culprit = found[slept], found[blocked]
+    assert 19 * MS <= victim.sum("wait", "sleep") <= 53 * MS
+    assert 75 * MS <= victim.sum("ready") <= 140 * MS
+    (stall,) = [s for s in victim.stalls if s[4] > 50 * MS]
+    assert stall[0] == blocked[:32] and stall[1] == "GET /block" and stall[2] == "step"
+    assert stall[3] == "blocked" and stall[5] == 1 and stall[6] >= 0
+    assert sum(r.ns for r in culprit.find("run", None, "blocker")) >= 99 * MS
+    assert any(r.exact == 0 and r.samples > 0 for r in culprit.find("run", None, "blocker"))
+
+
+def test_cpu_in_a_step_is_run_and_split_by_samples(loop):
+    def spin(seconds):
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pass
+
+    def first():
+        spin(0.05)
+
+    def second():
+        spin(0.05)
+
+    async def handler():
+        first()
+        second()
+
+    p = profile(loop, handler)
+    assert p.sum("run") >= 99 * MS
+    assert 25 * MS <= p.sum("run", None, "first") <= 105 * MS
+    assert 25 * MS <= p.sum("run", None, "second") <= 105 * MS
+    assert p.sum("wait") == 0
+
+
+def test_cancelled_child(loop):
+    async def handler():
+        task = asyncio.create_task(nap(10))
+        await asyncio.sleep(0.03)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    p = profile(loop, handler)
+    assert 29 * MS <= p.sum("wait", "sleep", "handler") <= 75 * MS
+    assert p.sum("wait", None, "nap") == 0

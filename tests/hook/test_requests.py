@@ -1,0 +1,412 @@
+"""One request's row: header, route, how it ended, what came after the response."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.responses import StreamingResponse
+from hook_support import LOOPS, MS, hook, make_scope, plain, profile, request, run, take
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Mount, Route
+from tailrace import _engine
+
+pytestmark = pytest.mark.parametrize("loop", LOOPS)
+
+
+def profiles_of(loop, app, *paths, raises=()):
+    """The profiles of requests made one after the other, and the tails sent later."""
+    wrapped = hook(app)
+
+    async def main():
+        keys = []
+        for path in paths:
+            try:
+                keys.append(await request(wrapped, path))
+            except raises:
+                keys.append(None)
+        await asyncio.sleep(0)
+        return keys
+
+    take()
+    keys = run(loop, main)
+    profiles, tails = take()
+    found = {p.key: p for p in profiles}
+    return [found.get(k) for k in keys], tails, profiles
+
+
+# --- the header ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"1",
+        b"2;" + b"a" * 32 + b"-" + b"b" * 16,
+        b"1;" + b"a" * 31 + b"-" + b"b" * 16,
+        b"1;" + b"A" * 32 + b"-" + b"b" * 16,
+        b"1;" + b"a" * 32 + b"_" + b"b" * 16,
+        b"1;" + b"a" * 32 + b"-" + b"b" * 17,
+        b"1;" + b"a" * 32 + b"-" + b"g" * 16,
+    ],
+)
+def test_without_a_good_header_nothing(loop, value):
+    async def app(scope, receive, send):
+        assert not isinstance(send, _engine.Request)
+        await plain(lambda: asyncio.sleep(0.001))(scope, receive, send)
+
+    async def main():
+        scope, _ = make_scope(header=False)
+        if value is not None:
+            scope["headers"].append((b"x-tailrace", value))
+
+        async def send(message):
+            pass
+
+        await asyncio.get_running_loop().create_task(hook(app)(scope, None, send))
+
+    take()
+    run(loop, main)
+    assert take() == ([], {})
+
+
+def test_more_fields_of_the_header_are_ignored(loop):
+    async def main():
+        scope, _ = make_scope(header=False)
+        scope["headers"].append((b"x-tailrace", b"1;" + b"a" * 32 + b"-" + b"b" * 16 + b";deep;0"))
+
+        async def send(message):
+            pass
+
+        await asyncio.get_running_loop().create_task(
+            hook(plain(lambda: asyncio.sleep(0)))(scope, None, send)
+        )
+
+    take()
+    run(loop, main)
+    (p,) = take()[0]
+    assert p.key == "a" * 32 + "-" + "b" * 16
+
+
+def test_two_hooks_round_one_app_count_once(loop):
+    async def main():
+        await request(hook(hook(plain(lambda: asyncio.sleep(0.01)))))
+
+    take()
+    run(loop, main)
+    (p,) = take()[0]
+    assert p.sum("wait", "sleep") >= 9 * MS
+
+
+def test_other_scopes_pass(loop):
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["type"])
+
+    async def main():
+        wrapped = hook(app)
+        await wrapped({"type": "lifespan"}, None, None)
+        await wrapped({"type": "websocket", "headers": make_scope()[0]["headers"]}, None, None)
+
+    take()
+    run(loop, main)
+    assert seen == ["lifespan", "websocket"] and take() == ([], {})
+
+
+# --- the route -------------------------------------------------------------------------------
+
+
+def test_route_templates(loop):
+    api, inner, router = FastAPI(), FastAPI(), APIRouter(prefix="/users")
+
+    @api.get("/items/{id}")
+    async def item(id: int):
+        return id
+
+    @router.post("/{user}/posts/{post}")
+    async def post(user: str, post: str):
+        return post
+
+    @inner.get("/deep/{z}")
+    async def deep(z: int):
+        return z
+
+    api.include_router(router, prefix="/v1")
+    api.mount("/sub", inner)
+
+    def star(request):
+        return PlainTextResponse("ok")
+
+    api.mount("/star/{tenant}", Starlette(routes=[Route("/in/{q}", star)]))
+
+    async def post_app(scope, receive, send):
+        scope["method"] = "POST" if "posts" in scope["path"] else "GET"
+        await api(scope, receive, send)
+
+    paths = ["/items/1", "/items/2", "/v1/users/a/posts/b", "/sub/deep/7", "/star/acme/in/3"]
+    found, _, _ = profiles_of(loop, post_app, *paths, "/nowhere")
+    assert [p.route for p in found] == [
+        "GET /items/{id}",
+        "GET /items/{id}",
+        "POST /v1/users/{user}/posts/{post}",
+        "GET /sub/deep/{z}",
+        "GET /star/{tenant}/in/{q}",
+        None,
+    ]
+
+
+def test_root_path_of_the_server_is_not_part_of_the_route(loop):
+    app = Starlette(routes=[Mount("/m", routes=[Route("/x", lambda r: PlainTextResponse("ok"))])])
+
+    async def main():
+        return await request(hook(app), "/api/m/x", root_path="/api")
+
+    take()
+    key = run(loop, main)
+    (p,) = take()[0]
+    assert p.key == key and p.route == "GET /m/x"
+
+
+def test_strange_route_is_escaped(loop):
+    class Odd:
+        path_format = '/a"b\\c\n{é}'
+
+    async def app(scope, receive, send):
+        scope["route"] = Odd
+        await plain(lambda: asyncio.sleep(0))(scope, receive, send)
+
+    (p,), _, _ = profiles_of(loop, app, "/")
+    assert p.route == 'GET /a"b\\c\n{é}'
+
+
+# --- how it ended ----------------------------------------------------------------------------
+
+
+def test_order_of_times_and_tail_in_the_row(loop):
+    p = profile(loop, lambda: asyncio.sleep(0.01))
+    assert p.enter_ns < p.start_ns <= p.end_ns
+    assert p.tail_ns is not None and 0 <= p.tail_ns < 5 * MS
+    assert (p.part, p.final, p.ended, p.truncated, p.cpu_ns) == (0, 1, "response", 0, None)
+    assert p.task_queue_ns is not None and p.task_queue_ns < 50 * MS
+    assert abs(p.end_ns - time.monotonic_ns()) < 10_000 * MS, "the clock is time.monotonic_ns"
+
+
+def test_background_task_is_tail_not_latency(loop):
+    app = Starlette(
+        routes=[
+            Route(
+                "/",
+                lambda r: JSONResponse({}, background=BackgroundTask(asyncio.sleep, 0.05)),
+            )
+        ]
+    )
+    (p,), tails, _ = profiles_of(loop, app, "/")
+    assert p.tail_ns is None and p.app_ns < 40 * MS
+    assert 49 * MS <= tails[p.key] <= 120 * MS
+
+
+def test_exception_counts_as_start(loop):
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.02)
+        raise ValueError("mine")
+
+    _, _, (p,) = profiles_of(loop, app, "/", raises=ValueError)
+    assert p.ended == "exception" and p.start_ns == p.end_ns and p.tail_ns == 0
+    assert p.sum("wait", "sleep", "app") >= 19 * MS
+
+
+def test_exception_while_streaming(loop):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await asyncio.sleep(0.02)
+        raise ValueError("mine")
+
+    _, _, (p,) = profiles_of(loop, app, "/", raises=ValueError)
+    assert p.ended == "exception" and p.end_ns - p.start_ns >= 19 * MS
+    assert sum(r.ns for r in p.stream if r.kind == "wait") >= 19 * MS
+
+
+def test_cancelled_request(loop):
+    async def app(scope, receive, send):
+        await asyncio.sleep(10)
+
+    async def main():
+        wrapped = hook(app)
+        await request(hook(plain(lambda: asyncio.sleep(0))))
+        task = asyncio.create_task(request(wrapped))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    take()
+    run(loop, main)
+    p = take()[0][-1]
+    assert p.ended == "cancelled" and p.sum("wait", "sleep") >= 15 * MS
+
+
+def test_app_that_returns_without_an_answer(loop):
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.01)
+
+    _, _, (p,) = profiles_of(loop, app, "/")
+    assert p.ended == "disconnect" and p.start_ns is None
+    assert p.sum("wait", "sleep") >= 9 * MS
+
+
+def test_sending_after_the_end_still_reaches_the_server(loop):
+    got = []
+
+    async def app(scope, receive, send):
+        await plain(lambda: asyncio.sleep(0))(scope, receive, send)
+        await asyncio.sleep(0.001)
+        await send({"type": "http.response.body", "body": b"too late"})
+
+    async def main():
+        await request(hook(app), sent=got)
+
+    run(loop, main)
+    assert len(got) == 3
+
+
+# --- frameworks ------------------------------------------------------------------------------
+
+
+def make_api():
+    api = FastAPI()
+
+    async def dependency():
+        await asyncio.sleep(0.02)
+        yield 1
+
+    @api.get("/dependency")
+    async def with_dependency(value=Depends(dependency)):
+        await asyncio.sleep(0.03)
+        return value
+
+    @api.get("/stream")
+    async def stream():
+        async def chunks():
+            for _ in range(3):
+                await asyncio.sleep(0.02)
+                yield b"x"
+
+        return StreamingResponse(chunks())
+
+    @api.get("/sync")
+    def sync():
+        time.sleep(0.03)
+        return 1
+
+    return api
+
+
+def test_dependency_with_yield(loop):
+    (p,), _, _ = profiles_of(loop, make_api(), "/dependency")
+    assert 19 * MS <= p.sum("wait", "sleep", "dependency") <= 70 * MS
+    assert 29 * MS <= p.sum("wait", "sleep", "with_dependency") <= 80 * MS
+
+
+def test_def_route(loop):
+    (p,), _, _ = profiles_of(loop, make_api(), "/sync")
+    assert 29 * MS <= p.sum("thread_run", None, "sync") <= 80 * MS
+
+
+def test_streaming_response_goes_to_the_stream_rows(loop):
+    (p,), _, _ = profiles_of(loop, make_api(), "/stream")
+    waits = [r for r in p.stream if r.kind == "wait" and "chunks" in r.stack]
+    assert 59 * MS <= sum(r.ns for r in waits) <= 130 * MS
+    assert p.app_ns < 40 * MS and p.stream_unattributed_ns == 0
+
+
+@pytest.mark.parametrize("path", ["/dependency", "/stream", "/sync"])
+def test_base_http_middleware_hides_nothing(loop, path):
+    """The middleware runs the app in a task of its own; the path goes through it."""
+    api = make_api()
+
+    async def dispatch(request, call_next):
+        await asyncio.sleep(0.01)
+        return await call_next(request)
+
+    api.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    (p,), _, _ = profiles_of(loop, api, path)
+    rows = p.breakdown + p.stream
+    assert 9 * MS <= p.sum("wait", "sleep", "dispatch") <= 60 * MS
+    names = {"/dependency": "with_dependency", "/stream": "chunks", "/sync": "sync"}
+    there = [r for r in rows if names[path] in r.stack and r.kind in ("wait", "thread_run")]
+    assert sum(r.ns for r in there) >= 29 * MS
+    assert not [r for r in rows if r.cause in ("queue", "event") and r.ns > 5 * MS]
+    assert p.unattributed_ns == 0 and p.stream_unattributed_ns == 0
+
+
+def test_many_at_once_keep_apart(loop):
+    """Each of 200 requests sleeps a time of its own, and its profile says just that."""
+
+    measured = {}
+
+    async def app(scope, receive, send):
+        async def child():
+            begin = time.monotonic_ns()
+            await asyncio.sleep(scope["nap"])
+            measured[scope["nap"]] = time.monotonic_ns() - begin
+
+        await asyncio.gather(child(), asyncio.sleep(0.001))
+        await plain(lambda: asyncio.sleep(0))(scope, receive, send)
+
+    async def main():
+        wrapped = hook(app)
+        naps = [0.02 + 0.001 * i for i in range(200)]
+        keys = await asyncio.gather(*(request(wrapped, nap=nap) for nap in naps))
+        return dict(zip(keys, naps, strict=True))
+
+    take()
+    wanted = run(loop, main)
+    found = {p.key: p for p in take()[0]}
+    for key, nap in wanted.items():
+        p = found[key]
+        spent = p.sum("wait", "sleep", "child")
+        assert nap * 1e9 - 2 * MS <= spent <= measured[nap], (nap, p.breakdown)
+        assert spent + p.sum("ready") >= measured[nap] - MS
+        assert p.unattributed_ns == 0
+
+
+def test_long_lived_task_is_let_go_at_the_end(loop):
+    """A pool's reader started in one request wakes a later one: that is a foreign wakeup."""
+    state = {}
+
+    async def reader():
+        while True:
+            future = await state["queue"].get()
+            await asyncio.sleep(0.02)
+            future.set_result(None)
+
+    async def handler():
+        if not state:
+            state["queue"] = asyncio.Queue()
+            state["reader"] = asyncio.create_task(reader())
+        future = asyncio.get_running_loop().create_future()
+        state["queue"].put_nowait(future)
+        await future
+
+    async def main():
+        app = hook(plain(handler))
+        keys = [await request(app), await request(app)]
+        state["reader"].cancel()
+        return keys
+
+    take()
+    first, second = run(loop, main)
+    found = {p.key: p for p in take()[0]}
+    assert found[first].sum("wait", "sleep", "reader") >= 19 * MS
+    own = found[second].find("wait", None, "handler")
+    assert sum(r.ns for r in own) >= 19 * MS and own[0].by_trace is None
+    assert found[second].sum("wait", None, "reader") == 0

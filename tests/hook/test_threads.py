@@ -1,0 +1,209 @@
+"""Jobs in worker threads: queue, run, sampled stacks, the return of the result."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import pytest
+from hook_support import LOOPS, MS, hook, plain, profile, request, run, take
+from starlette.concurrency import run_in_threadpool
+
+pytestmark = pytest.mark.parametrize("loop", LOOPS)
+
+
+def parent_function():
+    for _ in range(10):
+        time.sleep(0.01)
+
+
+def child_function():
+    for _ in range(10):
+        time.sleep(0.01)
+
+
+def job():
+    parent_function()
+    child_function()
+
+
+class Ran:
+    """A job that measures itself."""
+
+    def __call__(self):
+        begin = time.monotonic_ns()
+        job()
+        self.ns = time.monotonic_ns() - begin
+
+
+@pytest.mark.parametrize("how", ["anyio", "to_thread", "executor", "starlette"])
+def test_job_names_both_functions_and_sums_exactly(loop, how):
+    ran = Ran()
+
+    async def handler():
+        if how == "anyio":
+            await anyio.to_thread.run_sync(ran)
+        elif how == "to_thread":
+            await asyncio.to_thread(ran)
+        elif how == "executor":
+            await asyncio.get_running_loop().run_in_executor(None, functools.partial(ran))
+        else:
+            await run_in_threadpool(ran)
+
+    p = profile(loop, handler)
+    assert p.unattributed_ns == 0
+    total = p.sum("thread_run")
+    assert ran.ns <= total <= ran.ns + 2 * MS
+    parent = p.sum("thread_run", None, "parent_function")
+    child = p.sum("thread_run", None, "child_function")
+    assert 75 * MS <= parent <= 160 * MS and 75 * MS <= child <= 160 * MS
+    assert parent + child >= total * 0.95
+    rows = p.find("thread_run")
+    assert all(r.exact == 0 and r.samples > 0 for r in rows)
+    assert all("handler" in r.stack for r in rows), "shown under the stack that awaited them"
+    assert rows[0].stack.index("handler") < rows[0].stack.index("parent_function")
+    assert p.sum("thread_queue", "executor") > 0
+    assert p.sum("wait", "thread") == 0
+
+
+def test_short_job_is_exact(loop):
+    took = []
+
+    def quick():
+        begin = time.monotonic_ns()
+        time.sleep(0.003)
+        took.append(time.monotonic_ns() - begin)
+
+    async def handler():
+        await anyio.to_thread.run_sync(quick)
+
+    p = profile(loop, handler)
+    (row,) = p.find("thread_run")
+    assert row.stack[-1] == "quick" and took[0] <= row.ns <= took[0] + MS
+    if took[0] < 10 * MS:
+        assert row.exact == 1 and row.samples == 0
+
+
+def test_limiter_wait_is_thread_queue(loop):
+    async def handler():
+        limiter = anyio.CapacityLimiter(1)
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(
+                    functools.partial(anyio.to_thread.run_sync, time.sleep, 0.05, limiter=limiter)
+                )
+
+    p = profile(loop, handler)
+    # The second job decides; what it waited for is the first one, of the same request.
+    assert 95 * MS <= p.sum("thread_run") <= 160 * MS
+    assert p.unattributed_ns == 0
+
+
+def test_limiter_held_by_another_request(loop):
+    limiter = None
+
+    async def handler():
+        nonlocal limiter
+        limiter = limiter or anyio.CapacityLimiter(1)
+        await anyio.to_thread.run_sync(time.sleep, 0.05, limiter=limiter)
+
+    async def main():
+        app = hook(plain(handler))
+        await request(app)
+        return await asyncio.gather(request(app), request(app))
+
+    take()
+    first, second = run(loop, main)
+    found = {p.key: p for p in take()[0]}
+    (row,) = found[second].find("thread_queue", "limiter")
+    assert 39 * MS <= row.ns <= 95 * MS
+    assert row.by_trace == first[:32]
+    assert "acquire_on_behalf_of" in row.stack
+
+
+def test_executor_queue_is_measured(loop):
+    async def handler():
+        here = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as pool:
+            await asyncio.gather(
+                here.run_in_executor(pool, time.sleep, 0.05),
+                here.run_in_executor(pool, time.sleep, 0.05),
+            )
+
+    p = profile(loop, handler)
+    assert 45 * MS <= p.sum("thread_queue", "executor") <= 100 * MS
+    assert 49 * MS <= p.sum("thread_run") <= 100 * MS
+
+
+def test_call_from_thread_back_into_the_loop(loop):
+    """A job that runs a coroutine on the loop: the path goes thread, loop, thread."""
+
+    async def back():
+        await asyncio.sleep(0.05)
+
+    def there():
+        time.sleep(0.02)
+        anyio.from_thread.run(back)
+        time.sleep(0.02)
+
+    async def handler():
+        await anyio.to_thread.run_sync(there)
+
+    p = profile(loop, handler)
+    assert p.unattributed_ns == 0
+    assert p.app_ns >= 89 * MS
+    assert p.sum("thread_run") >= 38 * MS
+
+
+def test_exceptions_and_results_pass(loop):
+    seen = []
+
+    def fails():
+        raise LookupError("from the thread")
+
+    async def handler():
+        for call in (
+            lambda: anyio.to_thread.run_sync(fails),
+            lambda: asyncio.to_thread(fails),
+            lambda: asyncio.get_running_loop().run_in_executor(None, fails),
+        ):
+            with pytest.raises(LookupError, match="from the thread") as caught:
+                await call()
+            seen.append(caught.traceback[-1].name)
+        assert await anyio.to_thread.run_sync(lambda: 7) == 7
+        assert await asyncio.to_thread(threading.get_ident) != threading.get_ident()
+
+    profile(loop, handler)
+    assert seen == ["fails"] * 3
+
+
+def test_process_pools_get_the_function_itself(loop):
+    async def handler():
+        with ProcessPoolExecutor(1) as pool:
+            assert await asyncio.get_running_loop().run_in_executor(pool, abs, -3) == 3
+
+    p = profile(loop, handler)
+    assert p.sum("thread_run") == 0 and p.sum("wait") > 0
+
+
+def test_abandoned_job_of_a_closed_request(loop):
+    """The request ends before its job: nothing of the job is held against anyone."""
+    done = threading.Event()
+
+    def slow():
+        time.sleep(0.15)
+        done.set()
+
+    async def handler():
+        asyncio.get_running_loop().run_in_executor(None, slow)
+        await asyncio.sleep(0.01)
+
+    p = profile(loop, handler)
+    assert done.wait(5)
+    assert p.app_ns < 100 * MS and p.sum("thread_run") == 0
