@@ -16,6 +16,7 @@
 
 #include "base/config.h"
 #include "base/log.h"
+#include "backtest.h"
 #include "handover.h"
 #include "process.h"
 #include "supervisor.h"
@@ -31,6 +32,7 @@ static const char usage[] =
     "       tailrace requests [--route R] [--slowest]\n"
     "                                           kept requests, the latest first\n"
     "       tailrace show TRACE_ID              where the time of one request went\n"
+    "       tailrace backtest [--every-tick]    find regressions in ticks on standard input\n"
     "       tailrace --version | --help\n"
     "routes, requests and show take --control ADDRESS (else $TAILRACE_CONTROL, else the default\n"
     "socket) and --json.\n"
@@ -175,8 +177,7 @@ int
 main(int argc, char **argv)
 {
 	static const char *const client[] = {"routes", "requests", "show", NULL};
-	static const char *const later[] = {"flame",    "incidents", "deploy", "deep",
-	                                    "backtest", "export",    NULL};
+	static const char *const later[] = {"flame", "incidents", "deploy", "deep", "export", NULL};
 	const char *word = argc > 1 ? argv[1] : "";
 
 	if (strcmp(word, "--version") == 0)
@@ -185,6 +186,8 @@ main(int argc, char **argv)
 		return fputs(usage, stdout) == EOF ? EXIT_FAILED : EXIT_DONE;
 	if (is_one_of(word, client))
 		return client_cli_main(argc - 1, argv + 1);
+	if (strcmp(word, "backtest") == 0)
+		return backtest_main(argc - 1, argv + 1);
 	if (is_one_of(word, later))
 		return usage_error("not in this version:", word);
 	process_title_init(argc, argv);

@@ -1,0 +1,351 @@
+/* Histograms by hour of day, blocks, and what is computed from them: baselines and tempering. */
+#include "model/detector_history.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/xmem.h"
+
+#define FORGET_HOURS (7 * 24.0) /* the rows by hour lose 1/e in a week */
+#define HOUR_BLOCKS (DETECTOR_HOUR_S / DETECTOR_BLOCK_S)
+#define CLIP_LOW 0.02 /* quantiles at which a block's deviation is clipped */
+#define CLIP_HIGH 0.98
+#define VARIANCE_MIN 1e-9
+
+/* Until 48 h exist: the tempering is at least 1 + this per request in 5 minutes. */
+static const double young_phi[DETECTOR_QUANTILES] = {0.007, 0.005, 0.0014, 0.0005};
+
+void
+detector_history_init(struct detector_history *history, int64_t t_s)
+{
+	memset(history, 0, sizeof(*history));
+	detector_blocks_init(&history->blocks);
+	history->block = t_s / DETECTOR_BLOCK_S;
+	history->hour = t_s / DETECTOR_HOUR_S;
+	for (size_t i = 0; i < DETECTOR_HOURS; i++)
+		history->requests[i].hour = -1;
+}
+
+void
+detector_history_clear(struct detector_history *history)
+{
+	detector_blocks_clear(&history->blocks);
+	free(history->by_hour);
+	history->by_hour = NULL;
+	history->span = 0;
+}
+
+static double *
+row_of(const struct detector_history *history, unsigned hour_of_day)
+{
+	return history->by_hour + (size_t)hour_of_day * history->span;
+}
+
+void
+detector_history_span(struct detector_history *history, unsigned low, unsigned high)
+{
+	unsigned end = history->low + history->span, span;
+	double *rows;
+
+	if (history->span == 0) {
+		history->low = low;
+		end = low;
+	}
+	if (low > history->low)
+		low = history->low;
+	if (high + 1 > end)
+		end = high + 1;
+	span = end - low;
+	if (span == history->span)
+		return;
+	rows = xcalloc((size_t)DETECTOR_HOURS * span, sizeof(*rows));
+	for (unsigned h = 0; h < DETECTOR_HOURS && history->span > 0; h++)
+		memcpy(rows + (size_t)h * span + (history->low - low), row_of(history, h),
+		       history->span * sizeof(*rows));
+	free(history->by_hour);
+	history->by_hour = rows;
+	history->low = low;
+	history->span = span;
+}
+
+static void
+end_block(struct detector_history *history, int64_t block)
+{
+	detector_blocks_put(&history->blocks, history->block, history->this_block);
+	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
+		history->this_hour[i] += history->this_block[i];
+	memset(history->this_block, 0, sizeof(history->this_block));
+	history->block = block;
+}
+
+static void
+end_hour(struct detector_history *history, int64_t hour, int hour_shift)
+{
+	double kept = exp((double)(history->hour - hour) / FORGET_HOURS), *row;
+	unsigned low = 0, high = DETECTOR_BUCKETS;
+
+	while (low < high && history->this_hour[low] == 0)
+		low++;
+	while (high > low && history->this_hour[high - 1] == 0)
+		high--;
+	if (low < high)
+		detector_history_span(history, low, high - 1);
+	for (size_t i = 0; i < (size_t)DETECTOR_HOURS * history->span; i++)
+		history->by_hour[i] *= kept;
+	row = row_of(history, detector_hour_of_day(history->hour, hour_shift));
+	for (unsigned i = low; i < high; i++)
+		row[i - history->low] += (double)history->this_hour[i];
+	memset(history->this_hour, 0, sizeof(history->this_hour));
+	history->hour = hour;
+}
+
+bool
+detector_history_turn(struct detector_history *history, int64_t t_s, int hour_shift)
+{
+	int64_t block = t_s / DETECTOR_BLOCK_S, hour = t_s / DETECTOR_HOUR_S;
+
+	if (block == history->block)
+		return false;
+	end_block(history, block);
+	if (hour == history->hour)
+		return false;
+	end_hour(history, hour, hour_shift);
+	return true;
+}
+
+void
+detector_history_count(struct detector_history *history, uint64_t n)
+{
+	size_t slot = (size_t)(history->hour % DETECTOR_HOURS);
+
+	if (history->requests[slot].hour != history->hour) {
+		history->requests[slot].hour = history->hour;
+		history->requests[slot].n = 0;
+	}
+	history->requests[slot].n += n;
+}
+
+void
+detector_history_add(struct detector_history *history, const struct detector_cell *cells,
+                     size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		history->this_block[cells[i].bucket] += cells[i].count;
+}
+
+uint64_t
+detector_history_day_requests(const struct detector_history *history)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < DETECTOR_HOURS; i++) {
+		int64_t hour = history->requests[i].hour;
+
+		if (hour >= history->hour - DETECTOR_HOURS && hour < history->hour)
+			sum += history->requests[i].n;
+	}
+	return sum;
+}
+
+double
+detector_history_smoothed(const struct detector_history *history, unsigned hour_of_day,
+                          double ret[DETECTOR_BUCKETS])
+{
+	const double *before = row_of(history, (hour_of_day + DETECTOR_HOURS - 1) % DETECTOR_HOURS);
+	const double *at = row_of(history, hour_of_day);
+	const double *after = row_of(history, (hour_of_day + 1) % DETECTOR_HOURS);
+	double sum = 0;
+
+	memset(ret, 0, DETECTOR_BUCKETS * sizeof(*ret));
+	for (unsigned i = 0; i < history->span; i++) {
+		double mixed = (before[i] + 2 * at[i] + after[i]) / 4;
+
+		ret[history->low + i] = mixed;
+		sum += mixed;
+	}
+	return sum;
+}
+
+double
+detector_history_pooled(const struct detector_history *history, double ret[DETECTOR_BUCKETS])
+{
+	double sum = 0;
+
+	memset(ret, 0, DETECTOR_BUCKETS * sizeof(*ret));
+	for (unsigned h = 0; h < DETECTOR_HOURS; h++)
+		for (unsigned i = 0; i < history->span; i++)
+			ret[history->low + i] += row_of(history, h)[i];
+	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
+		sum += ret[i];
+	return sum;
+}
+
+/* The block, where it is still kept. */
+static const struct detector_block *
+block_at(const struct detector_history *history, int64_t number)
+{
+	const struct detector_block *block;
+
+	if (number < 0)
+		return NULL;
+	block = &history->blocks.ring[number % DETECTOR_BLOCKS];
+	return block->number == number ? block : NULL;
+}
+
+double
+detector_history_reference(const struct detector_history *history, int64_t t_s, int64_t length_s,
+                           int64_t gap_s, double ret[DETECTOR_BUCKETS])
+{
+	struct detector_cell cells[DETECTOR_BUCKETS];
+	int64_t end_s = t_s - gap_s, number = end_s / DETECTOR_BLOCK_S - 1;
+	uint64_t sum = 0;
+
+	memset(ret, 0, DETECTOR_BUCKETS * sizeof(*ret));
+	for (; number >= 0; number--) {
+		const struct detector_block *block = block_at(history, number);
+		int64_t age_s = end_s - number * DETECTOR_BLOCK_S;
+		size_t used;
+
+		if (age_s > DETECTOR_DAY_S ||
+		    (age_s > length_s && sum >= DETECTOR_REFERENCE_REQUESTS))
+			break;
+		if (block == NULL)
+			continue;
+		used = detector_block_cells(block, cells);
+		for (size_t i = 0; i < used; i++)
+			ret[cells[i].bucket] += (double)cells[i].count;
+		sum += block->n;
+	}
+	return (double)sum;
+}
+
+uint64_t
+detector_history_reach(const struct detector_history *history, int64_t t_s, int64_t gap_s)
+{
+	int64_t end_s = t_s - gap_s;
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < DETECTOR_BLOCKS; i++) {
+		const struct detector_block *block = &history->blocks.ring[i];
+		int64_t age_s = end_s - block->number * DETECTOR_BLOCK_S;
+
+		if (block->number >= 0 && age_s >= DETECTOR_BLOCK_S && age_s <= DETECTOR_DAY_S)
+			sum += block->n;
+	}
+	return sum;
+}
+
+/* --- tempering ------------------------------------------------------------- */
+
+struct block_counts {
+	unsigned hour_of_day;
+	double n, slow[DETECTOR_QUANTILES];
+};
+
+static int
+double_order(const void *left, const void *right)
+{
+	const double *a = left, *b = right;
+
+	return (*a > *b) - (*a < *b);
+}
+
+/* Linear between the two nearest ranks. */
+static double
+sorted_quantile(const double *sorted, size_t count, double q)
+{
+	double rank = q * (double)(count - 1), below = floor(rank), part = rank - below;
+	size_t at = (size_t)below;
+	double step = at + 1 < count ? sorted[at + 1] - sorted[at] : 0;
+
+	return part < 0.5 ? sorted[at] + step * part : sorted[at] + step - step * (1 - part);
+}
+
+static double
+clipped_variance(const double *values, size_t count)
+{
+	double sorted[DETECTOR_BLOCKS], low, high, mean = 0, sum = 0;
+
+	memcpy(sorted, values, count * sizeof(*sorted));
+	qsort(sorted, count, sizeof(*sorted), double_order);
+	low = sorted_quantile(sorted, count, CLIP_LOW);
+	high = sorted_quantile(sorted, count, CLIP_HIGH);
+	for (size_t i = 0; i < count; i++)
+		mean += fmin(fmax(values[i], low), high);
+	mean /= (double)count;
+	for (size_t i = 0; i < count; i++) {
+		double off = fmin(fmax(values[i], low), high) - mean;
+
+		sum += off * off;
+	}
+	return sum / (double)count;
+}
+
+/* Requests and slow requests of each block that has any. Returns how many blocks. */
+static size_t
+count_blocks(const struct detector_history *history, int64_t t_s, int hour_shift,
+             const uint16_t edges[DETECTOR_HOURS][DETECTOR_QUANTILES],
+             struct block_counts ret[DETECTOR_BLOCKS])
+{
+	struct detector_cell cells[DETECTOR_BUCKETS];
+	size_t count = 0;
+
+	for (size_t i = 0; i < DETECTOR_BLOCKS; i++) {
+		const struct detector_block *block = &history->blocks.ring[i];
+		struct block_counts *row = &ret[count];
+		size_t used;
+
+		if (block->n == 0 || block->number < t_s / DETECTOR_BLOCK_S - DETECTOR_BLOCKS)
+			continue;
+		memset(row, 0, sizeof(*row));
+		row->n = (double)block->n;
+		row->hour_of_day = detector_hour_of_day(block->number / HOUR_BLOCKS, hour_shift);
+		used = detector_block_cells(block, cells);
+		for (size_t c = 0; c < used; c++)
+			for (unsigned q = 0; q < DETECTOR_QUANTILES; q++)
+				if (cells[c].bucket > edges[row->hour_of_day][q])
+					row->slow[q] += (double)cells[c].count;
+		count++;
+	}
+	return count;
+}
+
+static double
+young_floor(const struct detector_history *history, int64_t t_s, unsigned quantile)
+{
+	double n = 0;
+
+	for (size_t i = 0; i < DETECTOR_BLOCKS; i++)
+		if (history->blocks.ring[i].number >= t_s / DETECTOR_BLOCK_S - HOUR_BLOCKS)
+			n += (double)history->blocks.ring[i].n;
+	return 1 + young_phi[quantile] * n / HOUR_BLOCKS;
+}
+
+void
+detector_history_tempering(const struct detector_history *history, int64_t t_s, bool young,
+                           int hour_shift, const uint16_t edges[DETECTOR_HOURS][DETECTOR_QUANTILES],
+                           double ret_phi[DETECTOR_QUANTILES])
+{
+	struct block_counts blocks[DETECTOR_BLOCKS];
+	size_t count = count_blocks(history, t_s, hour_shift, edges, blocks);
+
+	for (unsigned q = 0; q < DETECTOR_QUANTILES; q++) {
+		double n[DETECTOR_HOURS] = {0}, slow[DETECTOR_HOURS] = {0}, z[DETECTOR_BLOCKS];
+
+		for (size_t i = 0; i < count; i++) {
+			n[blocks[i].hour_of_day] += blocks[i].n;
+			slow[blocks[i].hour_of_day] += blocks[i].slow[q];
+		}
+		for (size_t i = 0; i < count; i++) {
+			unsigned h = blocks[i].hour_of_day;
+			double p = slow[h] / n[h], variance = blocks[i].n * p * (1 - p);
+
+			z[i] = (blocks[i].slow[q] - blocks[i].n * p) /
+			       sqrt(fmax(variance, VARIANCE_MIN));
+		}
+		ret_phi[q] = count == 0 ? 1 : fmax(1, clipped_variance(z, count));
+		if (young)
+			ret_phi[q] = fmax(ret_phi[q], young_floor(history, t_s, q));
+	}
+}

@@ -1,0 +1,41 @@
+/* What a tick is compared with, per hour of day and quantile: the bucket edges beyond which a request counts
+ * as slow, and what each request and each slow one adds to the sixteen processes. Three edges: `slower`
+ * (shifted up by the whole effect: a regression), `back` (by half: its end), `faster` (down by the whole:
+ * an improvement). Pure. */
+#ifndef TAILRACE_MODEL_DETECTOR_EDGES_H
+#define TAILRACE_MODEL_DETECTOR_EDGES_H
+
+#include <stdint.h>
+
+#include "model/detector_evidence.h"
+#include "model/detector_scale.h"
+
+/* gain = slow requests * per_slow + requests * per_request, in nats, before the cap. */
+struct detector_gains {
+	double per_slow[DETECTOR_HOURS][DETECTOR_PROCESSES];
+	double per_request[DETECTOR_HOURS][DETECTOR_PROCESSES];
+};
+
+struct detector_edges {
+	uint16_t slower[DETECTOR_HOURS][DETECTOR_QUANTILES];
+	uint16_t back[DETECTOR_HOURS][DETECTOR_QUANTILES];
+	uint16_t faster[DETECTOR_HOURS][DETECTOR_QUANTILES];
+	double share[DETECTOR_HOURS]
+	            [DETECTOR_QUANTILES]; /* baseline's share beyond its unshifted edge */
+	double requests[DETECTOR_HOURS];  /* of the baseline */
+	double phi[DETECTOR_QUANTILES];
+	struct detector_gains up, down; /* for odds that grew, and for odds that shrank */
+};
+
+/* Place the edges of one hour by its baseline of `requests` > 0. effect: 0.1 is 10 %. */
+void detector_edges_place(struct detector_edges *edges, unsigned hour_of_day,
+                          const double baseline[DETECTOR_BUCKETS], double requests, double effect,
+                          double effect_ms);
+
+/* As hour `from`, where all hours share one baseline. */
+void detector_edges_copy(struct detector_edges *edges, unsigned hour_of_day, unsigned from);
+
+/* Gains of all hours by shares, requests and phi. */
+void detector_edges_weigh(struct detector_edges *edges);
+
+#endif
