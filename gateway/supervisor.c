@@ -21,7 +21,7 @@
 
 #define TICK_MS 1000
 #define PAUSE_MS 3000 /* our own loop stood so long: stopped or starved, and the children too */
-#define SAME_SIGNAL_MS 100      /* a shell often signals process and group: one order, not two */
+#define SAME_SIGNAL_MS 500      /* a shell often signals process and group: one order, not two */
 #define WORKER_GRACE_MS 5000    /* beyond worker.shutdown_timeout_ms */
 #define COLLECTOR_STOP_MS 10000 /* to empty the rings and commit */
 #define NOW_STOP_MS 2000        /* the same, after a second signal */

@@ -174,17 +174,22 @@ void
 child_stop(struct child *child, uint64_t now_ns, uint64_t limit_ms)
 {
 	uint64_t deadline_ns = now_ns + limit_ms * NS_PER_MS;
+	bool again, drains;
 
 	if (child->state == CHILD_DOWN)
 		child->state = CHILD_ENDED;
 	if (child->state == CHILD_ENDED)
 		return;
 	/* A second order only ever brings the end nearer. */
-	if (child->state != CHILD_STOPPING || deadline_ns < child->deadline_ns)
+	again = child->state == CHILD_STOPPING;
+	if (!again || deadline_ns < child->deadline_ns)
 		child->deadline_ns = deadline_ns;
 	child->state = CHILD_STOPPING;
+	/* A signal to all processes may have reached it already; a second one would mean "now". */
+	drains = atomic_load_explicit(&child->place->state, memory_order_acquire) == BOARD_DRAINING;
 	set_place(child, BOARD_DRAINING);
-	kill(child->pid, SIGTERM);
+	if (again || !drains)
+		kill(child->pid, SIGTERM);
 }
 
 /* The first thread runs the main loop too: either beat will do for it. */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/board.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/net.h"
 #include "proxy/http1.h"
@@ -15,6 +16,7 @@
 #include "proxy/ring.h"
 
 #define ORPHAN_DRAIN_NS (3 * NS_PER_S) /* the supervisor is gone: nobody is left after 5 s */
+#define SAME_TERM_NS (300 * NS_PER_MS) /* two within it are one order: to the group, and to us */
 
 struct worker {
 	struct loop loop;
@@ -23,14 +25,14 @@ struct worker {
 	struct board_process *process;
 	struct event *on_term, *on_life;
 	int life_fd;
-	bool told;
+	uint64_t told_ns; /* to drain; 0 = not */
 };
 
 static void
 worker_drain(struct worker *worker, uint64_t limit_ns)
 {
 	atomic_store_explicit(&worker->process->state, BOARD_DRAINING, memory_order_release);
-	worker->told = true;
+	worker->told_ns = clock_now_ns();
 	loop_drain(&worker->loop, limit_ns);
 }
 
@@ -41,8 +43,10 @@ on_term(evutil_socket_t signal_number, short what, void *arg)
 
 	(void)signal_number;
 	(void)what;
-	worker_drain(worker, worker->told ? 0
-					  : worker->config->worker.shutdown_timeout_ms * NS_PER_MS);
+	if (worker->told_ns == 0)
+		worker_drain(worker, worker->config->worker.shutdown_timeout_ms * NS_PER_MS);
+	else if (clock_now_ns() - worker->told_ns > SAME_TERM_NS)
+		worker_drain(worker, 0);
 }
 
 /* Nobody writes into the pipe: readable means that its last writer is gone. */
@@ -128,7 +132,8 @@ worker_main(const struct handover *handover, const struct config *config)
 
 	ignore_signals();
 	if (!http1_parser_safe()) {
-		log_error("built with an llhttp older than 9.2.1, which lets smuggled requests through");
+		log_error(
+		    "built with an llhttp older than 9.2.1, which lets smuggled requests through");
 		return 1;
 	}
 	if (worker_attach(&worker, handover) < 0)

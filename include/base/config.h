@@ -143,7 +143,7 @@ void config_free(struct config *config);
 void config_errors_free(struct config_errors *errs);
 
 /* The control socket without configuration, "unix:/path": root's below /run, others' below
- * XDG_RUNTIME_DIR. Returns 0, or -1 where there is no such place. Client commands use it too. */
+ * XDG_RUNTIME_DIR. Returns 0, or -1 where there is no such place. */
 int config_default_control(char *buf, size_t size);
 
 /* Prints the draft-07 schema generated from config.def to `out`. */

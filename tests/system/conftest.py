@@ -67,6 +67,24 @@ def gateway_factory(
 
 
 @pytest.fixture
+def gateway_starter(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Callable[..., Gateway]]:
+    """Return start_gateway() for a test that ends its gateways itself; what is left is killed."""
+    started: list[Gateway] = []
+
+    def start(servers: list[str], **sections: Any) -> Gateway:
+        started.append(start_gateway(tmp_path, servers, **sections))
+        return started[-1]
+
+    yield start
+    for gateway in started:
+        gateway.kill()
+        gateway.stop()
+    _show_logs(request, started)
+
+
+@pytest.fixture
 def uvicorn_factory(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[Callable[..., AppServer]]:
