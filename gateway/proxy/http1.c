@@ -212,7 +212,7 @@ looks_like_method(const char *bytes, size_t length)
 
 	while (n < length && n < 32 && ((bytes[n] >= 'A' && bytes[n] <= 'Z') || bytes[n] == '-'))
 		n++;
-	return n > 0 && n < length && bytes[n] == ' ';
+	return n > 0 && (n == length || bytes[n] == ' ');
 }
 
 static enum close_reason
