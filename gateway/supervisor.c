@@ -264,8 +264,8 @@ watch(struct supervisor *s, uint64_t now_ns)
 	bool paused = now_ns - s->tick_ns > PAUSE_MS * NS_PER_MS;
 
 	if (paused) {
-		atomic_store(&s->worker.place->heartbeat_ns, now_ns);
-		atomic_store(&s->collector.place->heartbeat_ns, now_ns);
+		child_forgive(&s->worker, now_ns);
+		child_forgive(&s->collector, now_ns);
 	}
 	s->tick_ns = now_ns;
 	atomic_store(&s->board->supervisor.heartbeat_ns, now_ns);

@@ -45,6 +45,16 @@ plan_restart(struct child *child, uint64_t now_ns)
 	child->restart_ns = now_ns + child->backoff_ms * NS_PER_MS;
 }
 
+void
+child_forgive(struct child *child, uint64_t now_ns)
+{
+	size_t slot = child->handover.generation % BOARD_GENERATIONS_MAX;
+
+	atomic_store(&child->place->heartbeat_ns, now_ns);
+	for (size_t i = 0; i < child->threads; i++)
+		atomic_store(&child->board->threads[slot][i].heartbeat_ns, now_ns);
+}
+
 /* The generation's slot on the board, fresh: what a dead process left there is counted already. */
 static void
 take_place(struct child *child, uint64_t now_ns)
@@ -52,16 +62,11 @@ take_place(struct child *child, uint64_t now_ns)
 	struct board *board = child->board;
 
 	child->handover.generation++;
-	if (is_worker(child)) {
-		size_t slot = child->handover.generation % BOARD_GENERATIONS_MAX;
-
-		child->place = &board->workers[slot];
-		for (size_t i = 0; i < BOARD_THREADS_MAX; i++)
-			atomic_store(&board->threads[slot][i].heartbeat_ns, now_ns);
-	}
+	if (is_worker(child))
+		child->place = &board->workers[child->handover.generation % BOARD_GENERATIONS_MAX];
+	child_forgive(child, now_ns);
 	atomic_store(&child->place->generation, child->handover.generation);
 	atomic_store(&child->place->started_ns, now_ns);
-	atomic_store(&child->place->heartbeat_ns, now_ns);
 	set_place(child, BOARD_STARTING);
 }
 

@@ -62,6 +62,9 @@ void child_watch(struct child *child, uint64_t now_ns);
 /* Whether its heartbeat is younger than CHILD_HEARTBEAT_MS. */
 bool child_is_alive(const struct child *child, uint64_t now_ns);
 
+/* Counts its heartbeats from now on: after a time in which nobody could run. */
+void child_forgive(struct child *child, uint64_t now_ns);
+
 /* The next time at which child_start() or child_watch() has something to do; UINT64_MAX = none. */
 uint64_t child_next_ns(const struct child *child);
 
