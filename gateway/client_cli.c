@@ -335,8 +335,10 @@ is_hex(const char *text, size_t n)
 static bool
 is_pending(const json_t *exchange)
 {
+	const char *reason = json_string_value(json_object_get(exchange, "profile_missing"));
+
 	return !json_is_object(json_object_get(exchange, "profile")) &&
-	       !json_is_string(json_object_get(exchange, "profile_missing"));
+	       (reason == NULL || strcmp(reason, "pending") == 0);
 }
 
 /* Asks until the exchange is there with its profile, or PROFILE_WAIT_MS are over. Returns the last

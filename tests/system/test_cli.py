@@ -317,9 +317,11 @@ def test_pending_profile_is_waited_for(control: Control) -> None:
     assert len(control.asked) == 4
 
 
-def test_profile_that_never_comes_is_said(control: Control) -> None:
+@pytest.mark.parametrize("reason", [{}, {"profile_missing": "pending"}])
+def test_profile_that_never_comes_is_said(control: Control, reason: dict[str, str]) -> None:
     pending = make_exchange()
     pending["profile"] = None
+    pending |= reason
     serve(control, pending)
     done = run(control, "show", TRACE)
     assert done.returncode == 0
