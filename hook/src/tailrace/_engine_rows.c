@@ -236,7 +236,10 @@ put_stall(struct text *text, const struct stall *stall, int64_t ns)
 	put(text, ",", 1);
 	put_number(text, ns);
 	put(text, ",1,", 3);
-	put_number(text, stall->stack);
+	int32_t stack = stall->stack;
+	if (stack == STACK_LANE)
+		stack = stall->request != NULL ? stall->request->first_stack : STACK_NONE;
+	put_number(text, stack);
 	put(text, "]", 1);
 }
 

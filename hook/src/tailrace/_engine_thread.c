@@ -65,9 +65,7 @@ job_begin(struct job *job, int64_t now_ns)
 {
 	struct segment queue = {.kind = SEG_THREAD_QUEUE, .cause = CAUSE_EXECUTOR, .stack = STACK_NONE,
 	    .exact = true};
-	PyCodeObject *code = walk_callable_code(job->func);
-	if (code != NULL)
-		job->stack = stack_of_code(code);
+	job->stack = walk_job(job->func);
 	if (job->path == NULL && job->lane->request == job->request)
 		job->path = lane_path_at(job->lane, now_ns);
 	job->path = path_add(job->path, &queue, now_ns);

@@ -246,6 +246,12 @@ walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *
 	return intern_cut(items, len);
 }
 
+static bool
+is_partial(PyObject *callable)
+{
+	return strcmp(Py_TYPE(callable)->tp_name, "functools.partial") == 0;
+}
+
 static PyObject *
 partial_target(PyObject *callable) /* new reference, or NULL */
 {
@@ -283,7 +289,7 @@ walk_callable_code(PyObject *callable)
 		if (PyMethod_Check(callable)) {
 			next = PyMethod_GET_FUNCTION(callable);
 			Py_INCREF(next);
-		} else if (strcmp(Py_TYPE(callable)->tp_name, "functools.partial") == 0) {
+		} else if (is_partial(callable)) {
 			next = partial_target(callable);
 		} else if (Py_TYPE(callable)->tp_flags & Py_TPFLAGS_HEAPTYPE) {
 			next = PyObject_GetAttrString((PyObject *)Py_TYPE(callable), "__call__");
@@ -294,4 +300,73 @@ walk_callable_code(PyObject *callable)
 	}
 	Py_XDECREF(callable);
 	return NULL;
+}
+
+static PyCodeObject *
+in_app_code_of(PyObject *object) /* borrowed, or NULL */
+{
+	PyCodeObject *code = NULL;
+	if (is_chain(object)) {
+		code = link_code(object);
+		Py_XDECREF(code); /* the generator keeps it */
+	} else if (PyCallable_Check(object) && !PyType_Check(object)) {
+		code = walk_callable_code(object);
+	}
+	const struct code_info *info = code != NULL ? code_intern(code) : NULL;
+	return info != NULL && code_in_app(info) ? code : NULL;
+}
+
+static PyCodeObject *
+in_app_code_among(PyObject *args, PyObject *named)
+{
+	PyCodeObject *code = NULL;
+	PyObject *key, *value;
+	Py_ssize_t at = 0;
+	for (Py_ssize_t i = 0; code == NULL && PyTuple_Check(args) && i < PyTuple_GET_SIZE(args); i++)
+		code = in_app_code_of(PyTuple_GET_ITEM(args, i));
+	while (code == NULL && PyDict_Check(named) && PyDict_Next(named, &at, &key, &value)) {
+		Py_INCREF(value);
+		code = in_app_code_of(value);
+		Py_DECREF(value);
+	}
+	return code;
+}
+
+/* The app's function a framework's job stands for: handed to it as an argument, or the generator behind a context
+ * manager's method. Borrowed, or NULL. */
+static PyCodeObject *
+job_inner_code(PyObject *callable)
+{
+	PyCodeObject *code = NULL;
+	if (is_partial(callable)) {
+		PyObject *args = PyObject_GetAttrString(callable, "args");
+		PyObject *named = PyObject_GetAttrString(callable, "keywords");
+		PyObject *func = PyObject_GetAttrString(callable, "func");
+		if (args != NULL && named != NULL)
+			code = in_app_code_among(args, named);
+		if (code == NULL && func != NULL && (is_partial(func) || PyMethod_Check(func)))
+			code = job_inner_code(func);
+		Py_XDECREF(args);
+		Py_XDECREF(named);
+		Py_XDECREF(func);
+	} else if (PyMethod_Check(callable)) {
+		PyObject *generator = PyObject_GetAttrString(PyMethod_GET_SELF(callable), "gen");
+		if (generator != NULL && is_chain(generator))
+			code = in_app_code_of(generator);
+		Py_XDECREF(generator);
+	}
+	PyErr_Clear();
+	return code;
+}
+
+int32_t
+walk_job(PyObject *callable)
+{
+	PyCodeObject *code = walk_callable_code(callable);
+	const struct code_info *info = code != NULL ? code_intern(code) : NULL;
+	int32_t stack = info != NULL ? stack_of_code(code) : STACK_NONE;
+	if (info != NULL && code_in_app(info))
+		return stack;
+	code = job_inner_code(callable);
+	return code != NULL ? stack_join(stack, stack_of_code(code)) : stack;
 }
