@@ -19,7 +19,6 @@
 
 #define ORPHANED_MS 4000 /* after the supervisor's death, for the workers' last records */
 #define SECOND_TICKS (1000 / INTAKE_POLL_MS)
-#define GUARD_TICKS (100 / INTAKE_POLL_MS)
 
 struct collector {
 	struct service service;
@@ -71,8 +70,7 @@ on_poll(evutil_socket_t fd, short events, void *arg)
 	bool more = intake_poll(c->service.intake, &c->service, now_ns);
 	if (++c->ticks % SECOND_TICKS == 0)
 		aggregate_flush(c->service.aggregate);
-	if (c->ticks % GUARD_TICKS == 0)
-		control_tick(c->control, now_ns);
+	control_tick(c->control, now_ns);
 	if (orphan_ends(c, now_ns))
 		event_base_loopbreak(c->base);
 	struct timeval next = {.tv_usec = more ? 0 : INTAKE_POLL_MS * 1000};

@@ -15,7 +15,6 @@
 #include "collector/ingest.h"
 #include "collector/metrics.h"
 #include "collector/reply.h"
-#include "model/profile_batch.h"
 
 struct listener {
 	struct control *control;
@@ -167,7 +166,7 @@ listen_on(struct listener *listener, struct event_base *base, int fd)
 		fatal("control: %s: cannot be served", listener->config->text);
 	guard_watch(listener->control->guard, listener->http, evl);
 	evhttp_set_max_headers_size(listener->http, CONTROL_HEADERS_MAX);
-	evhttp_set_max_body_size(listener->http, PROFILE_BODY_MAX);
+	evhttp_set_max_body_size(listener->http, CONTROL_BODY_MAX);
 	evhttp_set_timeout(listener->http, CONTROL_TIMEOUT_S);
 	evhttp_set_allowed_methods(
 	    listener->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST | EVHTTP_REQ_PUT |
@@ -179,8 +178,10 @@ void
 control_start(struct control *control, struct event_base *base, const struct handover *handover)
 {
 	uint64_t *counters = control->service->counters;
-	control->guard =
-	    guard_new(base, &counters[SERVICE_CONTROL_PAUSES], &counters[SERVICE_CONTROL_TIMEOUTS]);
+	struct guard_counters guarded = {.pauses = &counters[SERVICE_CONTROL_PAUSES],
+	                                 .timeouts = &counters[SERVICE_CONTROL_TIMEOUTS],
+	                                 .oversized = &counters[SERVICE_BATCH_OVERSIZED]};
+	control->guard = guard_new(base, &guarded);
 	if (handover->listener_count != control->count)
 		fatal("control: %zu sockets for %zu listeners", handover->listener_count,
 		      control->count);

@@ -1,6 +1,7 @@
 /* Counts and ages of control connections. evhttp tells of no connection's end, so the guard holds a reference to
  * each bufferevent it makes: one whose callbacks evhttp has taken off is over. */
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -25,16 +26,15 @@ struct guard {
 	struct evconnlistener *listeners[GUARD_LISTENERS_MAX]; /* borrowed */
 	size_t listener_count;
 	bool paused, closed;
-	uint64_t *pauses, *timeouts;
+	struct guard_counters counters;
 };
 
 struct guard *
-guard_new(struct event_base *base, uint64_t *pauses, uint64_t *timeouts)
+guard_new(struct event_base *base, const struct guard_counters *counters)
 {
 	struct guard *guard = xcalloc(1, sizeof(*guard));
 	guard->base = base;
-	guard->pauses = pauses;
-	guard->timeouts = timeouts;
+	guard->counters = *counters;
 	return guard;
 }
 
@@ -47,13 +47,29 @@ on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg
 		c->since_ns = clock_now_ns();
 }
 
+/* A body over evhttp's limit is answered by evhttp itself, and nobody told: its answer is recognised by standing at
+ * the head of the output while a request is still arriving. */
+static void
+on_output(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
+{
+	static const char too_large[] = "HTTP/1.1 413 ";
+	struct guarded *c = arg;
+	char head[sizeof(too_large) - 1];
+	if (info->n_added == 0 || info->orig_size != 0 || c->since_ns == 0 ||
+	    evbuffer_copyout(buffer, head, sizeof(head)) != (ev_ssize_t)sizeof(head) ||
+	    memcmp(head, too_large, sizeof(head)) != 0)
+		return;
+	++*c->guard->counters.oversized;
+	c->since_ns = 0;
+}
+
 static void
 set_paused(struct guard *guard, bool paused)
 {
 	if (guard->paused == paused || guard->closed)
 		return;
 	guard->paused = paused;
-	*guard->pauses += paused;
+	*guard->counters.pauses += paused;
 	for (size_t i = 0; i < guard->listener_count; i++) {
 		if (paused)
 			evconnlistener_disable(guard->listeners[i]);
@@ -77,7 +93,9 @@ static struct bufferevent *
 on_accept(struct event_base *base, void *arg)
 {
 	struct guard *guard = arg;
-	struct bufferevent *bev = bufferevent_socket_new(base, -1, 0);
+	/* The last reference closes the socket: closed by evhttp, its number could be another connection's while this
+	 * bufferevent's events still stand under it. */
+	struct bufferevent *bev = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
 	if (bev == NULL)
 		return NULL;
 	struct guarded *c = xcalloc(1, sizeof(*c));
@@ -85,6 +103,7 @@ on_accept(struct event_base *base, void *arg)
 	c->bev = bev;
 	bufferevent_incref(bev);
 	evbuffer_add_cb(bufferevent_get_input(bev), on_input, c);
+	evbuffer_add_cb(bufferevent_get_output(bev), on_output, c);
 	c->next = guard->connections;
 	guard->connections = c;
 	if (++guard->count >= GUARD_CONNECTIONS_MAX)
@@ -124,6 +143,7 @@ forget(struct guard *guard, struct guarded **at)
 	*at = c->next;
 	guard->count--;
 	evbuffer_remove_cb(bufferevent_get_input(c->bev), on_input, c);
+	evbuffer_remove_cb(bufferevent_get_output(c->bev), on_output, c);
 	bufferevent_decref(c->bev);
 	free(c);
 }
@@ -141,7 +161,7 @@ guard_tick(struct guard *guard, uint64_t now_ns)
 		if (c->since_ns != 0 && now_ns > c->since_ns &&
 		    now_ns - c->since_ns > GUARD_REQUEST_MS * NS_PER_MS) {
 			/* evhttp reads the end and closes. */
-			++*guard->timeouts;
+			++*guard->counters.timeouts;
 			c->since_ns = 0;
 			shutdown(bufferevent_getfd(c->bev), SHUT_RDWR);
 		}

@@ -1,4 +1,6 @@
 /* evhttp answers. */
+#include <stdbool.h>
+#include <stdio.h>
 #include <event2/buffer.h>
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
@@ -39,10 +41,17 @@ static void
 send_body(struct evhttp_request *request, int status, const char *type, const struct text *body)
 {
 	struct evbuffer *buffer = evbuffer_new();
+	bool head = evhttp_request_get_command(request) == EVHTTP_REQ_HEAD;
 	headers(request, type);
 	if (buffer == NULL || body->failed ||
-	    (body->length > 0 && evbuffer_add(buffer, body->data, body->length) != 0))
+	    (!head && body->length > 0 && evbuffer_add(buffer, body->data, body->length) != 0))
 		status = 500;
+	if (head) { /* evhttp would send the body, and no length */
+		char length[24];
+		snprintf(length, sizeof(length), "%zu", body->length);
+		evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Length",
+		                  length);
+	}
 	evhttp_send_reply(request, status, reason(status), buffer);
 	if (buffer != NULL)
 		evbuffer_free(buffer);

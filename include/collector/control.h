@@ -6,8 +6,10 @@
 #include "handover.h"
 
 #define CONTROL_HEADERS_MAX 16384 /* bytes */
-#define CONTROL_TIMEOUT_S 10      /* without a byte */
-#define CONTROL_TOKEN_MAX 4096    /* bytes of a token file */
+/* Bodies over PROFILE_BODY_MAX are answered 413 with a JSON error up to here, beyond by evhttp's page. */
+#define CONTROL_BODY_MAX (2u << 20)
+#define CONTROL_TIMEOUT_S 10   /* without a byte */
+#define CONTROL_TOKEN_MAX 4096 /* bytes of a token file */
 
 struct event_base;
 struct control;
@@ -20,7 +22,7 @@ struct control *control_new(const struct config *config, struct service *service
 void control_start(struct control *control, struct event_base *base,
                    const struct handover *handover);
 
-/* About ten times a second. */
+/* At every turn of the intake. */
 void control_tick(struct control *control, uint64_t now_ns);
 
 /* Accepts no more connections; those that are open are answered on. */

@@ -17,8 +17,14 @@ struct evhttp;
 struct evhttp_request;
 struct guard;
 
-/* Counts into *pauses and *timeouts (borrowed). Owned, freed after the evhttps. */
-struct guard *guard_new(struct event_base *base, uint64_t *pauses, uint64_t *timeouts);
+/* What the guard counts; borrowed. */
+struct guard_counters {
+	uint64_t *pauses, *timeouts;
+	uint64_t *oversized; /* bodies that evhttp refused without a word */
+};
+
+/* Owned, freed after the evhttps. */
+struct guard *guard_new(struct event_base *base, const struct guard_counters *counters);
 void guard_free(struct guard *guard);
 
 /* Puts an evhttp and its listener under the guard. */
@@ -29,7 +35,7 @@ void guard_arrived(struct guard *guard, struct evhttp_request *request);
 
 size_t guard_connections(const struct guard *guard);
 
-/* Looks at ages and at the limit; about ten times a second. */
+/* Lets go of what is over, looks at ages and at the limit; some fifty times a second. */
 void guard_tick(struct guard *guard, uint64_t now_ns);
 
 /* No new connections from now on. */
