@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 import tailrace
@@ -17,7 +19,16 @@ from fastapi.responses import StreamingResponse
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse
 
-api = FastAPI()
+THREADS = 40
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+    yield
+
+
+api = FastAPI(lifespan=lifespan)
 
 
 def told(request: Request, began: int) -> dict[str, Any]:
