@@ -1,4 +1,4 @@
-"""Proxying as it should be: methods, versions, headers both ways, keep-alive, pipelining, routes."""
+"""Proxying as it should be: methods, versions, headers both ways, keep-alive, pipelining."""
 
 from __future__ import annotations
 
@@ -376,9 +376,7 @@ def test_interim_answers(gateway_factory: GatewayFactory, stub_factory: StubFact
     assert b"103" not in raw and raw.endswith(b"ok")
 
 
-def test_upgrade_and_connect_are_refused(
-    gateway_factory: GatewayFactory, app: AppServer
-) -> None:
+def test_upgrade_and_connect_are_refused(gateway_factory: GatewayFactory, app: AppServer) -> None:
     """Not supported is said; an offer of h2c is ignored, as it may be."""
     gateway = gateway_factory([app.address])
     answer = ask(gateway.port, get("/", "Connection: Upgrade", "Upgrade: websocket"))

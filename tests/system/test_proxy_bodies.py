@@ -1,4 +1,4 @@
-"""Bodies: every framing both ways, both directions at once, flat memory, early answers, slow ends."""
+"""Bodies: every framing both ways, both directions at once, flat memory, early answers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ class _Digest:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_big_echo_stays_flat(gateway_factory: GatewayFactory, app: AppServer, chunked: bool) -> None:
+def test_big_echo_stays_flat(
+    gateway_factory: GatewayFactory, app: AppServer, chunked: bool
+) -> None:
     """A big body streamed in both directions at once arrives whole and memory stays flat."""
     gateway = gateway_factory([app.address])
     (worker,) = gateway.worker_pids()

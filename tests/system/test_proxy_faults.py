@@ -1,0 +1,815 @@
+"""What goes wrong: FIN, RST, garbage at every stage, timeouts, limits, retries, aborts."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from harness import AppServer, Gateway, StubServer, free_port, raw_exchange, wait_for
+from proxy_tools import (
+    OK,
+    Answer,
+    Connection,
+    always,
+    ask,
+    get,
+    phase,
+    read_head,
+    request_bytes,
+    reset,
+    serving,
+    stored,
+    timed,
+)
+
+GatewayFactory = Callable[..., Gateway]
+AppFactory = Callable[..., AppServer]
+StubFactory = Callable[..., StubServer]
+Handler = Callable[[socket.socket, int], None]
+
+
+def _code(answer: Answer) -> str:
+    code: str = json.loads(answer.body)["error"]["code"]
+    assert json.loads(answer.body)["error"]["trace_id"] == answer.trace_id
+    return code
+
+
+# --- the app fails -----------------------------------------------------------
+
+
+def _after(sent: bytes, *, by_reset: bool) -> Handler:
+    """Return a handler that reads a request, sends these bytes and closes."""
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        conn.sendall(sent)
+        if by_reset:
+            time.sleep(0.02)  # let the bytes be read before the reset
+            reset(conn)
+
+    return handler
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("by_reset", [False, True])
+@pytest.mark.parametrize("sent", [b"", b"HTT", b"HTTP/1.1 200 OK\r\nContent-Le"])
+def test_app_ends_before_its_head_is_whole(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory, sent: bytes, by_reset: bool
+) -> None:
+    """502 with the reason, and the record tells the phase."""
+    gateway = gateway_factory([stub_factory(_after(sent, by_reset=by_reset)).address])
+    with Connection(gateway.port) as client:
+        client.send(request_bytes("POST", "/", body=b"x"))
+        answer = client.answer()
+        assert answer.status == 502
+        assert _code(answer) == ("upstream_reset" if by_reset else "upstream_closed")
+        client.send(get())  # the client's connection lives on
+        assert client.answer().status == 502
+    exchange = stored(gateway, answer.trace_id)
+    assert exchange["died_in"] == ("reply_head" if sent else "wait")
+    assert exchange["status"] == 502 and exchange["cause"] == _code(answer)
+
+
+@pytest.mark.parametrize("by_reset", [False, True])
+@pytest.mark.parametrize(
+    "sent", [HEAD, HEAD + b"part", CHUNKED + b"5\r\nhel", CHUNKED + b"1\r\nx\r\n"]
+)
+def test_truncated_answer_ends_by_reset(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory, sent: bytes, by_reset: bool
+) -> None:
+    """A client can tell that its answer was cut: never by a clean end."""
+    gateway = gateway_factory([stub_factory(_after(sent, by_reset=by_reset)).address])
+    with Connection(gateway.port) as client:
+        client.send(get())
+        client.rest = client._until(b"\r\n\r\n") + b"\r\n\r\n"
+        trace_id = client.rest.partition(b"X-Trace-Id: ")[2][:32].decode()
+        with pytest.raises(ConnectionResetError):
+            client.eof()
+    exchange = stored(gateway, trace_id)
+    assert exchange["cause"] == ("upstream_reset" if by_reset else "upstream_closed")
+    assert exchange["died_in"] == "stream" and exchange["status"] == 200
+
+
+def test_reset_of_a_body_that_ends_with_the_connection(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """Only a FIN ends such a body."""
+    stub = stub_factory(_after(b"HTTP/1.0 200 OK\r\n\r\nsome", by_reset=True))
+    gateway = gateway_factory([stub.address])
+    with Connection(gateway.port) as client:
+        client.send(get())
+        with pytest.raises(ConnectionResetError):
+            client.eof()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+        b"HTTP/1.1 103 Hints\r\n\r\n" * 17 + OK,
+    ],
+)
+def test_malformed_answers(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory, sent: bytes
+) -> None:
+    """502, and the connection to the app is not used again."""
+    stub = stub_factory(serving(sent, OK))
+    gateway = gateway_factory([stub.address])
+    answer = ask(gateway.port, get())
+    assert answer.status == 502 and _code(answer) == "bad_response"
+    ask(gateway.port, get())
+    assert stub.accepted == 2
+
+
+def test_bad_chunk_in_an_answer(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
+    """Framing that breaks within the body cuts the answer off."""
+    gateway = gateway_factory([stub_factory(serving(CHUNKED + b"2\r\nok\r\nzz\r\n")).address])
+    with Connection(gateway.port) as client:
+        client.send(get())
+        with pytest.raises((ConnectionResetError, EOFError)):
+            client.answer()
+
+
+@pytest.mark.parametrize(("over", "status"), [(0, 200), (1, 502)])
+def test_limit_of_a_response_head(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory, over: int, status: int
+) -> None:
+    """limits.head_bytes holds for answers: at the maximum and one past it."""
+    fixed = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: \r\n\r\n"
+    pad = b"x" * (32768 - len(fixed) + over)
+    answer = fixed.replace(b"X: ", b"X: " + pad) + b"ok"
+    gateway = gateway_factory([stub_factory(always(answer)).address])
+    got = ask(gateway.port, get())
+    assert got.status == status
+    assert (
+        (got.headers["x"].encode() == pad)
+        if status == 200
+        else (_code(got) == "response_head_too_large")
+    )
+
+
+def test_unsolicited_bytes_discard_the_connection(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """Bytes behind an answer, at once or later, are never taken for the next answer."""
+    stub = stub_factory(serving(OK + b"HTTP/1.1 200 OK\r\n"))
+    gateway = gateway_factory([stub.address])
+    assert [ask(gateway.port, get()).body for _ in range(3)] == [b"ok"] * 3
+    assert stub.accepted == 3
+
+    def later(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        conn.sendall(OK)
+        time.sleep(0.05)
+        conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        conn.recv(100)
+
+    gateway = gateway_factory([stub_factory(later).address])
+    for _ in range(3):
+        assert ask(gateway.port, get()).body == b"ok"
+        time.sleep(0.15)
+
+
+# --- connecting --------------------------------------------------------------
+
+
+def test_connect_refused(gateway_factory: GatewayFactory) -> None:
+    """502; plain text where the client prefers it, nothing but the head for HEAD."""
+    gateway = gateway_factory([f"127.0.0.1:{free_port()}"])
+    answer = ask(gateway.port, get())
+    assert answer.status == 502 and _code(answer) == "upstream_connect_failed"
+    exchange = stored(gateway, answer.trace_id)
+    assert exchange["died_in"] == "connect" and exchange["connection"]["attempts"] == 2
+    answer = ask(gateway.port, get("/", "Accept: text/html"))
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert answer.trace_id in answer.body.decode()
+    answer = ask(gateway.port, request_bytes("HEAD", "/"), head_only=True)
+    assert answer.status == 502 and int(answer.headers["content-length"]) > 0
+
+
+def test_connect_timeout(gateway_factory: GatewayFactory) -> None:
+    """504 after connect_timeout_ms; a full accept queue swallows connects."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(address)
+            fillers.append(filler)
+        time.sleep(0.1)
+        gateway = gateway_factory(
+            [f"127.0.0.1:{address[1]}"], upstream={"connect_timeout_ms": 300, "retries": 0}
+        )
+        took, answer = timed(lambda: ask(gateway.port, get()))
+        for filler in fillers:
+            filler.close()
+    assert answer.status == 504 and _code(answer) == "upstream_connect_timeout"
+    assert 0.29 < took < 2
+
+
+def test_second_server_takes_over(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """A refused connect is retried at the next server, even for POST: nothing was sent."""
+    stub = stub_factory(always(OK))
+    gateway = gateway_factory([f"127.0.0.1:{free_port()}", stub.address])
+    for _ in range(6):
+        assert ask(gateway.port, request_bytes("POST", "/", body=b"x")).status == 200
+
+
+def test_all_servers_full(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
+    """max_connections per server: at the maximum served, one past it refused."""
+    release = threading.Event()
+    arrived = threading.Semaphore(0)
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        arrived.release()
+        release.wait(10)
+        conn.sendall(OK)
+
+    one, two = stub_factory(handler), stub_factory(handler)
+    gateway = gateway_factory([one.address, two.address], upstream={"max_connections": 2})
+    clients = [Connection(gateway.port) for _ in range(4)]
+    for client in clients:
+        client.send(get())
+        assert arrived.acquire(timeout=5)
+    assert (one.accepted, two.accepted) == (2, 2)
+    answer = ask(gateway.port, get())
+    assert answer.status == 503 and _code(answer) == "upstream_full"
+    assert answer.headers["retry-after"] == "1"
+    release.set()
+    for client in clients:
+        assert client.answer().status == 200
+        client.sock.close()
+    assert ask(gateway.port, get()).status == 200  # the slots are free again
+
+
+# --- retries -----------------------------------------------------------------
+
+
+def _stale(seen: list[bytes]) -> Handler:
+    """Return a handler whose first connection answers once and dies at its second request."""
+
+    def handler(conn: socket.socket, index: int) -> None:
+        while True:
+            data = read_head(conn)
+            seen.append(data.split(b" ")[1])
+            if index == 0 and len(seen) == 2:
+                return
+            conn.sendall(OK)
+
+    return handler
+
+
+def test_get_on_a_stale_connection_is_retried(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """An idempotent request on a reused connection that died unheard goes out again."""
+    seen: list[bytes] = []
+    gateway = gateway_factory([stub_factory(_stale(seen)).address])
+    assert ask(gateway.port, get("/1")).status == 200
+    answer = ask(gateway.port, get("/2"))
+    assert answer.status == 200 and seen == [b"/1", b"/2", b"/2"]
+    exchange = stored(gateway, answer.trace_id)
+    assert exchange["connection"]["attempts"] == 2 and exchange["died_in"] is None
+
+
+def test_post_is_never_delivered_twice(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """A POST whose bytes have gone out is answered 502 instead."""
+    seen: list[bytes] = []
+    gateway = gateway_factory([stub_factory(_stale(seen)).address])
+    assert ask(gateway.port, get("/1")).status == 200
+    answer = ask(gateway.port, request_bytes("POST", "/2", body=b"once"))
+    assert answer.status == 502 and _code(answer) == "upstream_closed_idle"
+    assert seen == [b"/1", b"/2"]
+
+
+def test_put_with_its_body_at_hand_is_retried_whole(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """A body that came with the head is sent again byte for byte; one that was read on is not."""
+    bodies: list[bytes] = []
+
+    def handler(conn: socket.socket, index: int) -> None:
+        while True:
+            data = read_head(conn)
+            while data.startswith(b"PUT") and not data.endswith(b"end"):
+                data += conn.recv(65536)
+            if data.startswith(b"PUT"):
+                bodies.append(data.partition(b"\r\n\r\n")[2])
+                if index == 0:
+                    return
+            conn.sendall(OK)
+
+    gateway = gateway_factory([stub_factory(handler).address])
+    assert ask(gateway.port, get()).status == 200
+    answer = ask(gateway.port, request_bytes("PUT", "/", body=b"x" * 5000 + b"end"))
+    assert answer.status == 200 and bodies == [b"x" * 5000 + b"end"] * 2
+
+    bodies.clear()
+    gateway = gateway_factory([stub_factory(handler).address])
+    assert ask(gateway.port, get()).status == 200
+    with Connection(gateway.port) as client:
+        client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+        time.sleep(0.1)
+        client.send(b"end")
+        assert client.answer().status == 502
+    assert bodies == [b"abcend"]
+
+
+def test_no_retry_beyond_the_limit(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """retries 0 means one attempt."""
+    seen: list[bytes] = []
+    gateway = gateway_factory([stub_factory(_stale(seen)).address], upstream={"retries": 0})
+    assert ask(gateway.port, get("/1")).status == 200
+    answer = ask(gateway.port, get("/2"))
+    assert answer.status == 502 and seen == [b"/1", b"/2"]
+
+
+def test_closed_idle_connection_is_evicted(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """A FIN on an idle connection is seen at once, so even a POST never meets it."""
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        conn.sendall(OK)
+        time.sleep(0.05)
+
+    gateway = gateway_factory([stub_factory(handler).address])
+    for _ in range(5):
+        assert ask(gateway.port, request_bytes("POST", "/", body=b"x")).status == 200
+        time.sleep(0.1)
+
+
+def test_idle_timeout_of_the_app_side(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """An idle connection is closed by us before the app does it."""
+    closed = threading.Event()
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        conn.sendall(OK)
+        assert conn.recv(1) == b""
+        closed.set()
+
+    gateway = gateway_factory([stub_factory(handler).address], upstream={"idle_timeout_ms": 300})
+    assert ask(gateway.port, get()).status == 200
+    took, _ = timed(lambda: closed.wait(5))
+    assert closed.is_set() and 0.2 < took < 2
+
+
+# --- timeouts ----------------------------------------------------------------
+
+
+def test_response_timeout(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
+    """504 before the first byte; a reset once the answer has begun."""
+
+    def handler(conn: socket.socket, index: int) -> None:
+        read_head(conn)
+        if index == 1:
+            conn.sendall(HEAD + b"part")
+        conn.recv(1)
+
+    gateway = gateway_factory(
+        [stub_factory(handler).address], upstream={"response_timeout_ms": 300}
+    )
+    took, answer = timed(lambda: ask(gateway.port, get()))
+    assert answer.status == 504 and _code(answer) == "upstream_response_timeout"
+    assert 0.29 < took < 2
+    exchange = stored(gateway, answer.trace_id)
+    assert exchange["died_in"] == "wait" and 0.29 < phase(exchange, "wait") < 2
+    with Connection(gateway.port) as client:
+        client.send(get())
+        with pytest.raises(ConnectionResetError):
+            client.eof()
+
+
+def test_head_timeout_is_absolute(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """A head that drips is cut at head_timeout_ms, however lively it is."""
+    gateway = gateway_factory([stub_factory(always(OK)).address], limits={"head_timeout_ms": 500})
+    start = time.monotonic()
+    with Connection(gateway.port) as client:
+        client.send(b"GET / HTTP/1.1\r\n")
+        client.sock.settimeout(0.05)
+        while time.monotonic() - start < 3:
+            try:
+                client.rest += client.sock.recv(65536)
+                break
+            except TimeoutError:
+                client.send(b"X: y\r\n")
+        client.sock.settimeout(5)
+        answer = client.answer()
+    assert answer.status == 408 and _code(answer) == "head_timeout"
+    assert 0.45 < time.monotonic() - start < 2
+    exchange = stored(gateway, answer.trace_id)
+    assert exchange["died_in"] == "head"
+
+
+def test_body_timeout(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
+    """A body that stops coming is answered 408 and the app is let go."""
+    gone = threading.Event()
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        while conn.recv(100):
+            pass
+        gone.set()
+
+    gateway = gateway_factory([stub_factory(handler).address], limits={"body_idle_timeout_ms": 300})
+    with Connection(gateway.port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+        answer = client.answer()
+        assert answer.status == 408 and _code(answer) == "body_timeout"
+        assert client.eof() == b""
+    assert gone.wait(2)
+
+
+def test_keepalive_timeout(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
+    """An idle client connection is closed cleanly; so is one that never asks."""
+    gateway = gateway_factory(
+        [stub_factory(always(OK)).address],
+        limits={"keepalive_timeout_ms": 300, "head_timeout_ms": 400},
+    )
+    with Connection(gateway.port) as client:
+        client.send(get())
+        client.answer()
+        took, rest = timed(client.eof)
+        assert rest == b"" and 0.25 < took < 2
+    with Connection(gateway.port) as client:
+        took, rest = timed(client.eof)
+        assert rest == b"" and 0.35 < took < 2
+
+
+def test_client_that_takes_nothing(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """A client that stops reading its answer is reset after body_idle_timeout_ms."""
+    ended = threading.Event()
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        try:
+            conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n")
+            while True:
+                conn.sendall(b"x" * 65536)
+        except ConnectionError:
+            ended.set()
+
+    gateway = gateway_factory([stub_factory(handler).address], limits={"body_idle_timeout_ms": 400})
+    with Connection(gateway.port) as client:
+        client.send(get())
+        assert ended.wait(5)
+
+
+# --- the client fails --------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_reset", [False, True])
+def test_client_abort_reaches_the_app(
+    gateway_factory: GatewayFactory, uvicorn_factory: AppFactory, by_reset: bool
+) -> None:
+    """The app hears of a client that left at once, through a real uvicorn."""
+    gateway = gateway_factory([uvicorn_factory("proxy_app:app").address])
+    client = Connection(gateway.port)
+    client.send(get("/hold?one"))
+    time.sleep(0.2)
+    if by_reset:
+        reset(client.sock)
+    client.sock.close()
+
+    def heard() -> bool:
+        return json.loads(ask(gateway.port, get("/aborted")).body) == ["one"]
+
+    wait_for(heard, 3, "the app hears of the abort")
+
+
+def _last_cause(gateway: Gateway, path: str) -> tuple[str | None, str | None]:
+    def look() -> tuple[str | None, str | None] | None:
+        for item in gateway.json("/api/v1/requests?sort=latest&limit=50")["requests"]:
+            exchange = gateway.json(f"/api/v1/requests/{item['trace_id']}")
+            if exchange["path"] == path:
+                return exchange["cause"], exchange["died_in"]
+        return None
+
+    return wait_for(look, 15, f"exchange of {path}", every_s=0.1)
+
+
+def test_aborts_at_every_stage_are_named(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """client_abort with the phase it happened in; the server's slot is free again each time."""
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        data = read_head(conn)
+        if b"/streaming" in data:
+            conn.sendall(HEAD + b"part")
+        conn.recv(65536)
+
+    gateway = gateway_factory([stub_factory(handler).address], upstream={"max_connections": 1})
+    stages = {
+        "/upload": (b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc", "send"),
+        "/waiting": (get("/waiting"), "wait"),
+        "/streaming": (get("/streaming"), "stream"),
+    }
+    for path, (request, died_in) in stages.items():
+        with Connection(gateway.port) as client:
+            client.send(request)
+            time.sleep(0.2)
+        assert _last_cause(gateway, path) == ("client_abort", died_in)
+
+
+def test_abort_while_the_upload_is_paused(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """A client that leaves while the app does not read is noticed all the same."""
+    ended = threading.Event()
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        time.sleep(1.5)
+        conn.settimeout(5)
+        try:
+            while conn.recv(1 << 20):
+                pass
+        except ConnectionError:
+            pass
+        ended.set()
+
+    gateway = gateway_factory([stub_factory(handler).address])
+    with Connection(gateway.port) as client:
+        client.send(b"POST /paused HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n")
+        client.sock.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            while True:
+                client.sock.send(b"x" * 65536)
+        reset(client.sock)
+    assert _last_cause(gateway, "/paused")[0] == "client_abort"
+    assert ended.wait(5)
+
+
+def test_half_close(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
+    """A FIN after the request is an abort, unless the listener allows it."""
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        time.sleep(0.2)
+        conn.sendall(OK)
+
+    stub = stub_factory(handler)
+    strict = gateway_factory([stub.address])
+    assert raw_exchange(strict.port, get("/strict"), half_close=True) == b""
+    cause, died_in = _last_cause(strict, "/strict")
+    assert cause == "client_abort" and died_in in ("connect", "wait")
+    lax = gateway_factory([stub.address], listener={"half_close": True})
+    raw = raw_exchange(lax.port, get("/lax") + get("/next"), half_close=True)
+    assert raw.count(b"HTTP/1.1 200 OK") == 2 and raw.endswith(b"ok")
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"
+    assert raw_exchange(lax.port, head, half_close=True) == b""
+
+
+# --- refusals and limits -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status", "code"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "bad_host"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, "bad_host"),
+        (b"GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_target"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX Y: z\r\n\r\n", 400, "bad_header"),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "bad_version"),
+        (b"GET /x\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 505, "bad_version"),
+        (b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501, "bad_method"),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "bad_length",
+        ),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "bad_encoding"),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 1\r\n\r\nx",
+            417,
+            "bad_expect",
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            400,
+            "bad_chunk",
+        ),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: host\r\n\r\n", 400, "bad_nomination"),
+    ],
+)
+def test_refusals(
+    gateway_factory: GatewayFactory,
+    stub_factory: StubFactory,
+    request_text: bytes,
+    status: int,
+    code: str,
+) -> None:
+    """Bad input gets a clear answer, then the connection ends, and no byte reaches the app."""
+    stub = stub_factory(always(OK))
+    gateway = gateway_factory([stub.address])
+    with Connection(gateway.port) as client:
+        client.send(request_text)
+        answer = client.answer()
+        assert answer.status == status and _code(answer) == code
+        assert answer.headers["connection"] == "close" and client.eof() == b""
+    assert stub.accepted == 0
+    exchange = stored(gateway, answer.trace_id)
+    assert exchange["cause"] == code and exchange["died_in"] in ("head", "admit")
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_limits_of_a_request_head(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory, over: int
+) -> None:
+    """Line, head and field count: at the maximum served, one past it 414 or 431."""
+    limits = {"request_line_bytes": 500, "head_bytes": 20000, "headers": 10}
+    gateway = gateway_factory([stub_factory(always(OK)).address], limits=limits)
+    line = b"GET /%b HTTP/1.1" % (b"a" * (500 - len("GET / HTTP/1.1") + over))
+    answer = ask(gateway.port, line + b"\r\nHost: a\r\n\r\n")
+    assert answer.status == (414 if over else 200)
+    fixed = b"GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n"
+    head = fixed.replace(b"X: ", b"X: " + b"x" * (20000 - len(fixed) + over))
+    answer = ask(gateway.port, head)
+    assert answer.status == (431 if over else 200)
+    fields = b"".join(b"X-%d: y\r\n" % number for number in range(9 + over))
+    answer = ask(gateway.port, b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n")
+    assert answer.status == (431 if over else 200)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_limit_of_a_body(
+    gateway_factory: GatewayFactory, uvicorn_factory: AppFactory, chunked: bool, over: int
+) -> None:
+    """limits.body_bytes: at the maximum served, one past it 413, however it is framed."""
+    gateway = gateway_factory(
+        [uvicorn_factory("proxy_app:app").address], limits={"body_bytes": 50000}
+    )
+    body = b"x" * (50000 + over)
+    with Connection(gateway.port) as client:
+        if chunked:
+            client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for at in range(0, len(body), 10000):
+                part = body[at : at + 10000]
+                client.send(b"%x\r\n%b\r\n" % (len(part), part))
+            client.send(b"0\r\n\r\n")
+        else:
+            client.send(request_bytes("POST", "/", body=body))
+        answer = client.answer()
+    if over:
+        assert answer.status == 413 and _code(answer) == "body_too_large"
+    else:
+        assert answer.status == 200 and len(json.loads(answer.body)["body"]) == 50000
+
+
+def test_refused_upload_is_lingered_over(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """A 413 arrives although the client goes on sending up to 1 MiB; then the end is clean."""
+    gateway = gateway_factory([stub_factory(always(OK)).address], limits={"body_bytes": 10})
+    with Connection(gateway.port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n")
+        client.send(b"x" * 900000)
+        time.sleep(0.1)
+        assert client.answer().status == 413 and client.eof() == b""
+
+
+def test_connection_limit(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
+    """At limits.connections accepting pauses; the next one is served when one goes."""
+    gateway = gateway_factory([stub_factory(always(OK)).address], limits={"connections": 3})
+    clients = [Connection(gateway.port) for _ in range(3)]
+    for client in clients:
+        client.send(get())
+        assert client.answer().status == 200
+    with Connection(gateway.port) as late:
+        late.send(get())
+        late.sock.settimeout(0.4)
+        with pytest.raises(TimeoutError):
+            late.answer()
+        clients.pop().sock.close()
+        late.sock.settimeout(5)
+        assert late.answer().status == 200
+    for client in clients:
+        client.sock.close()
+
+
+def test_out_of_descriptors(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
+    """At the limit of open files accepting pauses and goes on; nobody is dropped for good."""
+    gateway = gateway_factory([stub_factory(always(OK)).address])
+    (worker,) = gateway.worker_pids()
+    used = len(os.listdir(f"/proc/{worker}/fd"))
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (used + 4, used + 4))
+    clients = [Connection(gateway.port) for _ in range(5)]
+    time.sleep(0.3)
+    clients[4].send(get())  # is not accepted: the other four have all there are
+    clients[4].sock.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        clients[4].answer()
+    clients[0].sock.close()  # one for it,
+    clients[1].sock.close()  # and one for the app
+    clients[4].sock.settimeout(5)
+    assert clients[4].answer().status == 200
+    for client in clients[2:4]:
+        client.send(get())
+        assert client.answer().status == 200
+    for client in clients[2:]:
+        client.sock.close()
+    assert "accept: Too many open files" in gateway.log()
+    assert gateway.worker_pids() == [worker]
+
+
+# --- stopping ----------------------------------------------------------------
+
+
+def test_drain_lets_exchanges_end(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """TERM: what is under way is answered with Connection: close; an idle client may ask once."""
+    arrived = threading.Event()
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        while True:
+            if b"/slow" in read_head(conn):
+                arrived.set()
+                time.sleep(0.7)
+            conn.sendall(OK)
+
+    gateway = gateway_factory([stub_factory(handler).address])
+    with Connection(gateway.port) as slow, Connection(gateway.port) as idle:
+        idle.send(get())
+        assert "connection" not in idle.answer().headers
+        slow.send(get("/slow"))
+        assert arrived.wait(5)
+        gateway.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        idle.send(get())
+        answer = idle.answer()
+        assert answer.status == 200 and answer.headers["connection"] == "close"
+        answer = slow.answer()
+        assert answer.status == 200 and answer.headers["connection"] == "close"
+        assert slow.eof() == b"" and idle.eof() == b""
+    assert gateway.process.wait(10) == 0
+
+
+def test_idle_clients_do_not_hold_up_the_end(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """After a grace of a second idle connections are shut down."""
+    gateway = gateway_factory([stub_factory(always(OK)).address])
+    with Connection(gateway.port) as client:
+        client.send(get())
+        client.answer()
+        gateway.process.send_signal(signal.SIGTERM)
+        took, rest = timed(client.eof)
+        assert rest == b"" and took < 5
+    assert gateway.process.wait(10) == 0
+
+
+def test_shutdown_timeout_ends_what_hangs(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """An exchange still open after shutdown_timeout_ms is answered 503."""
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        conn.recv(100)
+
+    gateway = gateway_factory([stub_factory(handler).address], worker={"shutdown_timeout_ms": 600})
+    with Connection(gateway.port) as client:
+        client.send(get())
+        time.sleep(0.2)
+        gateway.process.send_signal(signal.SIGTERM)
+        answer = client.answer()
+        assert answer.status == 503 and _code(answer) == "shutdown"
+    assert gateway.process.wait(10) == 0
