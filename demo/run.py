@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ STOP_S = 10.0
 SOCKET_PATH_MAX = 100  # the kernel takes 107 bytes
 WAIT_MIN_NS = 99_000_000
 TOLERANCE = 0.01  # of what the app measured round its own sleeps
+ATTEMPTS = 3
 UNATTRIBUTED_MAX = 0.02  # of the app's part
 
 
@@ -130,6 +131,13 @@ def show(trace: str, control: str) -> dict[str, Any]:
     return exchange
 
 
+def warm_up(base: str) -> None:
+    """Request both routes once: a first request also pays for imports and cold code."""
+    for path in ("/async", "/sync"):
+        subprocess.run(["curl", "-sS", "-o", "/dev/null", "--max-time", "20", base + path])
+    print("(each route was requested once before, so that no import is measured)\n")
+
+
 def own_frames(row: dict[str, Any]) -> list[str]:
     """Return the app's own functions on a row's stack, outermost first."""
     return [frame["function"] for frame in row["stack"] if frame["in_app"]]
@@ -195,6 +203,29 @@ def check_sync(exchange: dict[str, Any], slept_ns: dict[str, int]) -> None:
     )
 
 
+def show_checked(
+    base: str, path: str, control: str, checker: Callable[[dict[str, Any], dict[str, int]], None]
+) -> str:
+    """Request, show and check one route; return the trace.
+
+    On a machine that is busy with other things the app's own clock sees pauses that are no waits,
+    so a request that misses the bounds is said and the next one gets a chance.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        trace, body = request(base + path)
+        exchange = show(trace, control)
+        try:
+            checker(exchange, body["slept_ns"])
+        except DemoError as error:
+            if left == 0:
+                raise
+            print(f"  --  {error}; once more\n")
+        else:
+            break
+    print()
+    return trace
+
+
 def keep(base: str) -> None:
     """Wait for Ctrl-C."""
     print(f"running: {base}/async /sync /gather /block /db; Ctrl-C ends it", flush=True)
@@ -234,10 +265,9 @@ def demonstrate(control: str) -> None:
                 raise DemoError("gateway and app did not start")
             time.sleep(0.02)
         base = f"http://127.0.0.1:{port}"
-        for path, checker in (("/async", check_async), ("/sync", check_sync)):
-            trace, body = request(base + path)
-            checker(show(trace, control), body["slept_ns"])
-            print()
+        warm_up(base)
+        show_checked(base, "/async", control, check_async)
+        trace = show_checked(base, "/sync", control, check_sync)
         store = os.path.relpath(FOLDER / "tailrace.db", ROOT)
         print(f"stored in    {store}  (SQLite)")
         print(f"control API  unix:{control}")
