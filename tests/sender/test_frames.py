@@ -8,7 +8,7 @@ import os
 import sys
 
 import pytest
-from sender.fake_gateway import row
+from fake_gateway import row
 from tailrace.frames import Breather, Frames, clean, functions_of, module_of, shorten
 from tailrace.sender import count_rows
 from tailrace.transport import parse_address

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sender.fake_gateway import RESEND, FakeEngine, FakeGateway, error, key, row
+from fake_gateway import RESEND, FakeEngine, FakeGateway, error, key, row
 from tailrace import sender as sending
 from tailrace import transport
 from tailrace.sender import Sender
@@ -423,7 +423,7 @@ EXIT_SCRIPT = """
 import sys
 sys.path[:0] = [{folder!r}]
 import tailrace.sender as sending
-from sender.fake_gateway import FakeEngine, row
+from fake_gateway import FakeEngine, row
 sending.INTERVAL_S = 60
 assert sending.configure({address!r})
 sending._sender.engine = engine = FakeEngine()
@@ -434,7 +434,7 @@ engine.put(row(5))
 
 def test_what_is_left_is_sent_when_the_interpreter_ends(gateways, path):
     gateway = gateways(path)
-    script = EXIT_SCRIPT.format(folder=str(Path(__file__).parents[1]), address=gateway.address)
+    script = EXIT_SCRIPT.format(folder=str(Path(__file__).parent), address=gateway.address)
     done = subprocess.run([sys.executable, "-c", script], timeout=20, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert gateway.taken == [key(5)]

@@ -7,8 +7,8 @@ import json
 import random
 from typing import Any, NamedTuple
 
-from truth.attribution import MS, check_sums, own_frames, time_of, time_under
-from truth.conftest import Pair
+from attribution import MS, check_sums, own_frames, time_of, time_under
+from truth_pair import Pair
 
 REQUESTS = 500
 IN_FLIGHT = 100

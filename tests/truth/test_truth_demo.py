@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import httpx
+from attribution import MS, check_sums, long_waits, own_frames, rows_of, time_of, time_under
 from harness import ROOT
-from truth.attribution import MS, check_sums, long_waits, own_frames, rows_of, time_of, time_under
-from truth.conftest import Pair
+from truth_pair import Pair
 
 UNATTRIBUTED_MAX = 0.02
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-from truth.attribution import MS, check_sums, long_waits, own_frames, rows_of, time_of, time_under
-from truth.conftest import Pair
+from attribution import MS, check_sums, long_waits, own_frames, rows_of, time_of, time_under
+from truth_pair import Pair
 
 UNATTRIBUTED_MAX = 0.02
 
