@@ -11,6 +11,7 @@
 #include <jansson.h>
 
 #include "backtest_line.h"
+#include "backtest_scan.h"
 #include "base/xmem.h"
 #include "model/detector.h"
 
@@ -104,7 +105,7 @@ take_line(struct backtest *backtest, const char *text, size_t length)
 {
 	static struct backtest_line line;
 
-	if (backtest_line_read(text, length, &line) == -1)
+	if (!backtest_scan(text, length, &line) && backtest_line_read(text, length, &line) == -1)
 		return fault(backtest, line.fault);
 	if (line.t_s < backtest->t_s)
 		return fault(backtest, "out of order: \"t\" is smaller than in an earlier line");

@@ -239,15 +239,16 @@ count_slow(const struct detector_edges *edges, struct tick *tick, const struct d
 	}
 }
 
+/* sign: 1, or -1 for evidence of the contrary. */
 static void
 gains_of(const struct detector_gains *gains, const struct tick *tick,
-         const double slow[DETECTOR_QUANTILES], double ret[DETECTOR_PROCESSES])
+         const double slow[DETECTOR_QUANTILES], double sign, double ret[DETECTOR_PROCESSES])
 {
 	for (unsigned i = 0; i < DETECTOR_PROCESSES; i++) {
 		double gain = slow[i / DETECTOR_ODDS] * gains->per_slow[tick->hour_of_day][i] +
 		              tick->n * gains->per_request[tick->hour_of_day][i];
 
-		ret[i] = fmin(gain, tick->cap_nats);
+		ret[i] = fmin(sign * gain, tick->cap_nats);
 	}
 }
 
@@ -261,9 +262,10 @@ fire(struct detector_route *route, const struct tick *tick, const struct detecto
 
 	detector_evidence_restart(&route->slower);
 	detector_evidence_restart(&route->back);
-	memset(route->back_excess, 0, sizeof(route->back_excess));
+	route->given_back = 0;
 	route->twin_until_s = 0;
-	route->fired_quantile = by->best / DETECTOR_ODDS;
+	route->fired_process = by->best;
+	route->fired_nats = crossing->threshold_nats;
 	if (merged)
 		return;
 	event.t_s = tick->t_s;
@@ -287,7 +289,7 @@ judge_slower(struct detector_route *route, const struct tick *tick)
 	const struct detector_evidence *by = NULL;
 	double gain[DETECTOR_PROCESSES], twin_nats = log(TWIN_ODDS * frame->routes);
 
-	gains_of(&route->edges.up, tick, tick->slower, gain);
+	gains_of(&route->edges.up, tick, tick->slower, 1, gain);
 	memmove(route->nats_before + 1, route->nats_before,
 	        sizeof(route->nats_before) - sizeof(route->nats_before[0]));
 	route->nats_before[0] = route->slower.nats;
@@ -310,23 +312,19 @@ judge_slower(struct detector_route *route, const struct tick *tick)
 		fire(route, tick, &event, by);
 }
 
-/* The end of an incident. Beside the evidence, the quantile that fired must itself be back: else a median
- * that never rose would end the incident of a tail. */
+/* The end of an incident. Beside the evidence that latency is back, the very process that fired must have
+ * taken back as much as it took to fire: else a median that never rose would end the incident of a tail. */
 static void
 judge_back(struct detector_route *route, const struct tick *tick)
 {
-	unsigned h = tick->hour_of_day, q = route->fired_quantile;
 	double gain[DETECTOR_PROCESSES];
 
-	gains_of(&route->edges.down, tick, tick->back, gain);
-	for (unsigned i = 0; i < DETECTOR_PROCESSES; i++) {
-		if (route->back.w[i] <= 0)
-			route->back_excess[i] = 0;
-		route->back_excess[i] += tick->back[q] - tick->n * route->edges.share[h][q];
-	}
+	gains_of(&route->edges.up, tick, tick->slower, -1, gain);
+	route->given_back = fmax(route->given_back, 0) + gain[route->fired_process];
+	gains_of(&route->edges.down, tick, tick->back, 1, gain);
 	detector_evidence_add(&route->back, tick->t_s, gain, true);
 	if (route->back.nats < BACK_NATS || tick->t_s - route->fired_s < BACK_MIN_S ||
-	    route->back_excess[route->back.best] > 0 || route->slower.nats >= DETECTOR_PENDING_NATS)
+	    route->given_back < route->fired_nats || route->slower.nats >= DETECTOR_PENDING_NATS)
 		return;
 	route->resolved_s = tick->t_s;
 	enter(route, tick->frame, tick->t_s, DETECTOR_RESOLVED);
@@ -339,7 +337,7 @@ judge_faster(struct detector_route *route, const struct tick *tick)
 	double gain[DETECTOR_PROCESSES];
 	bool known = tick->t_s < route->improved_until_s;
 
-	gains_of(&route->edges.down, tick, tick->faster, gain);
+	gains_of(&route->edges.down, tick, tick->faster, 1, gain);
 	detector_evidence_add(&route->faster, tick->t_s, gain, true);
 	if (route->faster.nats < tick->frame->threshold_nats)
 		return;

@@ -90,9 +90,9 @@ struct detector_route {
 	struct detector_evidence slower, back, faster, twin;
 	int64_t twin_until_s; /* 0: there is no twin */
 	double nats_before[DETECTOR_PENDING_TICKS];
-	double back_excess
-	    [DETECTOR_PROCESSES]; /* of the quantile that fired, since `back` last began */
-	unsigned fired_quantile;  /* index */
+	double given_back; /* nats by which the process that fired takes it back */
+	unsigned fired_process;
+	double fired_nats;                    /* threshold it fired at */
 	int64_t fired_s, since_s, resolved_s; /* of the newest incident */
 	int64_t improved_until_s;
 	struct {
