@@ -1,0 +1,225 @@
+"""The store under the real gateway: what survives kill -9, what bounds it, what it refuses to open."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sqlite3
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from handmade import HandApp, batch, metrics, post, row, wait_exchange
+from harness import Gateway, wait_for
+
+APPLICATION_ID = 0x7461726C
+Start = Callable[..., Gateway]
+
+
+@pytest.fixture
+def app() -> Any:
+    """A scripted app that answers at once."""
+    server = HandApp().start()
+    yield server
+    server.stop()
+
+
+def ask(gateway: Gateway) -> str:
+    """One request through the gateway; its trace ID."""
+    with urllib.request.urlopen(gateway.base + "/x", timeout=10) as response:
+        return str(response.headers["X-Trace-Id"])
+
+
+def stored(path: Path) -> dict[str, dict[str, Any]]:
+    """The exchanges in a store nobody writes, by trace; asserts that the file is whole."""
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+        rows = db.execute("SELECT hex(trace), missing, provisional, status FROM exchanges")
+        result = {
+            trace.lower(): {"missing": missing, "provisional": provisional, "status": status}
+            for trace, missing, provisional, status in rows
+        }
+    db.close()
+    return result
+
+
+def test_kill_under_load(app: HandApp, gateway_starter: Start) -> None:
+    """Kill -9 of everything loses only the last second and what still waited for its profile."""
+    gateway = gateway_starter([app.address], profile={"join_timeout_ms": 300})
+    ended: dict[str, float] = {}
+    done = threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            try:
+                ended[ask(gateway)] = time.monotonic()
+            except OSError:
+                assert done.wait(5), "the gateway failed a request before it was killed"
+
+    def profiles() -> None:
+        sent = 0
+        while not done.is_set():
+            ready = [seen for seen in app.seen[sent:] if seen.end_ns]
+            sent += len(ready)
+            if ready:
+                post(gateway, batch(*[row(seen) for seen in ready[::2]]))
+            time.sleep(0.05)
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    threads.append(threading.Thread(target=profiles))
+    for thread in threads:
+        thread.start()
+    time.sleep(3)
+    killed = time.monotonic()
+    done.set()
+    gateway.kill()
+    for thread in threads:
+        thread.join()
+    kept = stored(gateway.store)
+    must = [trace for trace, at in ended.items() if at < killed - 1.3]
+    assert len(must) > 100
+    missing = [trace for trace in must if trace not in kept]
+    assert not missing, f"{len(missing)} of {len(must)} lost"
+    assert sum(entry["missing"] is None for entry in kept.values()) > 20
+    assert sum(entry["missing"] is not None for entry in kept.values()) > 20
+
+
+def test_collector_restart(app: HandApp, gateway_factory: Start) -> None:
+    """The collector alone is killed: traffic goes on, rings are read on, the store is reopened."""
+    gateway = gateway_factory([app.address], profile={"join_timeout_ms": 300})
+    first = ask(gateway)
+    wait_exchange(gateway, first, lambda x: x["profile_missing"] == "no_hook")
+    pid = gateway.collector_pid()
+    os.kill(pid, signal.SIGKILL)
+    while_away = [ask(gateway) for _ in range(20)]
+
+    def back() -> bool:
+        try:
+            return gateway.collector_pid() != pid and gateway.api("/readyz")[0] == 200
+        except (AssertionError, OSError):
+            return False
+
+    wait_for(back, 15, "collector back")
+    for trace in [first, *while_away]:
+        wait_exchange(gateway, trace, lambda x: x["profile_missing"] == "no_hook")
+    assert metrics(gateway)['tailrace_restarts_total{process="collector"}'] == 1
+
+
+def test_stop_writes_what_waits(app: HandApp, gateway_factory: Start) -> None:
+    """SIGTERM: exchanges that still wait for a profile are written without one, all of them."""
+    gateway = gateway_factory([app.address], profile={"join_timeout_ms": 60000})
+    traces = {ask(gateway) for _ in range(30)}
+    assert gateway.stop() == 0
+    kept = stored(gateway.store)
+    assert set(kept) == traces
+    assert {entry["missing"] for entry in kept.values()} == {"no_hook"}
+
+
+def test_bounded_size(app: HandApp, gateway_factory: Start) -> None:
+    """Over max_bytes the oldest exchanges go; the file stays near its bound, the newest stay."""
+    limit = 1 << 20
+    gateway = gateway_factory(
+        [app.address], store={"max_bytes": limit}, profile={"join_timeout_ms": 100}
+    )
+    traces: list[str] = []
+
+    def over() -> bool:
+        traces.extend(ask(gateway) for _ in range(100))
+        return metrics(gateway)['tailrace_store_evicted_total{reason="bytes"}'] > 300
+
+    wait_for(over, 60, "eviction")
+    wait_exchange(gateway, traces[-1], lambda x: x["profile_missing"] == "no_hook")
+    assert gateway.api(f"/api/v1/requests/{traces[0]}")[0] == 404
+    assert gateway.stop() == 0
+    assert gateway.store.stat().st_size <= limit * 1.3
+    kept = stored(gateway.store)
+    assert traces[-1] in kept and traces[0] not in kept
+
+
+def make_version_2(path: Path) -> None:
+    """A store that some later version wrote."""
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE later(x)")
+        db.execute("PRAGMA user_version = 2")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.close()
+
+
+def make_foreign(path: Path) -> None:
+    """Somebody else's database."""
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE users(name)")
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "why"), [(make_version_2, "schema version 2"), (make_foreign, "another program's")]
+)
+def test_not_ours(
+    app: HandApp, gateway_factory: Start, tmp_path: Path, make: Callable[[Path], None], why: str
+) -> None:
+    """A newer version's file or another program's is refused, untouched; traffic goes on."""
+    path = tmp_path / "kept.db"
+    make(path)
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    gateway = gateway_factory(
+        [app.address], store={"path": str(path)}, profile={"join_timeout_ms": 100}
+    )
+    ask(gateway)
+    dropped = 'tailrace_store_dropped_total{reason="error"}'
+    wait_for(lambda: metrics(gateway)[dropped] >= 1, 10, "drops counted")
+    assert metrics(gateway)["tailrace_store_writable"] == 0
+    assert why in gateway.log() and "left alone" in gateway.log()
+    assert gateway.json("/api/v1/requests") == {"requests": []}
+    assert gateway.stop() == 0
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+
+
+def test_damaged(app: HandApp, gateway_factory: Start, tmp_path: Path) -> None:
+    """A file that is no database is moved aside, named in the log, and a new one begun."""
+    path = tmp_path / "kept.db"
+    path.write_bytes(b"this is no database " * 500)
+    gateway = gateway_factory(
+        [app.address], store={"path": str(path)}, profile={"join_timeout_ms": 100}
+    )
+    trace = ask(gateway)
+    wait_exchange(gateway, trace, lambda x: x["profile_missing"] == "no_hook")
+    aside = list(tmp_path.glob("kept.db.damaged-*"))
+    assert len(aside) == 1 and aside[0].read_bytes().startswith(b"this is no database")
+    assert aside[0].name in gateway.log()
+    assert metrics(gateway)["tailrace_store_moved_aside_total"] == 1
+    assert gateway.stop() == 0
+    assert trace in stored(path)
+
+
+def test_unwritable(app: HandApp, gateway_factory: Start, tmp_path: Path) -> None:
+    """No store can be had: said once, counted, and everything else goes on; it is tried again."""
+    blocker = tmp_path / "file"
+    blocker.write_text("in the way")
+    path = blocker / "tailrace.db"
+    gateway = gateway_factory(
+        [app.address], store={"path": str(path)}, profile={"join_timeout_ms": 100}
+    )
+    for _ in range(3):
+        ask(gateway)
+    dropped = 'tailrace_store_dropped_total{reason="error"}'
+    wait_for(lambda: metrics(gateway)[dropped] >= 3, 10, "drops counted")
+    assert gateway.api("/readyz")[0] == 200
+    assert gateway.log().count("not opened") == 1
+    blocker.unlink()
+    blocker.mkdir()
+
+    def written() -> bool:
+        ask(gateway)
+        return metrics(gateway)["tailrace_store_exchanges_written_total"] > 0
+
+    wait_for(written, 20, "the store opened after all", every_s=0.5)
+    assert gateway.stop() == 0
+    assert stored(path)
