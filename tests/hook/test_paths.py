@@ -83,7 +83,7 @@ def test_timeout_keeps_the_own_wait(loop):
             await asyncio.wait_for(asyncio.get_running_loop().create_future(), 0.05)
 
     p = profile(loop, handler)
-    assert 45 * MS <= p.sum("wait") <= 100 * MS
+    assert 45 * MS <= p.sum("wait") <= 100 * MS, p.shown()
 
 
 def test_nested_awaits_name_the_line(loop):

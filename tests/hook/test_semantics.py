@@ -156,8 +156,8 @@ async def handles_case(log):
         log.append(args)
 
     log.append("named" in repr(here.call_soon(named, 1)))
-    here.call_later(0.001, named, 2)
-    here.call_at(here.time() + 0.02, named, 3)
+    here.call_later(0.03, named, 2)
+    here.call_at(here.time() + 0.06, named, 3)
     cancelled = here.call_soon(named, 4)
     cancelled.cancel()
     log.append(cancelled.cancelled())
@@ -165,7 +165,7 @@ async def handles_case(log):
     log.append(late.when() > 0)
     late.cancel()
     here.call_soon_threadsafe(named, 6)
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.1)
 
 
 async def wrong_use_case(log):

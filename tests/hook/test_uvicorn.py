@@ -180,7 +180,7 @@ def test_client_that_goes_away(port):
 
 def test_mixed_load_keeps_apart(port):
     """120 requests of three kinds over 12 connections: each profile is its own request's."""
-    wanted = {}
+    wanted, measured = {}, {}
     guard = threading.Lock()
 
     def client(index):
@@ -189,10 +189,12 @@ def test_mixed_load_keeps_apart(port):
                 ms = 5 + (index * 7 + i * 3) % 31
                 kind = ("nap", "sync", "lock")[(index + i) % 3]
                 data, key = head("GET", f"/{kind}/{ms if kind != 'lock' else 3}")
+                begin = time.monotonic_ns()
                 connection.sendall(data)
                 read_responses(connection, 1)
                 with guard:
                     wanted[key] = (kind, ms)
+                    measured[key] = time.monotonic_ns() - begin
 
     threads = [threading.Thread(target=client, args=(i,)) for i in range(12)]
     for thread in threads:
@@ -200,17 +202,17 @@ def test_mixed_load_keeps_apart(port):
     for thread in threads:
         thread.join()
     assert len(wanted) == 120
-    for p, (kind, ms) in zip(wait_for(*wanted), wanted.values(), strict=True):
+    for p, (key, (kind, ms)) in zip(wait_for(*wanted), wanted.items(), strict=True):
         assert p.route == f"GET /{kind}/{{ms}}"
         assert p.unattributed_ns == 0
+        assert p.app_ns <= measured[key]
         if kind == "nap":
             other = p.sum("ready") + p.sum("run")
             spent = p.sum("wait", "sleep", "child")
-            assert (ms - 2) * MS - other <= spent <= (ms + 25) * MS, p.shown()
+            assert (ms - 2) * MS - other <= spent, p.shown()
         elif kind == "sync":
-            assert ms * MS <= p.sum("thread_run", None, "sync") <= (ms + 60) * MS, p.shown()
+            assert ms * MS <= p.sum("thread_run", None, "sync"), p.shown()
         else:
-            held = p.sum("wait", "sleep", "locked")
-            assert held <= 30 * MS
+            assert p.sum("wait", "sleep", "locked") >= MS
             for row in p.find("wait", "lock"):
                 assert row.by_trace is not None and row.by_route == "GET /lock/{ms}"

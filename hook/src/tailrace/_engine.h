@@ -299,7 +299,8 @@ int32_t walk_task(PyObject *task);
 int32_t walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *outermost);
 PyCodeObject *walk_task_code(PyObject *task); /* borrowed, or NULL */
 PyCodeObject *walk_callable_code(PyObject *callable); /* borrowed, or NULL */
-int32_t walk_job(PyObject *callable); /* the function a thread's job runs, as a stack */
+/* The function a thread's job runs, as a stack. */
+int32_t walk_job(PyObject *callable, PyObject *const *args, Py_ssize_t count);
 bool walk_task_done(PyObject *task);
 
 /* path */

@@ -172,7 +172,7 @@ is_coroutine_function(PyObject *callback)
 PyObject *
 step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from_thread)
 {
-	bool is_step;
+	bool is_step = false;
 	PyObject *task = engine.disabled || Py_IS_TYPE(callback, &step_type) ? NULL
 									   : task_of(callback, &is_step);
 	struct step *step = NULL;

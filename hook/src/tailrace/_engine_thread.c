@@ -61,11 +61,11 @@ add_run(struct job *job, int64_t now_ns)
 }
 
 static void
-job_begin(struct job *job, int64_t now_ns)
+job_begin(struct job *job, PyObject *const *args, Py_ssize_t count, int64_t now_ns)
 {
 	struct segment queue = {.kind = SEG_THREAD_QUEUE, .cause = CAUSE_EXECUTOR, .stack = STACK_NONE,
 	    .exact = true};
-	job->stack = walk_job(job->func);
+	job->stack = walk_job(job->func, args, count);
 	if (job->path == NULL && job->lane->request == job->request)
 		job->path = lane_path_at(job->lane, now_ns);
 	job->path = path_add(job->path, &queue, now_ns);
@@ -104,7 +104,7 @@ job_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 	Py_INCREF(self);
 	current = job;
 	int64_t now_ns = clock_now_ns();
-	job_begin(job, now_ns);
+	job_begin(job, args, PyVectorcall_NARGS(nargsf), now_ns);
 	int slot = sampler_job_begin(job, now_ns);
 	PyObject *result = PyObject_Vectorcall(job->func, args, nargsf, names);
 	PyObject *type = NULL, *value = NULL, *traceback = NULL;

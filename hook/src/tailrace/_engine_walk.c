@@ -360,7 +360,7 @@ job_inner_code(PyObject *callable)
 }
 
 int32_t
-walk_job(PyObject *callable)
+walk_job(PyObject *callable, PyObject *const *args, Py_ssize_t count)
 {
 	PyCodeObject *code = walk_callable_code(callable);
 	const struct code_info *info = code != NULL ? code_intern(code) : NULL;
@@ -368,5 +368,7 @@ walk_job(PyObject *callable)
 	if (info != NULL && code_in_app(info))
 		return stack;
 	code = job_inner_code(callable);
+	for (Py_ssize_t i = 0; code == NULL && i < count; i++)
+		code = in_app_code_of(args[i]);
 	return code != NULL ? stack_join(stack, stack_of_code(code)) : stack;
 }
