@@ -20,18 +20,18 @@ static const struct known known[] = {
 
 /* Names of length n are known[starts[n]] up to known[starts[n + 1]]; -1 terminated by construction. */
 static const uint8_t starts[KNOWN_LENGTH_MAX + 2] = {
-    0, 0, 0, /* 0..2 */
-    1, 1,	 /* 3, 4: host */
-    2, 2,	 /* 5, 6 */
-    4,		 /* 7 */
-    6, 6,	 /* 8, 9 */
-    8,		 /* 10 */
-    13,		 /* 11 */
-    14, 14,	 /* 12, 13: server-timing */
-    15,		 /* 14 */
-    17,		 /* 15 */
-    20,		 /* 16 */
-    22,		 /* 17 */
+    0,  0,  0, /* 0..2 */
+    1,  1,     /* 3, 4: host */
+    2,  2,     /* 5, 6 */
+    4,         /* 7 */
+    6,  6,     /* 8, 9 */
+    8,         /* 10 */
+    13,        /* 11 */
+    14, 14,    /* 12, 13: server-timing */
+    15,        /* 14 */
+    17,        /* 15 */
+    20,        /* 16 */
+    22,        /* 17 */
     24,
 };
 _Static_assert(KNOWN_COUNT == 24, "headers.def changed: renew starts[]");
@@ -63,8 +63,7 @@ header_id_of(const char *name, size_t length)
 {
 	if (length <= KNOWN_LENGTH_MAX) {
 		for (size_t i = starts[length]; i < starts[length + 1]; i++)
-			if (lower(name[0]) == known[i].name[0] &&
-			    same(name, known[i].name, length))
+			if (lower(name[0]) == known[i].name[0] && same(name, known[i].name, length))
 				return (enum header_id)known[i].id;
 	}
 	if (memchr(name, '_', length))
@@ -87,7 +86,7 @@ header_name(enum header_id id)
 
 int
 head_add(struct head *head, uint32_t name, uint32_t name_length, uint32_t value,
-	 uint32_t value_length)
+         uint32_t value_length)
 {
 	struct field *field = &head->fields[head->count];
 	const char *v = head->bytes + value;
@@ -214,12 +213,12 @@ head_nominate(struct head *head)
 bool
 field_is_hop(const struct field *field)
 {
-	static const uint64_t hops =
-	    HEADER_BIT(HEADER_CONNECTION) | HEADER_BIT(HEADER_KEEP_ALIVE) |
-	    HEADER_BIT(HEADER_PROXY_CONNECTION) | HEADER_BIT(HEADER_PROXY_OTHER) |
-	    HEADER_BIT(HEADER_TE) | HEADER_BIT(HEADER_TRAILER) |
-	    HEADER_BIT(HEADER_TRANSFER_ENCODING) | HEADER_BIT(HEADER_UPGRADE) |
-	    HEADER_BIT(HEADER_HTTP2_SETTINGS);
+	static const uint64_t hops = HEADER_BIT(HEADER_CONNECTION) | HEADER_BIT(HEADER_KEEP_ALIVE) |
+	                             HEADER_BIT(HEADER_PROXY_CONNECTION) |
+	                             HEADER_BIT(HEADER_PROXY_OTHER) | HEADER_BIT(HEADER_TE) |
+	                             HEADER_BIT(HEADER_TRAILER) |
+	                             HEADER_BIT(HEADER_TRANSFER_ENCODING) |
+	                             HEADER_BIT(HEADER_UPGRADE) | HEADER_BIT(HEADER_HTTP2_SETTINGS);
 
 	return field->nominated || (hops & HEADER_BIT(field->id)) != 0;
 }

@@ -279,9 +279,8 @@ http_rules_response(struct head *head, uint8_t method)
 	if (head->twice &
 	    (HEADER_BIT(HEADER_CONTENT_LENGTH) | HEADER_BIT(HEADER_TRANSFER_ENCODING)))
 		return CLOSE_BAD_RESPONSE;
-	if (has_encoding &&
-	    (head->minor == 0 ||
-	     !text_equals(head_value(head, HEADER_TRANSFER_ENCODING), "chunked")))
+	if (has_encoding && (head->minor == 0 ||
+	                     !text_equals(head_value(head, HEADER_TRANSFER_ENCODING), "chunked")))
 		return CLOSE_BAD_RESPONSE;
 	if (has_length &&
 	    http_rules_length(head_value(head, HEADER_CONTENT_LENGTH), &head->content_length) < 0)

@@ -3,7 +3,7 @@
 
 int
 record_text(const struct exchange_record *record, size_t size, const char **ret_method,
-	    const char **ret_path)
+            const char **ret_path)
 {
 	const char *text = (const char *)(record + 1);
 

@@ -75,7 +75,7 @@ trace_parent_parse(const char *value, size_t length, struct trace_parent *ret)
 
 void
 trace_parent_format(char *out, const uint8_t trace_id[TRACE_ID_SIZE],
-		    const uint8_t span_id[SPAN_ID_SIZE], uint8_t flags)
+                    const uint8_t span_id[SPAN_ID_SIZE], uint8_t flags)
 {
 	memcpy(out, "00-", 3);
 	hex_format(out + 3, trace_id, TRACE_ID_SIZE);

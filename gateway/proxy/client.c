@@ -404,13 +404,13 @@ busy_late(struct client *client, uint64_t now_ns)
 	uint64_t idle_ns = limits->body_idle_timeout_ms * NS_PER_MS;
 
 	if (exchange->step == STEP_READ_HEAD) {
-		if (now_ns >= exchange->marks.at_ns[MARK_START] +
-				  limits->head_timeout_ms * NS_PER_MS) {
+		if (now_ns >=
+		    exchange->marks.at_ns[MARK_START] + limits->head_timeout_ms * NS_PER_MS) {
 			proxy_fail(exchange, CLOSE_HEAD_TIMEOUT);
 			return;
 		}
 	} else if (exchange->request_state == DIRECTION_BODY && client->reading &&
-		   now_ns >= client->read_ns + idle_ns) {
+	           now_ns >= client->read_ns + idle_ns) {
 		proxy_fail(exchange, CLOSE_BODY_TIMEOUT);
 		return;
 	}
@@ -485,7 +485,7 @@ client_next(struct client *client, bool keep, uint64_t now_ns)
 	}
 	client_resume(client);
 	timer_set(&loop->wheel, &client->timer,
-		  now_ns + loop->config->limits.keepalive_timeout_ms * NS_PER_MS, now_ns);
+	          now_ns + loop->config->limits.keepalive_timeout_ms * NS_PER_MS, now_ns);
 }
 
 void
@@ -539,7 +539,7 @@ peer_text(struct client *client)
 
 void
 client_accept(struct loop *loop, const struct config_listener *listener, int fd,
-	      const struct net_address *peer)
+              const struct net_address *peer)
 {
 	struct client *client = xcalloc(1, sizeof *client);
 	uint64_t now_ns = loop_now(loop);
@@ -566,5 +566,5 @@ client_accept(struct loop *loop, const struct config_listener *listener, int fd,
 	loop_gauge(&loop->board->client_connections, 1);
 	set_reading(client, true);
 	timer_set(&loop->wheel, &client->timer,
-		  now_ns + loop->config->limits.head_timeout_ms * NS_PER_MS, now_ns);
+	          now_ns + loop->config->limits.head_timeout_ms * NS_PER_MS, now_ns);
 }

@@ -108,7 +108,7 @@ exchange_trace(struct exchange *exchange, bool head_parsed)
 		exchange->flags |= RECORD_TRUSTED_TRACE;
 		text = head_value(head, HEADER_TRACESTATE);
 		exchange->tracestate_ok = !(head->twice & HEADER_BIT(HEADER_TRACESTATE)) &&
-					  trace_state_valid(text.at, text.length);
+		                          trace_state_valid(text.at, text.length);
 		return;
 	}
 	id_pool_take(&loop->ids, exchange->trace_id, TRACE_ID_SIZE);
@@ -138,8 +138,8 @@ route_matches(const struct config_route *route, const struct exchange *exchange)
 	struct text method = http1_method_text(exchange->request.head.method);
 	size_t prefix = strlen(route->path_prefix);
 	const char *colon = host.length && host.at[host.length - 1] != ']'
-				? memrchr(host.at, ':', host.length)
-				: NULL;
+	                        ? memrchr(host.at, ':', host.length)
+	                        : NULL;
 
 	if (colon)
 		host.length = (size_t)(colon - host.at);
@@ -189,7 +189,7 @@ record_peer(struct exchange_record *record, const struct net_address *peer)
 
 static void
 record_fill(struct exchange_record *record, const struct exchange *exchange,
-	    const struct marks *closed)
+            const struct marks *closed)
 {
 	memcpy(record->trace_id, exchange->trace_id, TRACE_ID_SIZE);
 	memcpy(record->span_id, exchange->span_id, SPAN_ID_SIZE);
@@ -222,8 +222,8 @@ record_line(const struct exchange *exchange, struct text *ret_method, struct tex
 	if (!in || request->head.target_length == 0)
 		return;
 	*ret_method = http1_method_text(request->parser.method);
-	*ret_path = (struct text){in->data + in->start + request->head.target,
-				  request->head.target_length};
+	*ret_path =
+	    (struct text){in->data + in->start + request->head.target, request->head.target_length};
 }
 
 void

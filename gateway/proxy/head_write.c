@@ -51,15 +51,16 @@ put_field(char *p, const struct head *head, const struct field *field)
 /* Inbound fields that are ours to write, and those that could be mistaken for them (rules 8 and 17). */
 static const uint64_t request_own =
     HEADER_BIT(HEADER_UNDERSCORE) | HEADER_BIT(HEADER_HOST) | HEADER_BIT(HEADER_CONTENT_LENGTH) |
-    HEADER_BIT(HEADER_TRACEPARENT) | HEADER_BIT(HEADER_TRACESTATE) |
-    HEADER_BIT(HEADER_X_TAILRACE) | HEADER_BIT(HEADER_X_TAILRACE_DEEP) |
-    HEADER_BIT(HEADER_X_TRACE_ID) | HEADER_BIT(HEADER_X_REQUEST_START) |
-    HEADER_BIT(HEADER_X_FORWARDED_FOR) | HEADER_BIT(HEADER_X_FORWARDED_PROTO) |
-    HEADER_BIT(HEADER_X_FORWARDED_HOST) | HEADER_BIT(HEADER_EXPECT);
+    HEADER_BIT(HEADER_TRACEPARENT) | HEADER_BIT(HEADER_TRACESTATE) | HEADER_BIT(HEADER_X_TAILRACE) |
+    HEADER_BIT(HEADER_X_TAILRACE_DEEP) | HEADER_BIT(HEADER_X_TRACE_ID) |
+    HEADER_BIT(HEADER_X_REQUEST_START) | HEADER_BIT(HEADER_X_FORWARDED_FOR) |
+    HEADER_BIT(HEADER_X_FORWARDED_PROTO) | HEADER_BIT(HEADER_X_FORWARDED_HOST) |
+    HEADER_BIT(HEADER_EXPECT);
 
 /* What only a trusted proxy may say. */
-static const uint64_t request_trusted = HEADER_BIT(HEADER_FORWARDED) | HEADER_BIT(HEADER_X_REAL_IP) |
-					HEADER_BIT(HEADER_X_FORWARDED_OTHER);
+static const uint64_t request_trusted = HEADER_BIT(HEADER_FORWARDED) |
+                                        HEADER_BIT(HEADER_X_REAL_IP) |
+                                        HEADER_BIT(HEADER_X_FORWARDED_OTHER);
 
 static char *
 put_passed_fields(char *p, const struct head *head, uint64_t dropped)
@@ -149,7 +150,7 @@ put_trace(char *p, const struct exchange *exchange)
 		return put_all_of(p, head, HEADER_X_REQUEST_START);
 	p = put_literal(p, "X-Request-Start: t=");
 	p = put_number(p, (exchange->marks.at_ns[MARK_START] + exchange->loop->wall_offset_ns) /
-			      NS_PER_US);
+	                      NS_PER_US);
 	return put_literal(p, "\r\n");
 }
 

@@ -4,17 +4,16 @@
 #include <string.h>
 #include "model/http_rules.h"
 
-_Static_assert((int)RULES_METHOD_GET == (int)HTTP_GET &&
-		   (int)RULES_METHOD_HEAD == (int)HTTP_HEAD &&
-		   (int)RULES_METHOD_POST == (int)HTTP_POST &&
-		   (int)RULES_METHOD_PUT == (int)HTTP_PUT &&
-		   (int)RULES_METHOD_DELETE == (int)HTTP_DELETE &&
-		   (int)RULES_METHOD_CONNECT == (int)HTTP_CONNECT &&
-		   (int)RULES_METHOD_OPTIONS == (int)HTTP_OPTIONS &&
-		   (int)RULES_METHOD_TRACE == (int)HTTP_TRACE,
-	       "model/http_rules.h repeats llhttp's numbers");
+_Static_assert((int)RULES_METHOD_GET == (int)HTTP_GET && (int)RULES_METHOD_HEAD == (int)HTTP_HEAD &&
+                   (int)RULES_METHOD_POST == (int)HTTP_POST &&
+                   (int)RULES_METHOD_PUT == (int)HTTP_PUT &&
+                   (int)RULES_METHOD_DELETE == (int)HTTP_DELETE &&
+                   (int)RULES_METHOD_CONNECT == (int)HTTP_CONNECT &&
+                   (int)RULES_METHOD_OPTIONS == (int)HTTP_OPTIONS &&
+                   (int)RULES_METHOD_TRACE == (int)HTTP_TRACE,
+               "model/http_rules.h repeats llhttp's numbers");
 
-#define LINE_REST 10u /* " " before and " HTTP/1.1" behind the target */
+#define LINE_REST 10u      /* " " before and " HTTP/1.1" behind the target */
 #define CHUNK_LINE_MAX 20u /* 16 hex digits, CRLF before and after */
 
 static int
@@ -108,7 +107,7 @@ on_header_value_complete(llhttp_t *parser)
 	}
 	if (http1->head.count >= http1->limits->headers ||
 	    head_add(&http1->head, http1->name, http1->name_length, http1->value,
-		     http1->value_length) < 0)
+	             http1->value_length) < 0)
 		return refuse(http1, CLOSE_HEAD_TOO_LARGE);
 	http1->in_name = http1->in_value = false;
 	return 0;
@@ -125,8 +124,8 @@ on_headers_complete(llhttp_t *parser)
 	head->method = parser->method;
 	head->status = parser->status_code;
 	head->keep_alive = head->minor >= 1 ? !(parser->flags & F_CONNECTION_CLOSE)
-					    : (parser->flags & F_CONNECTION_KEEP_ALIVE) != 0 &&
-						  !(parser->flags & F_CONNECTION_CLOSE);
+	                                    : (parser->flags & F_CONNECTION_KEEP_ALIVE) != 0 &&
+	                                          !(parser->flags & F_CONNECTION_CLOSE);
 	parser->upgrade = 0; /* nobody leaves HTTP here */
 	http1->in_body = true;
 	return HPE_PAUSED;
@@ -189,9 +188,10 @@ static const llhttp_settings_t settings = {
 bool
 http1_parser_safe(void)
 {
-	return LLHTTP_VERSION_MAJOR > 9 || (LLHTTP_VERSION_MAJOR == 9 && LLHTTP_VERSION_MINOR >= 3) ||
+	return LLHTTP_VERSION_MAJOR > 9 ||
+	       (LLHTTP_VERSION_MAJOR == 9 && LLHTTP_VERSION_MINOR >= 3) ||
 	       (LLHTTP_VERSION_MAJOR == 9 && LLHTTP_VERSION_MINOR == 2 &&
-		LLHTTP_VERSION_PATCH >= 1);
+	        LLHTTP_VERSION_PATCH >= 1);
 }
 
 void
@@ -223,7 +223,7 @@ request_error(const struct http1 *http1, llhttp_errno_t error, size_t length)
 	switch (error) {
 	case HPE_INVALID_METHOD:
 		return looks_like_method(http1->head.bytes, length) ? CLOSE_BAD_METHOD
-								    : CLOSE_BAD_REQUEST;
+		                                                    : CLOSE_BAD_REQUEST;
 	case HPE_INVALID_URL:
 		return CLOSE_BAD_TARGET;
 	case HPE_INVALID_VERSION:
@@ -246,7 +246,7 @@ fail(struct http1 *http1, llhttp_errno_t error, size_t length)
 {
 	if (http1->parser.type == HTTP_RESPONSE)
 		http1->error = http1->error == CLOSE_HEAD_TOO_LARGE ? CLOSE_RESPONSE_HEAD_TOO_LARGE
-								    : CLOSE_BAD_RESPONSE;
+		                                                    : CLOSE_BAD_RESPONSE;
 	else if (http1->error == CLOSE_NONE)
 		http1->error = request_error(http1, error, length);
 	return HTTP1_ERROR;
@@ -311,11 +311,11 @@ body_chunked(struct http1 *http1, char *data, size_t length, size_t *ret_payload
 	http1->body_bytes += *ret_payload;
 	if (error != HPE_OK && error != HPE_PAUSED)
 		return fail(http1, error, length);
-	*ret_used = error == HPE_OK ? length
-				    : (size_t)(llhttp_get_error_pos(&http1->parser) - data);
+	*ret_used =
+	    error == HPE_OK ? length : (size_t)(llhttp_get_error_pos(&http1->parser) - data);
 	http1->wire_bytes += *ret_used;
 	if (http1->wire_bytes > http1->body_bytes + (http1->chunks + 1) * CHUNK_LINE_MAX +
-				    2ull * http1->extensions + 2ull * TRAILERS_MAX) {
+	                            2ull * http1->extensions + 2ull * TRAILERS_MAX) {
 		http1->error = CLOSE_BAD_CHUNK;
 		return fail(http1, error, length);
 	}

@@ -60,7 +60,7 @@ accept_one(struct listener *listener)
 	socklen_t length = sizeof storage;
 	struct net_address peer;
 	int fd = accept4(listener->fd, (struct sockaddr *)(void *)&storage, &length,
-			 SOCK_NONBLOCK | SOCK_CLOEXEC);
+	                 SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	if (fd < 0) {
 		if (errno != EAGAIN && errno != EWOULDBLOCK)
@@ -111,7 +111,7 @@ listeners_start(struct loop *loop, const int *fds, size_t count)
 		setsockopt(listener->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 		if (net_set_nonblocking(listener->fd) < 0 ||
 		    event_assign(&listener->event, loop->base, listener->fd, EV_READ | EV_PERSIST,
-				 on_acceptable, listener) < 0)
+		                 on_acceptable, listener) < 0)
 			return -1;
 		listener_resume(listener);
 		if (!listener->accepting)

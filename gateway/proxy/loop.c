@@ -54,7 +54,7 @@ static void on_drain_timer(struct timer *timer, uint64_t now_ns);
 
 int
 loop_init(struct loop *loop, const struct config *config, struct board_thread *board,
-	  struct ring *ring)
+          struct ring *ring)
 {
 	memset(loop, 0, sizeof *loop);
 	loop->config = config;
@@ -173,7 +173,7 @@ on_drain_timer(struct timer *timer, uint64_t now_ns)
 	if (now_ns >= loop->drain_idle_ns)
 		drain_clients(loop, now_ns, false);
 	timer_set(&loop->wheel, &loop->drain_timer,
-		  next_ns < loop->drain_end_ns ? next_ns : loop->drain_end_ns, now_ns);
+	          next_ns < loop->drain_end_ns ? next_ns : loop->drain_end_ns, now_ns);
 }
 
 void

@@ -79,7 +79,8 @@ pool_take_idle(struct server *server, uint64_t now_ns)
 	if (server->idle_count == 0)
 		return NULL;
 	/* The low bits of a nanosecond clock are random enough for sharing out work. */
-	at = server->idle_count == 1 ? 0 : (now_ns * 0x9e3779b97f4a7c15ull >> 32) % server->idle_count;
+	at = server->idle_count == 1 ? 0
+	                             : (now_ns * 0x9e3779b97f4a7c15ull >> 32) % server->idle_count;
 	upstream = server->idle[at];
 	pool_forget_idle(server, upstream);
 	return upstream;

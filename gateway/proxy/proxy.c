@@ -169,9 +169,11 @@ take_body_at_hand(struct exchange *exchange)
 	enum http1_result result;
 
 	exchange->body_start = exchange->body_end = client->rest;
-	if (limit > 0 && request->head.framing == BODY_LENGTH && request->head.content_length > limit)
+	if (limit > 0 && request->head.framing == BODY_LENGTH &&
+	    request->head.content_length > limit)
 		return CLOSE_BODY_TOO_LARGE;
-	result = http1_body(request, in->data + client->rest, in->end - client->rest, &payload, &used);
+	result =
+	    http1_body(request, in->data + client->rest, in->end - client->rest, &payload, &used);
 	if (result == HTTP1_ERROR)
 		return request->error;
 	exchange->body_end += (uint32_t)payload;
@@ -248,8 +250,7 @@ step_connect(struct exchange *exchange)
 	enum close_reason why = CLOSE_NONE;
 
 	if (!reuse_connection(exchange)) {
-		exchange->upstream =
-		    upstream_connect(loop, exchange->server, exchange, &why);
+		exchange->upstream = upstream_connect(loop, exchange->server, exchange, &why);
 		if (!exchange->upstream)
 			return attempt_failed_step(exchange, why);
 		if (exchange->upstream->state == UPSTREAM_CONNECTING) {
@@ -337,23 +338,18 @@ step_finish(struct exchange *exchange)
 
 	proxy_release(exchange);
 	marks_close(&exchange->marks, local ? PHASE_END_LOCAL : PHASE_END_DONE,
-		    exchange->decision_ns, end_ns);
+	            exchange->decision_ns, end_ns);
 	exchange_end(exchange);
 	client_next(client, keep, end_ns);
 	return STEP_WAIT;
 }
 
 static enum step (*const steps[STEP_COUNT])(struct exchange *exchange) = {
-    [STEP_WAIT] = step_wait,
-    [STEP_READ_HEAD] = step_read_head,
-    [STEP_ADMIT] = step_admit,
-    [STEP_QUEUE] = step_queue,
-    [STEP_CONNECT] = step_connect,
-    [STEP_SEND] = step_send,
-    [STEP_RELAY] = step_wait,
-    [STEP_REPLY_LOCAL] = step_reply_local,
-    [STEP_REPLYING] = step_replying,
-    [STEP_ABORT] = step_abort,
+    [STEP_WAIT] = step_wait,         [STEP_READ_HEAD] = step_read_head,
+    [STEP_ADMIT] = step_admit,       [STEP_QUEUE] = step_queue,
+    [STEP_CONNECT] = step_connect,   [STEP_SEND] = step_send,
+    [STEP_RELAY] = step_wait,        [STEP_REPLY_LOCAL] = step_reply_local,
+    [STEP_REPLYING] = step_replying, [STEP_ABORT] = step_abort,
     [STEP_FINISH] = step_finish,
 };
 

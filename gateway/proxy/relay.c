@@ -10,13 +10,13 @@
 #include "proxy/proxy.h"
 #include "proxy/upstream.h"
 
-#define COPY_MAX 4096u	/* smaller bodies are copied behind the head: one buffer, one send */
+#define COPY_MAX 4096u  /* smaller bodies are copied behind the head: one buffer, one send */
 #define INTERIMS_MAX 16 /* 1xx heads an app may send before its answer */
 
 /* Copies body bytes behind what is queued, framed as a chunk where asked. */
 static int
 append_body(struct loop *loop, struct queue *queue, const char *data, size_t length, bool chunked,
-	    bool last)
+            bool last)
 {
 	char line[20];
 	size_t at = sizeof line;
@@ -39,12 +39,13 @@ append_body(struct loop *loop, struct queue *queue, const char *data, size_t len
 /* Queues the payload data[0, length) of `block`, which is handed over. */
 static int
 push_body(struct loop *loop, struct queue *queue, struct block *block, size_t length, bool chunked,
-	  bool last)
+          bool last)
 {
 	int failed;
 
 	if (length <= COPY_MAX && queue->last) {
-		failed = append_body(loop, queue, block->data + block->start, length, chunked, last);
+		failed =
+		    append_body(loop, queue, block->data + block->start, length, chunked, last);
 		block_put(&loop->blocks, block);
 		return failed;
 	}
@@ -107,8 +108,8 @@ relay_send_request(struct exchange *exchange)
 	queue_push(&upstream->out, &loop->blocks, block);
 	if (exchange->request.head.framing != BODY_NONE &&
 	    append_body(loop, &upstream->out, client->in->data + exchange->body_start, length,
-			exchange->request.head.framing == BODY_CHUNKED,
-			exchange->request_state == DIRECTION_DONE) < 0)
+	                exchange->request.head.framing == BODY_CHUNKED,
+	                exchange->request_state == DIRECTION_DONE) < 0)
 		return false;
 	upstream->active_ns = loop->now_ns;
 	client->read_ns = loop->now_ns;
@@ -159,7 +160,7 @@ take_request_body(struct exchange *exchange, struct block *block)
 	if (result == HTTP1_DONE)
 		exchange->request_state = DIRECTION_DONE;
 	if (push_body(loop, &exchange->upstream->out, block, payload,
-		      request->head.framing == BODY_CHUNKED, result == HTTP1_DONE) < 0) {
+	              request->head.framing == BODY_CHUNKED, result == HTTP1_DONE) < 0) {
 		proxy_fail(exchange, CLOSE_OUT_OF_MEMORY);
 		return false;
 	}
@@ -248,8 +249,8 @@ watch_provisional(struct exchange *exchange)
 {
 	if (exchange->timer.due_ns == 0)
 		timer_set(&exchange->loop->wheel, &exchange->timer,
-			  exchange->marks.at_ns[MARK_READ_FIRST] + PROVISIONAL_NS,
-			  exchange->loop->now_ns);
+		          exchange->marks.at_ns[MARK_READ_FIRST] + PROVISIONAL_NS,
+		          exchange->loop->now_ns);
 }
 
 /* Response body bytes in `block`, which is handed over. False when the exchange is over. */
@@ -375,8 +376,8 @@ take_response_head(struct exchange *exchange, struct block *block, uint64_t read
 		if (result == HTTP1_MORE)
 			return hold_head(exchange, block);
 		why = result == HTTP1_ERROR
-			  ? response->error
-			  : http_rules_response(&response->head, exchange->request.head.method);
+		          ? response->error
+		          : http_rules_response(&response->head, exchange->request.head.method);
 		if (why != CLOSE_NONE) {
 			block_put(&exchange->loop->blocks, block);
 			proxy_fail(exchange, why);
@@ -405,7 +406,7 @@ upstream_ended(struct exchange *exchange, int error)
 		mark_once(&exchange->marks, MARK_READ_LAST, loop_now(exchange->loop));
 		exchange->response_state = DIRECTION_DONE;
 		if (append_body(exchange->loop, &exchange->client->out, "", 0,
-				exchange->chunked_reply, true) < 0)
+		                exchange->chunked_reply, true) < 0)
 			proxy_fail(exchange, CLOSE_OUT_OF_MEMORY);
 		else
 			deliver(exchange);

@@ -16,12 +16,18 @@ static const char *
 phrase_of(int status)
 {
 	static const struct status_phrase phrases[] = {
-	    {400, "Bad Request"},	 {404, "Not Found"},
-	    {405, "Method Not Allowed"}, {408, "Request Timeout"},
-	    {413, "Content Too Large"},	 {414, "URI Too Long"},
-	    {417, "Expectation Failed"}, {431, "Request Header Fields Too Large"},
-	    {501, "Not Implemented"},	 {502, "Bad Gateway"},
-	    {503, "Service Unavailable"}, {504, "Gateway Timeout"},
+	    {400, "Bad Request"},
+	    {404, "Not Found"},
+	    {405, "Method Not Allowed"},
+	    {408, "Request Timeout"},
+	    {413, "Content Too Large"},
+	    {414, "URI Too Long"},
+	    {417, "Expectation Failed"},
+	    {431, "Request Header Fields Too Large"},
+	    {501, "Not Implemented"},
+	    {502, "Bad Gateway"},
+	    {503, "Service Unavailable"},
+	    {504, "Gateway Timeout"},
 	    {505, "HTTP Version Not Supported"},
 	};
 
@@ -39,11 +45,11 @@ body_print(char *body, size_t size, const struct exchange *exchange, const char 
 
 	if (json)
 		return snprintf(body, size,
-				"{\"error\": {\"code\": \"%s\", \"message\": \"%s\", "
-				"\"trace_id\": \"%s\"}}\n",
-				name, text, trace);
+		                "{\"error\": {\"code\": \"%s\", \"message\": \"%s\", "
+		                "\"trace_id\": \"%s\"}}\n",
+		                name, text, trace);
 	return snprintf(body, size, "%d %s: %s\ntrace: %s\n", exchange->status,
-			phrase_of(exchange->status), text, trace);
+	                phrase_of(exchange->status), text, trace);
 }
 
 static const char *
@@ -73,14 +79,14 @@ reply_write(struct exchange *exchange)
 	exchange->status = (uint16_t)close_reason_status(exchange->cause);
 	length = body_print(body, sizeof body, exchange, trace, json);
 	head_length = snprintf(block->data + block->end, block_room(block),
-			       "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n"
-			       "X-Trace-Id: %s\r\nCache-Control: no-store\r\n%s%s\r\n",
-			       exchange->status, phrase_of(exchange->status),
-			       json ? "application/json" : "text/plain; charset=utf-8", length, trace,
-			       more_fields(exchange),
-			       exchange->close_client ? "Connection: close\r\n"
-			       : request->head.minor == 0 ? "Connection: keep-alive\r\n"
-							  : "");
+	                       "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n"
+	                       "X-Trace-Id: %s\r\nCache-Control: no-store\r\n%s%s\r\n",
+	                       exchange->status, phrase_of(exchange->status),
+	                       json ? "application/json" : "text/plain; charset=utf-8", length,
+	                       trace, more_fields(exchange),
+	                       exchange->close_client     ? "Connection: close\r\n"
+	                       : request->head.minor == 0 ? "Connection: keep-alive\r\n"
+	                                                  : "");
 	block->end += (uint32_t)head_length;
 	if (request->parser.method == HTTP_HEAD && request->in_body)
 		return block;

@@ -68,7 +68,8 @@ void *
 ring_reserve(struct ring *ring, size_t length)
 {
 	uint64_t written = atomic_load_explicit(&ring->written, memory_order_relaxed);
-	uint64_t size = sizeof(uint64_t) + ((length + RING_ALIGN - 1) & ~(uint64_t)(RING_ALIGN - 1));
+	uint64_t size =
+	    sizeof(uint64_t) + ((length + RING_ALIGN - 1) & ~(uint64_t)(RING_ALIGN - 1));
 	uint64_t to_end = RING_DATA - written % RING_DATA;
 	uint64_t skip = size > to_end ? to_end : 0;
 	uint64_t prefix = length;

@@ -10,7 +10,7 @@ wheel_arm(struct wheel *wheel, uint64_t tick, uint64_t now_ns)
 	uint64_t due_ns = (tick + 1) * WHEEL_TICK_NS;
 	uint64_t wait_ns = due_ns > now_ns ? due_ns - now_ns : 1;
 	struct timeval tv = {.tv_sec = (time_t)(wait_ns / NS_PER_S),
-			     .tv_usec = (suseconds_t)(wait_ns % NS_PER_S / NS_PER_US)};
+	                     .tv_usec = (suseconds_t)(wait_ns % NS_PER_S / NS_PER_US)};
 
 	wheel->armed = tick;
 	if (wheel->event)

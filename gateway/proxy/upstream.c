@@ -147,7 +147,7 @@ upstream_late(struct upstream *upstream, uint64_t now_ns)
 	    upstream->active_ns + upstream->server->group->response_timeout_ms * NS_PER_MS;
 	/* An app that waits for the rest of a body, or whose answer we do not read, is not late. */
 	bool ours = upstream->paused_ns != 0 ||
-		    (exchange->request_state == DIRECTION_BODY && upstream->out.bytes == 0);
+	            (exchange->request_state == DIRECTION_BODY && upstream->out.bytes == 0);
 
 	if (ours)
 		upstream->active_ns = now_ns;
@@ -184,7 +184,7 @@ on_timer(struct timer *timer, uint64_t now_ns)
 
 struct upstream *
 upstream_connect(struct loop *loop, struct server *server, struct exchange *exchange,
-		 enum close_reason *ret_reason)
+                 enum close_reason *ret_reason)
 {
 	struct upstream *upstream;
 	bool connected;
@@ -193,7 +193,7 @@ upstream_connect(struct loop *loop, struct server *server, struct exchange *exch
 	if (fd < 0) {
 		log_debug("connect to %s: %s", server->config->text, strerror(errno));
 		*ret_reason = errno == EMFILE || errno == ENFILE ? CLOSE_NO_DESCRIPTORS
-								 : CLOSE_CONNECT_FAILED;
+		                                                 : CLOSE_CONNECT_FAILED;
 		return NULL;
 	}
 	upstream = xcalloc(1, sizeof *upstream);
@@ -204,9 +204,9 @@ upstream_connect(struct loop *loop, struct server *server, struct exchange *exch
 	upstream->fd = fd;
 	upstream->timer.fire = on_timer;
 	event_assign(&upstream->on_read, loop->base, fd, EV_READ | EV_PERSIST, on_readable,
-		     upstream);
+	             upstream);
 	event_assign(&upstream->on_write, loop->base, fd, EV_WRITE | EV_PERSIST, on_writable,
-		     upstream);
+	             upstream);
 	loop_count(loop, COUNTER_UPSTREAM_CONNECTS, 1);
 	loop_gauge(&loop->board->upstream_connections, 1);
 	if (connected) {
@@ -217,7 +217,7 @@ upstream_connect(struct loop *loop, struct server *server, struct exchange *exch
 	upstream->state = UPSTREAM_CONNECTING;
 	set_writing(upstream, true);
 	timer_set(&loop->wheel, &upstream->timer,
-		  loop->now_ns + server->group->connect_timeout_ms * NS_PER_MS, loop->now_ns);
+	          loop->now_ns + server->group->connect_timeout_ms * NS_PER_MS, loop->now_ns);
 	return upstream;
 }
 
@@ -254,8 +254,8 @@ void
 upstream_watch(struct upstream *upstream, uint64_t now_ns)
 {
 	timer_set(&upstream->loop->wheel, &upstream->timer,
-		  upstream->active_ns + upstream->server->group->response_timeout_ms * NS_PER_MS,
-		  now_ns);
+	          upstream->active_ns + upstream->server->group->response_timeout_ms * NS_PER_MS,
+	          now_ns);
 }
 
 void
@@ -276,5 +276,5 @@ upstream_rest(struct upstream *upstream, uint64_t now_ns)
 	upstream->state = UPSTREAM_RESTING;
 	loop_gauge(&loop->board->upstream_idle, 1);
 	timer_set(&loop->wheel, &upstream->timer,
-		  now_ns + server->group->idle_timeout_ms * NS_PER_MS, now_ns);
+	          now_ns + server->group->idle_timeout_ms * NS_PER_MS, now_ns);
 }

@@ -10,9 +10,9 @@
 #define HEADERS_MAX 256 /* fields a head can hold at all; limits.headers is at most this */
 
 enum header_id {
-	HEADER_OTHER, /* passed on as it is */
-	HEADER_UNDERSCORE, /* `_` in its name: dropped, for apps fold `-` and `_` */
-	HEADER_PROXY_OTHER, /* proxy-* */
+	HEADER_OTHER,             /* passed on as it is */
+	HEADER_UNDERSCORE,        /* `_` in its name: dropped, for apps fold `-` and `_` */
+	HEADER_PROXY_OTHER,       /* proxy-* */
 	HEADER_X_FORWARDED_OTHER, /* x-forwarded-* not named below */
 #define HEADER(ID, name) HEADER_##ID,
 #include "model/headers.def"
@@ -28,7 +28,7 @@ struct field {
 	uint32_t name, value;
 	uint32_t value_length;
 	uint16_t name_length;
-	uint8_t id;	   /* enum header_id */
+	uint8_t id;        /* enum header_id */
 	uint8_t nominated; /* named by Connection: hop-by-hop */
 };
 
@@ -40,18 +40,18 @@ struct text {
 enum body_framing { BODY_NONE, BODY_LENGTH, BODY_CHUNKED, BODY_UNTIL_EOF };
 
 struct head {
-	const char *bytes; /* borrowed: set anew where the buffer moved */
-	uint32_t length;   /* of the head, final CRLF included */
+	const char *bytes;              /* borrowed: set anew where the buffer moved */
+	uint32_t length;                /* of the head, final CRLF included */
 	uint32_t target, target_length; /* request */
 	uint32_t reason, reason_length; /* response */
-	uint32_t count;			/* fields */
+	uint32_t count;                 /* fields */
 	uint16_t status;
 	uint8_t method; /* llhttp's number */
 	uint8_t major, minor;
 	bool keep_alive; /* by version and Connection alone */
 	enum body_framing framing;
 	uint64_t content_length;
-	uint64_t seen, twice; /* masks of HEADER_BIT: present, present more than once */
+	uint64_t seen, twice;        /* masks of HEADER_BIT: present, present more than once */
 	uint8_t first[HEADER_COUNT]; /* index of the first field of an ID; valid where seen */
 	struct field fields[HEADERS_MAX];
 };
@@ -61,7 +61,7 @@ void head_clear(struct head *head, const char *bytes);
 
 /* Appends a field, classified and with its value trimmed. -1 when the list is full. */
 int head_add(struct head *head, uint32_t name, uint32_t name_length, uint32_t value,
-	     uint32_t value_length);
+             uint32_t value_length);
 
 enum header_id header_id_of(const char *name, size_t length);
 const char *header_name(enum header_id id); /* lower case; "" for those without one name */

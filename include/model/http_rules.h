@@ -9,14 +9,16 @@
 #include "model/headers.h"
 
 /* llhttp's method numbers, repeated here so that the model needs no parser; asserted in http1.c. */
-enum { RULES_METHOD_GET = 1,
-       RULES_METHOD_HEAD = 2,
-       RULES_METHOD_POST = 3,
-       RULES_METHOD_PUT = 4,
-       RULES_METHOD_DELETE = 0,
-       RULES_METHOD_CONNECT = 5,
-       RULES_METHOD_OPTIONS = 6,
-       RULES_METHOD_TRACE = 7 };
+enum {
+	RULES_METHOD_GET = 1,
+	RULES_METHOD_HEAD = 2,
+	RULES_METHOD_POST = 3,
+	RULES_METHOD_PUT = 4,
+	RULES_METHOD_DELETE = 0,
+	RULES_METHOD_CONNECT = 5,
+	RULES_METHOD_OPTIONS = 6,
+	RULES_METHOD_TRACE = 7
+};
 
 /* What the rules found out about a request they accept. Texts borrow from the head. */
 struct request_facts {

@@ -8,8 +8,8 @@
 #include <stdint.h>
 #include "model/record.h"
 
-#define TRACEPARENT_LENGTH 55	/* version 00 */
-#define TRACESTATE_MAX 512	/* kept; longer ones are dropped (W3C 3.3.1.5 asks for 512 at least) */
+#define TRACEPARENT_LENGTH 55 /* version 00 */
+#define TRACESTATE_MAX 512 /* kept; longer ones are dropped (W3C 3.3.1.5 asks for 512 at least) */
 #define TRACESTATE_MEMBERS_MAX 32
 #define TRACE_FLAG_SAMPLED 0x01
 #define TRACE_FLAG_RANDOM 0x02 /* W3C level 2: the trace ID is random */
@@ -26,7 +26,7 @@ int trace_parent_parse(const char *value, size_t length, struct trace_parent *re
 
 /* Writes TRACEPARENT_LENGTH bytes of version 00 at `out`, no terminator. */
 void trace_parent_format(char *out, const uint8_t trace_id[TRACE_ID_SIZE],
-			 const uint8_t span_id[SPAN_ID_SIZE], uint8_t flags);
+                         const uint8_t span_id[SPAN_ID_SIZE], uint8_t flags);
 
 /* Is this a tracestate worth passing on: list-members `key=value` by the grammar of W3C 3.3.1,
  * at most 32, keys not repeated, at most TRACESTATE_MAX bytes? */

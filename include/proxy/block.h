@@ -7,16 +7,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BLOCK_SIZE 16384u	/* memory of a pooled block, this struct included */
-#define BLOCK_HEADROOM 32u	/* free bytes before the data: a chunk-size line fits */
-#define BLOCK_TAILROOM 16u	/* free bytes behind it: chunk end and last chunk fit */
-#define BLOCK_POOL_MAX 1024u	/* free blocks kept; beyond, memory goes back */
+#define BLOCK_SIZE 16384u       /* memory of a pooled block, this struct included */
+#define BLOCK_HEADROOM 32u      /* free bytes before the data: a chunk-size line fits */
+#define BLOCK_TAILROOM 16u      /* free bytes behind it: chunk end and last chunk fit */
+#define BLOCK_POOL_MAX 1024u    /* free blocks kept; beyond, memory goes back */
 #define QUEUE_HIGH (64u * 1024) /* stop reading what would be queued */
-#define QUEUE_LOW (16u * 1024)	/* go on reading */
+#define QUEUE_LOW (16u * 1024)  /* go on reading */
 
 struct block {
 	struct block *next;
-	uint32_t capacity; /* of data */
+	uint32_t capacity;   /* of data */
 	uint32_t start, end; /* bytes in use: data[start, end) */
 	char data[];
 };

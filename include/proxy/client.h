@@ -18,8 +18,8 @@
 #define CLIENT_IP_SIZE 46
 
 enum client_state {
-	CLIENT_IDLE, /* between requests */
-	CLIENT_BUSY, /* an exchange is on */
+	CLIENT_IDLE,   /* between requests */
+	CLIENT_BUSY,   /* an exchange is on */
 	CLIENT_LINGER, /* answered and shut down for writing: discarding */
 	CLIENT_CLOSED, /* gone, waits for the reaper */
 };
@@ -33,14 +33,14 @@ struct client {
 	enum client_state state;
 	int fd;
 	bool reading, writing; /* events armed */
-	bool is_ready;	       /* on loop->ready */
+	bool is_ready;         /* on loop->ready */
 	bool saw_fin;
 	bool trusted_proxy, trusted_trace, gets_timing; /* by peer address, decided once */
 	struct event on_read, on_write;
 	struct timer timer;
-	struct block *in;	/* head of the request, then body bytes that came with it, then more */
-	uint32_t rest;		/* in->data offset of the first byte not of this request */
-	struct block *ahead;	/* bytes behind `in` where those did not fit there */
+	struct block *in;    /* head of the request, then body bytes that came with it, then more */
+	uint32_t rest;       /* in->data offset of the first byte not of this request */
+	struct block *ahead; /* bytes behind `in` where those did not fit there */
 	struct queue out;
 	struct exchange *exchange;
 	uint64_t requests;
@@ -54,7 +54,7 @@ struct client {
 
 /* Takes over an accepted descriptor. */
 void client_accept(struct loop *loop, const struct config_listener *listener, int fd,
-		   const struct net_address *peer);
+                   const struct net_address *peer);
 
 /* Writes what is queued. 1: all taken, 0: the rest waits for EV_WRITE, -1: the client is gone. */
 int client_flush(struct client *client, size_t *ret_written);

@@ -24,7 +24,7 @@ enum step {
 	STEP_QUEUE,
 	STEP_CONNECT,
 	STEP_SEND,
-	STEP_RELAY,	  /* both directions at once; events drive it */
+	STEP_RELAY, /* both directions at once; events drive it */
 	STEP_REPLY_LOCAL,
 	STEP_REPLYING, /* a local reply is on its way out */
 	STEP_ABORT,
@@ -40,7 +40,7 @@ struct exchange {
 	struct loop *loop;
 	struct client *client;
 	struct upstream *upstream; /* connection of the current attempt */
-	struct server *server;	   /* whose slot is held */
+	struct server *server;     /* whose slot is held */
 	enum step step;
 	enum direction request_state, response_state;
 	struct marks marks;
@@ -54,15 +54,15 @@ struct exchange {
 	uint16_t attempts;
 	uint8_t trace_flags;
 	bool has_trace, tracestate_ok;
-	bool close_client; /* Connection: close goes, or went, with the answer */
-	bool reply_begun;  /* final response bytes are queued or sent */
+	bool close_client;  /* Connection: close goes, or went, with the answer */
+	bool reply_begun;   /* final response bytes are queued or sent */
 	bool chunked_reply; /* we frame the body as chunks */
-	bool replayable;   /* the body, or all of it read so far, still lies in client->in */
-	bool heard;	   /* a byte of this attempt's answer was read */
-	bool send_failed;  /* the server takes no more of the request; its answer may still come */
-	bool surplus;	   /* bytes behind the response: the connection is spoilt */
-	uint8_t interims;  /* 1xx heads so far */
-	bool fresh_connection; /* this attempt takes no idle connection */
+	bool replayable;    /* the body, or all of it read so far, still lies in client->in */
+	bool heard;         /* a byte of this attempt's answer was read */
+	bool send_failed;   /* the server takes no more of the request; its answer may still come */
+	bool surplus;       /* bytes behind the response: the connection is spoilt */
+	uint8_t interims;   /* 1xx heads so far */
+	bool fresh_connection;         /* this attempt takes no idle connection */
 	uint32_t body_start, body_end; /* payload in client->in->data that came with the head */
 	uint8_t trace_id[TRACE_ID_SIZE], span_id[SPAN_ID_SIZE];
 	uint8_t earlier_spans[RECORD_EARLIER_MAX][SPAN_ID_SIZE];

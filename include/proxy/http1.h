@@ -11,9 +11,9 @@
 #include "model/close_reason.h"
 #include "model/headers.h"
 
-#define CHUNK_EXTENSION_MAX 256u  /* bytes per chunk */
+#define CHUNK_EXTENSION_MAX 256u   /* bytes per chunk */
 #define CHUNK_EXTENSIONS_MAX 8192u /* bytes per message */
-#define TRAILERS_MAX 8192u	  /* bytes; they are read and dropped */
+#define TRAILERS_MAX 8192u         /* bytes; they are read and dropped */
 
 enum http1_result {
 	HTTP1_MORE,  /* all bytes used, the message goes on */
@@ -47,7 +47,7 @@ enum http1_result http1_head(struct http1 *http1, const char *bytes, size_t leng
 /* Feeds body bytes, after the rules set head.framing. The payload ends up at data[0, *ret_payload);
  * *ret_used tells how many of `length` bytes belonged to this message. MORE, DONE or ERROR. */
 enum http1_result http1_body(struct http1 *http1, char *data, size_t length, size_t *ret_payload,
-			     size_t *ret_used);
+                             size_t *ret_used);
 
 /* The sender closed. DONE where that is how the body ends, else ERROR: truncated. */
 enum http1_result http1_eof(const struct http1 *http1);

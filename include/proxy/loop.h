@@ -39,13 +39,14 @@ struct loop {
 	struct wheel wheel;
 	struct block_pool blocks;
 	struct id_pool ids;
-	uint64_t now_ns;	/* newest clock reading */
-	uint64_t turn_ns;	/* first reading of this turn; 0 = none yet */
+	uint64_t now_ns;         /* newest clock reading */
+	uint64_t turn_ns;        /* first reading of this turn; 0 = none yet */
 	uint64_t wall_offset_ns; /* CLOCK_REALTIME - CLOCK_MONOTONIC, renewed each second */
 	uint32_t generation;
 	struct client *clients; /* all of them */
 	size_t client_count;
-	struct client *ready, **ready_tail; /* clients with buffered bytes to look at after this turn */
+	struct client *ready,
+	    **ready_tail; /* clients with buffered bytes to look at after this turn */
 	struct exchange *free_exchanges;
 	size_t free_exchange_count;
 	struct reapable *dead;
@@ -60,7 +61,7 @@ struct loop {
 
 /* Makes the base, timers and pools. `ring` and `board` outlive the loop. Returns 0, or -1 (logged). */
 int loop_init(struct loop *loop, const struct config *config, struct board_thread *board,
-	      struct ring *ring);
+              struct ring *ring);
 
 /* Serves until stopped: after loop_drain() when the last client is gone or the time is up. */
 void loop_run(struct loop *loop);

@@ -17,16 +17,16 @@ struct event_base;
 /* Embedded in its owner. Zero-initialise, then set `fire`. */
 struct timer {
 	struct timer *next, **link; /* link null = not on the wheel */
-	uint64_t due_ns;	    /* 0 = off */
-	uint64_t tick;		    /* the slot it stands in */
+	uint64_t due_ns;            /* 0 = off */
+	uint64_t tick;              /* the slot it stands in */
 	void (*fire)(struct timer *timer, uint64_t now_ns);
 };
 
 struct wheel {
 	struct timer *slots[WHEEL_SLOTS];
-	uint64_t tick;	  /* every slot before it has been looked at */
-	uint64_t armed;	  /* tick the libevent timer stands at; 0 = off */
-	size_t count;	  /* timers on the wheel */
+	uint64_t tick;  /* every slot before it has been looked at */
+	uint64_t armed; /* tick the libevent timer stands at; 0 = off */
+	size_t count;   /* timers on the wheel */
 	struct event *event;
 };
 

@@ -36,7 +36,7 @@ struct upstream {
 
 /* Starts to connect for `exchange`. Returns null with *ret_reason where that failed at once. */
 struct upstream *upstream_connect(struct loop *loop, struct server *server,
-				  struct exchange *exchange, enum close_reason *ret_reason);
+                                  struct exchange *exchange, enum close_reason *ret_reason);
 
 /* As client_flush(). On -1 errno tells; the connection stays for its answer to be read. */
 int upstream_flush(struct upstream *upstream, size_t *ret_written);

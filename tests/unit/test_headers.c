@@ -34,7 +34,7 @@ add(const char *name, const char *value)
 	memcpy(bytes + at + name_length, value, value_length);
 	used += name_length + value_length;
 	return head_add(&head, (uint32_t)at, (uint32_t)name_length, (uint32_t)(at + name_length),
-			(uint32_t)value_length);
+	                (uint32_t)value_length);
 }
 
 static void
@@ -54,7 +54,8 @@ known_names_are_found(void **state)
 
 		assert_int_equal(header_id_of(name, strlen(name)), id);
 		for (size_t i = 0; name[i]; i++)
-			upper[i] = name[i] >= 'a' && name[i] <= 'z' ? (char)(name[i] - 32) : name[i];
+			upper[i] =
+			    name[i] >= 'a' && name[i] <= 'z' ? (char)(name[i] - 32) : name[i];
 		assert_int_equal(header_id_of(upper, strlen(name)), id);
 	}
 	assert_int_equal(header_id_of("user-agent", 10), HEADER_OTHER);
@@ -129,9 +130,9 @@ static void
 some_may_not_be_nominated(void **state)
 {
 	static const char *const protected[] = {
-	    "Host",	   "content-length", "Transfer-Encoding", "traceparent",
-	    "X-Tailrace",  "x-trace-id",     "X-Forwarded-For",	  "x-forwarded-proto",
-	    "tracestate",  "x-request-start", "forwarded",
+	    "Host",       "content-length",  "Transfer-Encoding", "traceparent",
+	    "X-Tailrace", "x-trace-id",      "X-Forwarded-For",   "x-forwarded-proto",
+	    "tracestate", "x-request-start", "forwarded",
 	};
 
 	for (size_t i = 0; i < sizeof protected / sizeof protected[0]; i++) {
@@ -145,10 +146,16 @@ some_may_not_be_nominated(void **state)
 static void
 hop_by_hop_fields(void **state)
 {
-	static const char *const hops[] = {"Connection", "Keep-Alive", "Proxy-Connection",
-					   "Proxy-Authenticate", "Proxy-Authorization", "TE",
-					   "Trailer", "Transfer-Encoding", "Upgrade",
-					   "HTTP2-Settings"};
+	static const char *const hops[] = {"Connection",
+	                                   "Keep-Alive",
+	                                   "Proxy-Connection",
+	                                   "Proxy-Authenticate",
+	                                   "Proxy-Authorization",
+	                                   "TE",
+	                                   "Trailer",
+	                                   "Transfer-Encoding",
+	                                   "Upgrade",
+	                                   "HTTP2-Settings"};
 	static const char *const others[] = {"Host", "Cookie", "Authorization", "X-A", "Accept"};
 
 	for (size_t i = 0; i < sizeof hops / sizeof hops[0]; i++) {

@@ -71,10 +71,10 @@ run(llhttp_type_t type, uint8_t method, const char *data, size_t length, size_t 
 	outcome.reason = http1.error;
 	if (result == HTTP1_HEAD)
 		outcome.reason = type == HTTP_REQUEST ? http_rules_request(&http1.head, &facts)
-						      : http_rules_response(&http1.head, method);
+		                                      : http_rules_response(&http1.head, method);
 	if (outcome.reason == CLOSE_NONE)
-		outcome.reason = run_body(data + http1.head.length, length - http1.head.length, step,
-					  &outcome);
+		outcome.reason =
+		    run_body(data + http1.head.length, length - http1.head.length, step, &outcome);
 	return outcome;
 }
 
@@ -83,7 +83,10 @@ struct vector {
 	size_t length;
 	enum close_reason reason;
 };
-#define V(text, reason) {text, sizeof(text) - 1, CLOSE_##reason}
+#define V(text, reason)                                \
+	{                                              \
+		text, sizeof(text) - 1, CLOSE_##reason \
+	}
 #define H "Host: a\r\n"
 #define GET "GET / HTTP/1.1\r\n"
 #define POST "POST / HTTP/1.1\r\n" H
@@ -100,8 +103,8 @@ check(llhttp_type_t type, uint8_t method, const struct vector *vectors, size_t c
 
 		if (whole.reason != v->reason || single.reason != v->reason)
 			fail_msg("%s\nexpected %s, whole %s, byte by byte %s", v->data,
-				 close_reason_name(v->reason), close_reason_name(whole.reason),
-				 close_reason_name(single.reason));
+			         close_reason_name(v->reason), close_reason_name(whole.reason),
+			         close_reason_name(single.reason));
 		if (v->reason != CLOSE_NONE)
 			continue;
 		assert_int_equal(whole.complete, single.complete);
@@ -109,7 +112,8 @@ check(llhttp_type_t type, uint8_t method, const struct vector *vectors, size_t c
 		assert_memory_equal(whole.payload, single.payload, whole.payload_length);
 	}
 }
-#define CHECK(type, method, vectors) check(type, method, vectors, sizeof vectors / sizeof vectors[0])
+#define CHECK(type, method, vectors) \
+	check(type, method, vectors, sizeof vectors / sizeof vectors[0])
 
 static void
 good_requests(void **state)
@@ -128,7 +132,7 @@ good_requests(void **state)
 	    V(POST "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx", NONE),
 	    V("POST / HTTP/1.0\r\nExpect: anything\r\nContent-Length: 1\r\n\r\nx", NONE),
 	    V(GET H "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
-		    "HTTP2-Settings: x\r\n\r\n",
+	            "HTTP2-Settings: x\r\n\r\n",
 	      NONE),
 	    V(GET H "X: \x80\xff\t tab\r\n\r\n", NONE),
 	    V("QUERY / HTTP/1.1\r\n" H "\r\n", NONE),
@@ -214,7 +218,7 @@ smuggling_is_refused(void **state)
 	    V(GET H "X: y\r\n z\r\n\r\n", BAD_HEADER),
 	    V(GET H "X: a\0b\r\n\r\n", BAD_HEADER),
 	    V(GET H "X: a\x01"
-		    "b\r\n\r\n",
+	            "b\r\n\r\n",
 	      BAD_HEADER),
 	    V(GET H ": a\r\n\r\n", BAD_HEADER),
 	    V(GET H "X Y: a\r\n\r\n", BAD_HEADER),
@@ -284,8 +288,8 @@ bad_responses_are_refused(void **state)
 static enum body_framing
 framing_of(uint8_t method, const char *response)
 {
-	struct outcome outcome = run(HTTP_RESPONSE, method, response, strlen(response),
-				     strlen(response));
+	struct outcome outcome =
+	    run(HTTP_RESPONSE, method, response, strlen(response), strlen(response));
 
 	assert_int_equal(outcome.reason, CLOSE_NONE);
 	return http1.head.framing;
@@ -297,13 +301,13 @@ bodyless_responses(void **state)
 	(void)state;
 	assert_int_equal(framing_of(HTTP_HEAD, OK11 "Content-Length: 5\r\n\r\n"), BODY_NONE);
 	assert_int_equal(framing_of(HTTP_HEAD, OK11 "Transfer-Encoding: chunked\r\n\r\n"),
-			 BODY_NONE);
+	                 BODY_NONE);
 	assert_int_equal(framing_of(HTTP_GET, "HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n"),
-			 BODY_NONE);
+	                 BODY_NONE);
 	assert_int_equal(framing_of(HTTP_GET, "HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n"),
-			 BODY_NONE);
+	                 BODY_NONE);
 	assert_int_equal(framing_of(HTTP_GET, "HTTP/1.1 199 No\r\nContent-Length: 5\r\n\r\n"),
-			 BODY_NONE);
+	                 BODY_NONE);
 	assert_int_equal(framing_of(HTTP_GET, OK11 "Content-Length: 0\r\n\r\n"), BODY_NONE);
 	assert_int_equal(framing_of(HTTP_GET, OK11 "Content-Length: 1\r\n\r\nx"), BODY_LENGTH);
 	assert_int_equal(framing_of(HTTP_GET, OK11 "\r\nx"), BODY_UNTIL_EOF);
@@ -315,7 +319,8 @@ bodyless_responses(void **state)
 static void
 payload_is_compacted(void **state)
 {
-	const char *request = CHUNKED "5;x=y\r\nhello\r\n1\r\n \r\n5\r\nworld\r\n0\r\n\r\nGET /next";
+	const char *request =
+	    CHUNKED "5;x=y\r\nhello\r\n1\r\n \r\n5\r\nworld\r\n0\r\n\r\nGET /next";
 	struct outcome outcome = run(HTTP_REQUEST, 0, request, strlen(request), strlen(request));
 
 	(void)state;
@@ -356,7 +361,7 @@ limits_at_and_past_the_maximum(void **state)
 	(void)state;
 	assert_int_equal(reason_of("GET /", line, " HTTP/1.1\r\n" H "\r\n"), CLOSE_NONE);
 	assert_int_equal(reason_of("GET /", line + 1, " HTTP/1.1\r\n" H "\r\n"),
-			 CLOSE_LINE_TOO_LONG);
+	                 CLOSE_LINE_TOO_LONG);
 	assert_int_equal(reason_of("GET /", 20000, ""), CLOSE_LINE_TOO_LONG);
 	assert_int_equal(reason_of(GET H "X: ", head, "\r\n\r\n"), CLOSE_NONE);
 	assert_int_equal(reason_of(GET H "X: ", head + 1, "\r\n\r\n"), CLOSE_HEAD_TOO_LARGE);
@@ -367,15 +372,15 @@ limits_at_and_past_the_maximum(void **state)
 			at += (size_t)sprintf(many + at, "X-%u: y\r\n", i);
 		at += (size_t)sprintf(many + at, "\r\n");
 		assert_int_equal(run(HTTP_REQUEST, 0, many, at, at).reason,
-				 fields == limits.headers ? CLOSE_NONE : CLOSE_HEAD_TOO_LARGE);
+		                 fields == limits.headers ? CLOSE_NONE : CLOSE_HEAD_TOO_LARGE);
 	}
 	assert_int_equal(reason_of(CHUNKED "1;", CHUNK_EXTENSION_MAX - 1, "\r\nx\r\n0\r\n\r\n"),
-			 CLOSE_NONE);
+	                 CLOSE_NONE);
 	assert_int_equal(reason_of(CHUNKED "1;", CHUNK_EXTENSION_MAX, "\r\nx\r\n0\r\n\r\n"),
-			 CLOSE_BAD_CHUNK);
+	                 CLOSE_BAD_CHUNK);
 	assert_int_equal(reason_of(CHUNKED "0\r\nX: ", TRAILERS_MAX - 5, "\r\n\r\n"), CLOSE_NONE);
 	assert_int_equal(reason_of(CHUNKED "0\r\nX: ", TRAILERS_MAX - 4, "\r\n\r\n"),
-			 CLOSE_BAD_CHUNK);
+	                 CLOSE_BAD_CHUNK);
 }
 
 static void

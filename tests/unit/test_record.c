@@ -68,7 +68,7 @@ every_reason_is_named_once(void **state)
 		assert_true(status == 0 || (status >= 400 && status <= 505));
 		for (int j = 0; j < i; j++)
 			assert_string_not_equal(close_reason_name((enum close_reason)i),
-						close_reason_name((enum close_reason)j));
+			                        close_reason_name((enum close_reason)j));
 	}
 	assert_string_equal(close_reason_name(CLOSE_REASON_COUNT), "unknown");
 	assert_int_equal(close_reason_status(CLOSE_REASON_COUNT), 0);
