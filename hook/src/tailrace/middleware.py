@@ -68,7 +68,7 @@ class Hook:
             return
         if scope["type"] == "lifespan":
             await prepare_loop()
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, _flush_at_shutdown(send))
             return
         request = _engine.begin(scope, send, False)
         if request is False:
@@ -85,6 +85,20 @@ class Hook:
             request.fail(isinstance(error, (asyncio.CancelledError, GeneratorExit)))
             raise
         request.leave()
+
+
+def _flush_at_shutdown(send: Send) -> Send:
+    """uvicorn ends by the signal that stopped it, past atexit: what is left goes out before.
+
+    Blocks the loop, at most a second, when the app has shut down and serves nobody any more.
+    """
+
+    async def send_and_flush(message: Message) -> None:
+        if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            sender.flush()
+        await send(message)
+
+    return send_and_flush
 
 
 async def _send_last(send: Send, message: Message, request: Any) -> None:

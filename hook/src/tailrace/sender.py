@@ -130,6 +130,7 @@ class Sender:
 
     def _begin(self) -> None:
         """What is new in every process: also called in a forked child, where no thread runs."""
+        self._running = False
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._idle = threading.Event()
@@ -151,16 +152,21 @@ class Sender:
 
     @property
     def started(self) -> bool:
-        """True while the thread runs in this process."""
-        return self._thread is not None and self._thread.is_alive()
+        """True while the thread runs in this process. Asked at every request: one look."""
+        return self._running
 
     def start(self) -> None:
         """Starts the thread where none runs. Raises RuntimeError where no thread can start."""
         with self._lock:
             if self.started or self.broken or self._closing_at is not None:
                 return
-            thread = threading.Thread(target=self._run, name="tailrace-sender", daemon=True)
-            thread.start()
+            thread = threading.Thread(target=self._live, name="tailrace-sender", daemon=True)
+            self._running = True
+            try:
+                thread.start()
+            except BaseException:
+                self._running = False
+                raise
             self._thread = thread
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
@@ -189,6 +195,12 @@ class Sender:
         self.engine.after_fork()
 
     # --- the thread --------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        try:
+            self._run()
+        finally:
+            self._running = False
 
     def _run(self) -> None:
         failures = 0
