@@ -31,6 +31,7 @@ LLHTTP_DIR ?= build/llhttp
 # Asked once, at first use: `make deps-build` may have to bring pkg-config first.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
+LIBS = $(PKG_LIBS) -lm
 CPPFLAGS += -D_GNU_SOURCE -DTAILRACE_VERSION='"$(VERSION)"' -Iinclude -I$(LLHTTP_DIR)
 CFLAGS += -std=c17 $(WARN) $(HARDEN) $(OPT_$(MODE)) -pthread
 LDFLAGS += -pie -Wl,-z,relro,-z,now -pthread $(filter -fsanitize=%,$(OPT_$(MODE)))
@@ -59,7 +60,7 @@ build: $(BIN)
 
 $(BIN): $(PROG_OBJ) $(B)/libtailrace.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(PROG_OBJ) $(B)/libtailrace.a $(PKG_LIBS) -lm
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(PROG_OBJ) $(B)/libtailrace.a $(LIBS)
 
 $(B)/libtailrace.a: $(LIB_OBJ) $(LLHTTP_OBJ)
 	@rm -f $@
@@ -90,7 +91,7 @@ $(B)/unit/%: tests/unit/%.c $(B)/libtailrace.a $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,TEST,$@)
 	$(Q)$(CC) $(CPPFLAGS) -Itests/unit $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(B)/libtailrace.a \
-		$(PKG_LIBS) -lcmocka -lm
+		$(LIBS) -lcmocka
 
 unit-build: $(UNIT_BIN)
 .PHONY: unit-build
@@ -115,7 +116,7 @@ bench: deps-bench
 
 $(B)/worker_alone: tests/bench/worker_alone.c $(filter-out $(B)/gateway/main.o,$(PROG_OBJ)) $(B)/libtailrace.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # --- the long tiers --------------------------------------------------------
 # The unit tests and the system suite against an instrumented binary.
