@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -206,18 +207,62 @@ def test_tcp_with_token_and_kept_alive_connection(make, gateways):
     assert gateway.connections == 1
 
 
-def test_beyond_loopback_bodies_are_deflated(make, gateways):
+def test_beyond_loopback_bodies_are_deflated(make, gateways, monkeypatch):
     gateway = gateways()
-    address = parse_address(gateway.address)
-    connection = transport.Connection(address, None)
-    connection._deflate = True
-    answer = connection.post(b'{"v":1,"process":{"instance":"i"},"stacks":[],"profiles":[]}')
-    connection.close()
-    assert answer.status == 200
+    monkeypatch.setattr(transport.Address, "is_local", False)
+    sender, engine = make(gateway.address)
+    engine.put(row(1))
+    sender.start()
+    gateway.wait([key(1)])
     assert gateway.posts[0].headers["content-encoding"] == "deflate"
-    assert gateway.posts[0].body["v"] == 1
-    assert not transport.Connection(address, None)._deflate
-    assert transport.Connection(parse_address("192.0.2.1:9"), None)._deflate
+    assert len(gateway.posts[0].raw) < 500
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/2 200\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 40000 + b"\r\n\r\n",
+    ],
+)
+def test_an_answer_that_is_broken_costs_a_pause_and_no_profile(make, gateways, path, answer):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    sender, engine = make("unix:" + path)
+    engine.put(row(1))
+    sender.start()
+    connection, _ = listener.accept()
+    connection.recv(65536)
+    connection.sendall(answer)
+    connection.close()
+    listener.close()
+    gateway = gateways(path)
+    assert gateway.wait([key(1)]) == [key(1)]
+    assert gateway.posts[-1].body["process"]["dropped"] == 0
+
+
+def test_answer_without_length_ends_with_the_connection(make, path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    sender, engine = make("unix:" + path)
+    sender.start()
+    for number in range(2):  # a connection each
+        engine.put(row(number))
+        connection, _ = listener.accept()
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+        connection.sendall(b'{"accepted": 1, "stacks": "ok"}')
+        connection.close()
+    assert sender.flush(5)
+    listener.close()
+    assert sender.dropped == 0
 
 
 def test_stale_connection_is_opened_anew_without_loss(make, gateways, path, caplog):

@@ -7,7 +7,6 @@ docs/protocol.md §2 and does what the answers of §3 ask for. Nothing here rais
 from __future__ import annotations
 
 import atexit
-import http.client
 import json
 import logging
 import os
@@ -298,7 +297,7 @@ class Sender:
                 self._handle(self._post(self._pending[0]))
         except _Lost as lost:
             self._not_before = time.monotonic() + lost.pause_s
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             self._say("away", logging.WARNING, "cannot reach the gateway at %s: %s", error)
             self._not_before = time.monotonic() + self._backoff_s
             self._backoff_s = min(self._backoff_s * 2, BACKOFF_S[1])
@@ -406,6 +405,9 @@ def configure(callback: str | None = None, token: str | None = None) -> bool:
     global _sender, _said_off
     text = callback or os.environ.get("TAILRACE_CALLBACK") or ""
     token = (token or os.environ.get("TAILRACE_TOKEN") or "").strip() or None
+    if token and not token.isprintable():
+        log.error("tailrace: no profiles are collected: the token holds control characters")
+        return False
     with _guard:
         if _sender is not None:
             if text and text != _sender.address.text:
