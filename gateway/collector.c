@@ -1,5 +1,5 @@
-/* The collector process: rings and profiles in, joins out to store and control API. In no request's way: it may
- * be killed and restarted while traffic flows. */
+/* The collector process: rings and profiles in, joins out to store and control API. In no request's
+ * way: it may be killed and restarted while traffic flows. */
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -197,7 +197,8 @@ ready(const struct handover *handover)
 	close(handover->ready_fd);
 }
 
-/* Everything the workers wrote is read, whoever still waits is given up, and all of it is committed. */
+/* Everything the workers wrote is read, whoever still waits is given up, and all of it is
+ * committed. */
 static void
 finish(struct collector *c)
 {
@@ -231,7 +232,7 @@ collector_main(const struct handover *handover, const struct config *config)
 	service_make(&c->service, handover);
 	c->service.query =
 	    query_start(c->base, config->store.path, c->service.store, api_answered, NULL);
-	control_start(c->control, c->base, handover);
+	control_start(c->control, c->base, handover->listener_fds, handover->listener_count);
 	set_state(c, BOARD_RUNNING);
 	ready(handover);
 	log_info("serving %zu control listeners, store %s", config->control.listener_count,

@@ -77,8 +77,8 @@ pending_exchange(void *arg, const struct exchange_record *record, size_t size)
 	return p->count < QUERY_OTHERS_MAX;
 }
 
-/* Newest last, so all are looked at; only the newest or slowest `limit` would be needed, but what waits is at most
- * what ended within the join timeout. */
+/* Newest last, so all are looked at; only the newest or slowest `limit` would be needed, but what
+ * waits is at most what ended within the join timeout. */
 static bool
 pending_summary(void *arg, const struct exchange_record *record, size_t size)
 {
@@ -135,7 +135,8 @@ api_request(struct service *service, struct evhttp_request *request, const char 
 	submit(service, request, job);
 }
 
-/* An integer of `min` to `max`, or `missing` where the parameter is not there. -1 where it is wrong. */
+/* An integer of `min` to `max`, or `missing` where the parameter is not there. -1 where it is
+ * wrong. */
 static int64_t
 integer(const char *text, int64_t missing, int64_t min, int64_t max)
 {

@@ -26,7 +26,7 @@ struct listener {
 struct control {
 	struct service *service; /* borrowed */
 	struct guard *guard;     /* owned */
-	struct listener listeners[HANDOVER_LISTENERS_MAX];
+	struct listener listeners[CONTROL_LISTENERS_MAX];
 	size_t count;
 };
 
@@ -142,8 +142,8 @@ control_new(const struct config *config, struct service *service)
 	char why[512];
 	control->service = service;
 	control->count = config->control.listener_count;
-	if (control->count > HANDOVER_LISTENERS_MAX)
-		fatal("control: more than %d listeners", HANDOVER_LISTENERS_MAX);
+	if (control->count > CONTROL_LISTENERS_MAX)
+		fatal("control: more than %d listeners", CONTROL_LISTENERS_MAX);
 	for (size_t i = 0; i < control->count; i++) {
 		struct listener *listener = &control->listeners[i];
 		listener->control = control;
@@ -175,18 +175,17 @@ listen_on(struct listener *listener, struct event_base *base, int fd)
 }
 
 void
-control_start(struct control *control, struct event_base *base, const struct handover *handover)
+control_start(struct control *control, struct event_base *base, const int *fds, size_t count)
 {
 	uint64_t *counters = control->service->counters;
 	struct guard_counters guarded = {.pauses = &counters[SERVICE_CONTROL_PAUSES],
 	                                 .timeouts = &counters[SERVICE_CONTROL_TIMEOUTS],
 	                                 .oversized = &counters[SERVICE_BATCH_OVERSIZED]};
 	control->guard = guard_new(base, &guarded);
-	if (handover->listener_count != control->count)
-		fatal("control: %zu sockets for %zu listeners", handover->listener_count,
-		      control->count);
+	if (count != control->count)
+		fatal("control: %zu sockets for %zu listeners", count, control->count);
 	for (size_t i = 0; i < control->count; i++)
-		listen_on(&control->listeners[i], base, handover->listener_fds[i]);
+		listen_on(&control->listeners[i], base, fds[i]);
 }
 
 void

@@ -1,5 +1,5 @@
-/* Counts and ages of control connections. evhttp tells of no connection's end, so the guard holds a reference to
- * each bufferevent it makes: one whose callbacks evhttp has taken off is over. */
+/* Counts and ages of control connections. evhttp tells of no connection's end, so the guard holds a
+ * reference to each bufferevent it makes: one whose callbacks evhttp has taken off is over. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -47,8 +47,8 @@ on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg
 		c->since_ns = clock_now_ns();
 }
 
-/* A body over evhttp's limit is answered by evhttp itself, and nobody told: its answer is recognised by standing at
- * the head of the output while a request is still arriving. */
+/* A body over evhttp's limit is answered by evhttp itself, and nobody told: its answer is
+ * recognised by standing at the head of the output while a request is still arriving. */
 static void
 on_output(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
 {
@@ -93,8 +93,8 @@ static struct bufferevent *
 on_accept(struct event_base *base, void *arg)
 {
 	struct guard *guard = arg;
-	/* The last reference closes the socket: closed by evhttp, its number could be another connection's while this
-	 * bufferevent's events still stand under it. */
+	/* The last reference closes the socket: closed by evhttp, its number could be another
+	 * connection's while this bufferevent's events still stand under it. */
 	struct bufferevent *bev = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
 	if (bev == NULL)
 		return NULL;

@@ -24,7 +24,8 @@ intake_free(struct intake *intake)
 	free(intake);
 }
 
-/* Copied out before it is looked at: the producer's process may go mad, its memory is not trusted twice. */
+/* Copied out before it is looked at: the producer's process may go mad, its memory is not trusted
+ * twice. */
 static void
 take_record(struct service *service, const void *data, size_t size, uint64_t now_ns)
 {

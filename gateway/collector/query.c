@@ -71,7 +71,7 @@ close_db(struct query *query)
 	query->db = NULL;
 }
 
-/* The store's file, opened again where another one has taken its place. Null where there is none. */
+/* The store's file, opened again where another one has taken its place. Null without one. */
 static sqlite3 *
 open_db(struct query *query)
 {

@@ -97,8 +97,8 @@ same_attempt(const json_t *a, const json_t *b)
 	return true;
 }
 
-/* Adds a stored exchange. One that was pending when the loop looked may have reached the store since: the
- * stored form is the newer, unless it is the provisional one. Takes `object` over. */
+/* Adds a stored exchange. One that was pending when the loop looked may have reached the store
+ * since: the stored form is the newer, unless it is the provisional one. Takes `object` over. */
 static void
 add_stored(json_t *array, json_t *object, bool provisional)
 {

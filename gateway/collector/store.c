@@ -71,7 +71,8 @@ store_prepare(const char *path, uid_t uid, gid_t gid)
 	static const char *const suffixes[] = {"", "-wal", "-shm"};
 	if (make_folder(path, uid, gid) != 0)
 		log_error("store: %s: its folder cannot be made: %s", path, strerror(errno));
-	/* SQLite gives its other files the mode of the first: profiles show code paths, not for everyone. */
+	/* SQLite gives its other files the mode of the first: profiles show code paths, not for
+	 * everyone. */
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
 	if (fd >= 0)
 		close(fd);

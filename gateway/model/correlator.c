@@ -1,4 +1,4 @@
-/* The two-sided join: one hash of keys, one list per state in the order in which entries fall due. */
+/* The two-sided join: one hash of keys, one list per state in the order of falling due. */
 #include <stdlib.h>
 #include <string.h>
 #include "base/config.h"
@@ -218,8 +218,8 @@ clock_is_shared(const struct correlator *c, const struct profile_process *proces
 	       strcmp(process->boot_id, c->options.boot_id) == 0;
 }
 
-/* Joins an entry that has both sides. Where they cannot be the same request the profile is refused and the
- * exchange goes on waiting: a forged profile must not cost it the true one. */
+/* Joins an entry that has both sides. Where they cannot be the same request the profile is refused
+ * and the exchange goes on waiting: a forged profile must not cost it the true one. */
 static void
 join_entry(struct correlator *c, struct entry *entry, uint64_t now_ns)
 {

@@ -34,7 +34,8 @@ split_shared(const struct exchange_record *record, const struct profile *p, uint
 	uint64_t t7 = record->marks_ns[MARK_READ_FIRST];
 	bool answered = record_was_answered(record);
 	uint64_t before = disorder(t4, p->enter_ns);
-	/* Where the app sent no response start, uvicorn answers for it: nothing orders its end and t7. */
+	/* Where the app sent no response start, uvicorn answers for it: nothing orders its end and
+	 * t7. */
 	uint64_t after = answered && p->has_start ? disorder(app_end_ns, t7) : 0;
 	if (answered && (before > JOIN_SLACK_MAX_NS || after > JOIN_SLACK_MAX_NS))
 		return -1;
@@ -46,8 +47,9 @@ split_shared(const struct exchange_record *record, const struct profile *p, uint
 	return 0;
 }
 
-/* Two clocks: only the durations count. The app's part lies somewhere within t5 to t7, after the wait in the
- * loop's queue that the hook knows of; what is left over is shown as slack and halved. */
+/* Two clocks: only the durations count. The app's part lies somewhere within t5 to t7, after the
+ * wait in the loop's queue that the hook knows of; what is left over is shown as slack and halved.
+ */
 static int
 split_placed(const struct exchange_record *record, const struct profile *p, uint64_t app_ns,
              struct join *ret)
@@ -67,7 +69,8 @@ split_placed(const struct exchange_record *record, const struct profile *p, uint
 	return 0;
 }
 
-/* Takes up to `ns` from the rows of one kind (or of all others), first ones first. Returns what is left. */
+/* Takes up to `ns` from the rows of one kind (or of all others), first ones first. Returns what is
+ * left. */
 static uint64_t
 rows_clip(struct profile_rows *rows, int kind, uint64_t ns)
 {

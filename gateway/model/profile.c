@@ -142,7 +142,8 @@ part_follows(const struct profile *into, const struct profile *part)
 	           part->end_ns - (into->has_start ? into->end_ns : part->end_ns);
 }
 
-/* Adds a row to the equal one, or behind the last where there is room; else its time is unattributed. */
+/* Adds a row to the equal one, or behind the last where there is room; else its time is
+ * unattributed. */
 static void
 stream_add(struct profile *into, const struct profile_row *row)
 {

@@ -1,4 +1,4 @@
-/* Batches of profiles: JSON to structs, row by row; the first thing wrong is named by its pointer. */
+/* Batches of profiles: JSON to structs, row by row; the first error is named by its pointer. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -345,7 +345,8 @@ read_profile(struct reader *r, const struct place *at, struct profile *p)
 	return good;
 }
 
-/* Whether the profile can be true on its own: order of times, sums, and what `part` and `final` say. */
+/* Whether the profile can be true on its own: order of times, sums, and what `part` and `final`
+ * say. */
 static bool
 profile_possible(const struct profile *p)
 {

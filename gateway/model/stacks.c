@@ -215,8 +215,7 @@ stacks_take(struct stacks *stacks, struct profile_batch *batch, uint64_t *ret_dr
 		instance_forget(stacks, stacks->heard);
 		stacks->forgotten++;
 	}
-	if (over(
-	        stacks)) { /* rows hold their stacks; this instance's next batch is told to resend */
+	if (over(stacks)) { /* rows hold their stacks; the next batch is told to resend */
 		instance_forget(stacks, instance);
 		stacks->forgotten++;
 	}

@@ -22,8 +22,9 @@ struct access_rule {
 	size_t user_count;
 };
 
-/* The rule of one control listener. Call before rights are dropped: reads the token file, and `own` users
- * (root, the supervisor's, process.user) are those of now. Returns 0, or -1 with `why` filled. */
+/* The rule of one control listener. Call before rights are dropped: reads the token file, and `own`
+ * users (root, the supervisor's, process.user) are those of now. Returns 0, or -1 with `why`
+ * filled. */
 int access_rule_init(struct access_rule *rule, const struct config *config,
                      const struct config_control_listener *listener, char *why, size_t why_size);
 void access_rule_clear(struct access_rule *rule);

@@ -1,5 +1,6 @@
-/* What every exchange adds up to: per route and minute for the store, per route and per upstream since the
- * process began for /metrics. Exchanges count when they are joined or given up. One thread. */
+/* What every exchange adds up to: per route and minute for the store, per route and per upstream
+ * since the process began for /metrics. Exchanges count when they are joined or given up. One
+ * thread. */
 #ifndef TAILRACE_COLLECTOR_AGGREGATE_H
 #define TAILRACE_COLLECTOR_AGGREGATE_H
 
@@ -22,7 +23,8 @@ void aggregate_free(struct aggregate *aggregate);
 void aggregate_add(struct aggregate *aggregate, size_t route, const struct exchange_record *record,
                    bool joined);
 
-/* Hands what came since the last call to the store. About once a second, and before the routes are read. */
+/* Hands what came since the last call to the store. About once a second, and before the routes are
+ * read. */
 void aggregate_flush(struct aggregate *aggregate);
 
 /* Appends the metric families tailrace_request_duration_seconds, tailrace_requests_total and

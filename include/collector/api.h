@@ -1,5 +1,5 @@
-/* The control API's reading side: requests, routes, health. What needs SQL goes to the query thread and is answered
- * when it comes back. Loop's thread. */
+/* The control API's reading side: requests, routes, health. What needs SQL goes to the query thread
+ * and is answered when it comes back. Loop's thread. */
 #ifndef TAILRACE_COLLECTOR_API_H
 #define TAILRACE_COLLECTOR_API_H
 

@@ -1,12 +1,14 @@
-/* The control listeners: evhttp behind its guard, who may ask what, and the table of endpoints. Loop's thread. */
+/* The control listeners: evhttp behind its guard, who may ask what, and the table of endpoints.
+ * Loop's thread. */
 #ifndef TAILRACE_COLLECTOR_CONTROL_H
 #define TAILRACE_COLLECTOR_CONTROL_H
 
 #include "collector/service.h"
-#include "handover.h"
 
+#define CONTROL_LISTENERS_MAX 64
 #define CONTROL_HEADERS_MAX 16384 /* bytes */
-/* Bodies over PROFILE_BODY_MAX are answered 413 with a JSON error up to here, beyond by evhttp's page. */
+/* Bodies over PROFILE_BODY_MAX are answered 413 with a JSON error up to here, beyond by evhttp's
+ * page. */
 #define CONTROL_BODY_MAX (2u << 20)
 #define CONTROL_TIMEOUT_S 10   /* without a byte */
 #define CONTROL_TOKEN_MAX 4096 /* bytes of a token file */
@@ -14,13 +16,12 @@
 struct event_base;
 struct control;
 
-/* Before rights are dropped: reads the token files. A token that cannot be read is fatal: a listener without
- * its fence is never opened. `service` need not be filled yet. */
+/* Before rights are dropped: reads the token files. A token that cannot be read is fatal: a
+ * listener without its fence is never opened. `service` need not be filled yet. */
 struct control *control_new(const struct config *config, struct service *service);
 
-/* Begins to answer on the inherited sockets, one per config->control.listeners entry. */
-void control_start(struct control *control, struct event_base *base,
-                   const struct handover *handover);
+/* Begins to answer on `count` inherited sockets, one per config->control.listeners entry. */
+void control_start(struct control *control, struct event_base *base, const int *fds, size_t count);
 
 /* At every turn of the intake. */
 void control_tick(struct control *control, uint64_t now_ns);

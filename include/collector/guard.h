@@ -1,5 +1,6 @@
-/* The fence of evhttp: how many connections, and how long a request may take to arrive. evhttp's own timeout
- * starts anew with every byte, and it has no limit of connections. One loop's thread. */
+/* The fence of evhttp: how many connections, and how long a request may take to arrive. evhttp's
+ * own timeout starts anew with every byte, and it has no limit of connections. One loop's thread.
+ */
 #ifndef TAILRACE_COLLECTOR_GUARD_H
 #define TAILRACE_COLLECTOR_GUARD_H
 

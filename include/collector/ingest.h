@@ -1,5 +1,5 @@
-/* The callback endpoint: POST /v1/profiles (docs/protocol.md sections 2 and 3). What is not whole, true and in time
- * changes nothing. Loop's thread. */
+/* The callback endpoint: POST /v1/profiles (docs/protocol.md sections 2 and 3). What is not whole,
+ * true and in time changes nothing. Loop's thread. */
 #ifndef TAILRACE_COLLECTOR_INGEST_H
 #define TAILRACE_COLLECTOR_INGEST_H
 
@@ -8,7 +8,8 @@
 #include "collector/service.h"
 #include "model/text.h"
 
-/* Takes one batch. `deflated`: the bytes are zlib's (RFC 1950). Returns the status; `body` gets the JSON. */
+/* Takes one batch. `deflated`: the bytes are zlib's (RFC 1950). Returns the status; `body` gets the
+ * JSON. */
 int ingest_batch(struct service *service, const char *bytes, size_t length, bool deflated,
                  uint64_t now_ns, struct text *body);
 

@@ -1,4 +1,5 @@
-/* The consumer's end of all rings: records into the correlator, a bounded number a turn. One thread. */
+/* The consumer's end of all rings: records into the correlator, a bounded number a turn. One
+ * thread. */
 #ifndef TAILRACE_COLLECTOR_INTAKE_H
 #define TAILRACE_COLLECTOR_INTAKE_H
 

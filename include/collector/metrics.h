@@ -1,4 +1,5 @@
-/* GET /metrics: Prometheus text of the board, the loop's counters, join, store and aggregates. Loop's thread. */
+/* GET /metrics: Prometheus text of the board, the loop's counters, join, store and aggregates.
+ * Loop's thread. */
 #ifndef TAILRACE_COLLECTOR_METRICS_H
 #define TAILRACE_COLLECTOR_METRICS_H
 

@@ -1,8 +1,8 @@
-/* The query thread: answers that need SQL, on connections of its own that can only read. The loop hands jobs
- * in and gets them back through its event base; it never runs SQL itself.
+/* The query thread: answers that need SQL, on connections of its own that can only read. The loop
+ * hands jobs in and gets them back through its event base; it never runs SQL itself.
  *
- * THREADS: query_submit() and the answers on the loop's thread, query_answer() on the query thread. A job
- * belongs to one of them at a time. */
+ * THREADS: query_submit() and the answers on the loop's thread, query_answer() on the query thread.
+ * A job belongs to one of them at a time. */
 #ifndef TAILRACE_COLLECTOR_QUERY_H
 #define TAILRACE_COLLECTOR_QUERY_H
 
@@ -38,7 +38,8 @@ void query_job_free(struct query_job *job); /* null-safe */
 struct event_base;
 struct query;
 
-/* `answered` is called on the base's thread with a job that it then owns. `path` and `store` are borrowed. */
+/* `answered` is called on the base's thread with a job that it then owns. `path` and `store` are
+ * borrowed. */
 struct query *query_start(struct event_base *base, const char *path, struct store *store,
                           void (*answered)(void *arg, struct query_job *job), void *arg);
 

@@ -1,12 +1,13 @@
-/* The answers that need SQL: from a read-only connection and what the loop knew to JSON. Query thread only. */
+/* The answers that need SQL: from a read-only connection and what the loop knew to JSON. Query
+ * thread only. */
 #ifndef TAILRACE_COLLECTOR_QUERY_ANSWER_H
 #define TAILRACE_COLLECTOR_QUERY_ANSWER_H
 
 #include <sqlite3.h>
 #include "collector/query.h"
 
-/* Fills job->status and job->body. `db` is null where there is no store: then only what is pending counts.
- * Returns SQLITE_OK or the error of a statement (then the job has no answer yet). */
+/* Fills job->status and job->body. `db` is null where there is no store: then only what is pending
+ * counts. Returns SQLITE_OK or the error of a statement (then the job has no answer yet). */
 int query_answer(sqlite3 *db, struct query_job *job, uint64_t now_wall_ns);
 
 /* Puts an error of the API's one shape into the job. */

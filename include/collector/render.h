@@ -1,4 +1,5 @@
-/* Exchanges as the API shows them (interfaces.md): JSON text from record, profile and join. One thread. */
+/* Exchanges as the API shows them (interfaces.md): JSON text from record, profile and join. One
+ * thread. */
 #ifndef TAILRACE_COLLECTOR_RENDER_H
 #define TAILRACE_COLLECTOR_RENDER_H
 
@@ -6,8 +7,8 @@
 #include "model/correlator.h"
 #include "model/text.h"
 
-/* Appends the whole object of GET /api/v1/requests/{trace_id}, with an empty `others`. `profile` and `join` are
- * null without a profile. */
+/* Appends the whole object of GET /api/v1/requests/{trace_id}, with an empty `others`. `profile`
+ * and `join` are null without a profile. */
 void render_exchange(struct text *out, const struct config *config,
                      const struct exchange_record *record, size_t size, const char *route,
                      const struct profile *profile, const struct join *join,

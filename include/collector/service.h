@@ -1,5 +1,5 @@
-/* What the collector's parts share: one struct, made by the collector program. The loop's thread only; the store
- * and query threads have their own (see there). */
+/* What the collector's parts share: one struct, made by the collector program. The loop's thread
+ * only; the store and query threads have their own (see there). */
 #ifndef TAILRACE_COLLECTOR_SERVICE_H
 #define TAILRACE_COLLECTOR_SERVICE_H
 

@@ -1,8 +1,9 @@
-/* The store: one SQLite file (WAL) and the one thread that writes it, in transactions of at most a quarter of a
- * second. What does not fit the queue, or what the disk refuses, is dropped and counted; nobody waits.
+/* The store: one SQLite file (WAL) and the one thread that writes it, in transactions of at most a
+ * quarter of a second. What does not fit the queue, or what the disk refuses, is dropped and
+ * counted; nobody waits.
  *
- * THREADS: store_put_*() from one thread (the collector's loop), store_sync() and store_stats() from any.
- * They meet the writer in one mutex; the database connection is the writer's alone. */
+ * THREADS: store_put_*() from one thread (the collector's loop), store_sync() and store_stats()
+ * from any. They meet the writer in one mutex; the database connection is the writer's alone. */
 #ifndef TAILRACE_COLLECTOR_STORE_H
 #define TAILRACE_COLLECTOR_STORE_H
 
@@ -65,8 +66,8 @@ struct store_minute {
 	struct histogram total;
 };
 
-/* Before rights are dropped: makes the file's folder and gives folder (where made here) and files to `uid` and
- * `gid` ((uid_t)-1 = keep). Failures are logged; opening tells. */
+/* Before rights are dropped: makes the file's folder and gives folder (where made here) and files
+ * to `uid` and `gid` ((uid_t)-1 = keep). Failures are logged; opening tells. */
 void store_prepare(const char *path, uid_t uid, gid_t gid);
 
 struct store *store_start(const struct store_options *options);
@@ -80,7 +81,8 @@ void store_put_minute(struct store *store, const struct store_minute *minute);
 void store_put_late(struct store *store, const struct profile_key *key);
 void store_put_tail(struct store *store, const struct profile_key *key, uint64_t tail_ns);
 
-/* Waits until what was put before is committed or dropped, `timeout_ms` at most. Any thread but the loop's. */
+/* Waits until what was put before is committed or dropped, `timeout_ms` at most. Any thread but the
+ * loop's. */
 void store_sync(struct store *store, uint32_t timeout_ms);
 
 void store_stats(struct store *store, struct store_stats *ret);

@@ -1,4 +1,5 @@
-/* The store's file: opening (schema, versions, damage), statements, eviction. The writer thread's alone. */
+/* The store's file: opening (schema, versions, damage), statements, eviction. The writer thread's
+ * alone. */
 #ifndef TAILRACE_COLLECTOR_STORE_FILE_H
 #define TAILRACE_COLLECTOR_STORE_FILE_H
 
@@ -48,7 +49,8 @@ enum store_opened store_file_open(struct store_file *file, const char *path, cha
                                   size_t size);
 void store_file_close(struct store_file *file);
 
-/* Moves a damaged file (with WAL and index) to "<path>.damaged-<time>". Returns 0, or -1 with errno. */
+/* Moves a damaged file (with WAL and index) to "<path>.damaged-<time>". Returns 0, or -1 with
+ * errno. */
 int store_file_move_aside(const char *path, char *ret_name, size_t size);
 
 /* Write one item within a transaction. Each returns SQLITE_OK or SQLite's error. */
@@ -63,9 +65,9 @@ void store_file_rollback(struct store_file *file);
 
 uint64_t store_file_bytes(struct store_file *file);
 
-/* One small step of eviction: a few hundred exchanges, oldest first, where the file is over `max_bytes`, or
- * those begun before `before_wall_ns`. Adds to the counters. Returns SQLITE_OK or SQLite's error; *ret_more tells
- * whether there is more to evict. */
+/* One small step of eviction: a few hundred exchanges, oldest first, where the file is over
+ * `max_bytes`, or those begun before `before_wall_ns`. Adds to the counters. Returns SQLITE_OK or
+ * SQLite's error; *ret_more tells whether there is more to evict. */
 int store_file_evict(struct store_file *file, uint64_t max_bytes, uint64_t before_wall_ns,
                      struct store_stats *stats, bool *ret_more);
 

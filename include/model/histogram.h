@@ -1,6 +1,6 @@
-/* Durations in log-linear buckets, base 2, scale 5: 32 buckets an octave from 2^-4 to 2^16 ms, so that
- * a quantile is within 1.1 % and histograms add and subtract. Bucket i holds (edge i-1, edge i]; the
- * first everything below, the last everything above. Pure; one thread per histogram. */
+/* Durations in log-linear buckets, base 2, scale 5: 32 buckets an octave from 2^-4 to 2^16 ms, so
+ * that a quantile is within 1.1 % and histograms add and subtract. Bucket i holds (edge i-1, edge
+ * i]; the first everything below, the last everything above. Pure; one thread per histogram. */
 #ifndef TAILRACE_MODEL_HISTOGRAM_H
 #define TAILRACE_MODEL_HISTOGRAM_H
 
@@ -25,13 +25,13 @@ uint64_t histogram_edge_ns(unsigned bucket);
 void histogram_add(struct histogram *histogram, uint64_t ns);
 void histogram_merge(struct histogram *into, const struct histogram *from);
 
-/* The duration that the share `q` (0 to 1) of values does not exceed, by nearest rank; 0 where there are
- * none. Within 1.1 % for values inside the range, and never outside [min_ns, max_ns]. */
+/* The duration that the share `q` (0 to 1) of values does not exceed, by nearest rank; 0 where
+ * there are none. Within 1.1 % for values inside the range, and never outside [min_ns, max_ns]. */
 uint64_t histogram_quantile(const struct histogram *histogram, double q);
 
 /* Compact form: variable-length integers, only buckets that are not empty. `buf` holds
- * HISTOGRAM_ENCODED_MAX. Returns the length. Decoding returns 0, or -1 with *ret untouched where the
- * bytes are not such a form. */
+ * HISTOGRAM_ENCODED_MAX. Returns the length. Decoding returns 0, or -1 with *ret untouched where
+ * the bytes are not such a form. */
 size_t histogram_encode(const struct histogram *histogram, uint8_t *buf);
 int histogram_decode(const uint8_t *bytes, size_t length, struct histogram *ret);
 

@@ -1,5 +1,5 @@
-/* Reading JSON that somebody else wrote, value by value: each reader checks type and bounds, and the first thing
- * wrong leaves its RFC 6901 pointer and a sentence. Pure. */
+/* Reading JSON that somebody else wrote, value by value: each reader checks type and bounds, and
+ * the first thing wrong leaves its RFC 6901 pointer and a sentence. Pure. */
 #ifndef TAILRACE_MODEL_JSON_READ_H
 #define TAILRACE_MODEL_JSON_READ_H
 

@@ -1,5 +1,5 @@
-/* What the hook says of one attempt (docs/protocol.md section 2): rows, stalls, times; long responses in parts
- * that are put together here. Pure; one thread. */
+/* What the hook says of one attempt (docs/protocol.md section 2): rows, stalls, times; long
+ * responses in parts that are put together here. Pure; one thread. */
 #ifndef TAILRACE_MODEL_PROFILE_H
 #define TAILRACE_MODEL_PROFILE_H
 
@@ -38,8 +38,8 @@ enum profile_ended {
 enum profile_stall_kind { PROFILE_STALL_STEP, PROFILE_STALL_CALLBACK, PROFILE_STALL_IO_CALLBACK };
 enum profile_stall_state { PROFILE_STALL_BLOCKED, PROFILE_STALL_BUSY, PROFILE_STALL_UNKNOWN };
 
-/* An interned stack, written out as the API shows it. Reference-counted: its table and the rows that name
- * it hold one each. One thread. */
+/* An interned stack, written out as the API shows it. Reference-counted: its table and the rows
+ * that name it hold one each. One thread. */
 struct stack {
 	uint32_t references;
 	uint32_t length;
@@ -119,9 +119,10 @@ const char *profile_stall_state_name(unsigned state); /* null for unknown */
 /* Sum of a list of rows plus `more`, or UINT64_MAX where it overflows. */
 uint64_t profile_rows_sum(const struct profile_rows *rows, uint64_t more);
 
-/* Puts the next part of a long response behind what is there. Takes nothing of `part` but references.
- * Returns 0, or -1 with `into` untouched where the part cannot follow: another number, other times, a sum
- * that does not hold. Rows beyond PROFILE_ROWS_MAX go to stream_unattributed_ns and set `truncated`. */
+/* Puts the next part of a long response behind what is there. Takes nothing of `part` but
+ * references. Returns 0, or -1 with `into` untouched where the part cannot follow: another number,
+ * other times, a sum that does not hold. Rows beyond PROFILE_ROWS_MAX go to stream_unattributed_ns
+ * and set `truncated`. */
 int profile_append(struct profile *into, const struct profile *part);
 
 #endif

@@ -1,5 +1,6 @@
-/* A batch of profiles as the hook posts it (docs/protocol.md section 2): from bytes to validated structs. What
- * is malformed is refused whole with a JSON pointer, what cannot be true is refused alone. Pure. */
+/* A batch of profiles as the hook posts it (docs/protocol.md section 2): from bytes to validated
+ * structs. What is malformed is refused whole with a JSON pointer, what cannot be true is refused
+ * alone. Pure. */
 #ifndef TAILRACE_MODEL_PROFILE_BATCH_H
 #define TAILRACE_MODEL_PROFILE_BATCH_H
 
@@ -36,8 +37,8 @@ struct profile_batch {
 	size_t tail_count;
 };
 
-/* Parses and validates a batch of at most PROFILE_BODY_MAX bytes. Returns 0 with *ret set (freed with
- * profile_batch_free()), or -1 with *reterr filled. */
+/* Parses and validates a batch of at most PROFILE_BODY_MAX bytes. Returns 0 with *ret set (freed
+ * with profile_batch_free()), or -1 with *reterr filled. */
 int profile_batch_parse(const char *bytes, size_t length, struct profile_batch **ret,
                         struct read_error *reterr);
 void profile_batch_free(struct profile_batch *batch); /* null-safe */

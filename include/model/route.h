@@ -1,6 +1,6 @@
-/* The bounded table of routes: what exchanges are grouped by. A route is method + the app's template as the
- * hook tells it, else method + the config route's name, else method + "(no route)". What does not fit the
- * table goes to `other`. Pure; one thread. */
+/* The bounded table of routes: what exchanges are grouped by. A route is method + the app's
+ * template as the hook tells it, else method + the config route's name, else method + "(no route)".
+ * What does not fit the table goes to `other`. Pure; one thread. */
 #ifndef TAILRACE_MODEL_ROUTE_H
 #define TAILRACE_MODEL_ROUTE_H
 
@@ -27,9 +27,9 @@ const char *routes_name(const struct routes *routes,
 uint64_t routes_overflowed(
     const struct routes *routes); /* look-ups answered with `other` for want of room */
 
-/* The name of an exchange's route into `buf` (ROUTE_NAME_MAX + 1 bytes). `told` is the hook's or null,
- * `config_name` the matching config route's or null. Methods other than the nine of RFC 9110 and PATCH are
- * written OTHER, so that clients cannot fill the table. */
+/* The name of an exchange's route into `buf` (ROUTE_NAME_MAX + 1 bytes). `told` is the hook's or
+ * null, `config_name` the matching config route's or null. Methods other than the nine of RFC 9110
+ * and PATCH are written OTHER, so that clients cannot fill the table. */
 void route_name(const char *told, const char *method, size_t method_length, const char *config_name,
                 char *buf);
 

@@ -1,6 +1,6 @@
-/* The stacks the hooks have told: per instance a table from its own IDs to interned stacks. Bounded by
- * instances, stacks and bytes; the instance heard of least recently is forgotten first, and who names a
- * stack that is not known is told to send all of his again. Pure; one thread. */
+/* The stacks the hooks have told: per instance a table from its own IDs to interned stacks. Bounded
+ * by instances, stacks and bytes; the instance heard of least recently is forgotten first, and who
+ * names a stack that is not known is told to send all of his again. Pure; one thread. */
 #ifndef TAILRACE_MODEL_STACKS_H
 #define TAILRACE_MODEL_STACKS_H
 
@@ -27,9 +27,10 @@ enum stacks_result {
 struct stacks *stacks_new(const struct stacks_limits *limits);
 void stacks_free(struct stacks *stacks);
 
-/* Takes the batch's new stacks and puts the stack into every row that names one. An instance that alone
- * passes the bounds is forgotten once its rows have theirs, so that its next batch is answered "resend". Tells by how much the instance's own count of lost
- * profiles rose since its last batch (*ret_dropped). */
+/* Takes the batch's new stacks and puts the stack into every row that names one. An instance that
+ * alone passes the bounds is forgotten once its rows have theirs, so that its next batch is
+ * answered "resend". Tells by how much the instance's own count of lost profiles rose since its
+ * last batch (*ret_dropped). */
 enum stacks_result stacks_take(struct stacks *stacks, struct profile_batch *batch,
                                uint64_t *ret_dropped);
 

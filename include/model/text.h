@@ -1,5 +1,6 @@
-/* A growing text buffer for JSON and metrics that are written, not read. Growth that fails marks the
- * text as failed and later additions do nothing, so callers check once at the end. One thread. */
+/* A growing text buffer for JSON and metrics that are written, not read. Growth that fails marks
+ * the text as failed and later additions do nothing, so callers check once at the end. One thread.
+ */
 #ifndef TAILRACE_MODEL_TEXT_H
 #define TAILRACE_MODEL_TEXT_H
 
@@ -18,8 +19,8 @@ void text_puts(struct text *text, const char *string);
 void text_printf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void text_u64(struct text *text, uint64_t value);
 
-/* A JSON string with quotes (RFC 8259 section 7). Bytes that are not UTF-8 become U+FFFD, so that the
- * result is always valid JSON whatever a client sent. */
+/* A JSON string with quotes (RFC 8259 section 7). Bytes that are not UTF-8 become U+FFFD, so that
+ * the result is always valid JSON whatever a client sent. */
 void text_json(struct text *text, const char *data, size_t length);
 
 /* A quoted JSON string, or null where `string` is null. */

@@ -109,10 +109,10 @@ def process(**changes: Any) -> dict[str, Any]:
     }
 
 
-FIELDS = (
-    "key part final route task_queue enter start end tail ended truncated breakdown unattributed"
-    " stream stream_unattributed stalls cpu"
-).split()
+FIELDS = [
+    *("key", "part", "final", "route", "task_queue", "enter", "start", "end", "tail", "ended"),
+    *("truncated", "breakdown", "unattributed", "stream", "stream_unattributed", "stalls", "cpu"),
+]
 
 
 def row(seen: Seen, **changes: Any) -> list[Any]:

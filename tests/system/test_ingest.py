@@ -1,4 +1,4 @@
-"""POST /v1/profiles against the real gateway: whatever is not whole, true and in time changes nothing."""
+"""POST /v1/profiles against the real gateway: what is not whole, true, in time changes nothing."""
 
 from __future__ import annotations
 
@@ -345,7 +345,9 @@ def test_forbidden(app: HandApp, gateway_factory: Any, tmp_path: Path) -> None:
 
 def test_fence(gateway: Gateway) -> None:
     """64 connections at most, 16 KiB of headers, 10 s for a request to arrive."""
-    assert b" 400 " in raw(gateway, b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 17000 + b"\r\n\r\n")[:20]
+    assert (
+        b" 400 " in raw(gateway, b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 17000 + b"\r\n\r\n")[:20]
+    )
     begin = time.monotonic()
     dripping = socket.socket(socket.AF_UNIX)
     dripping.connect(gateway.control)

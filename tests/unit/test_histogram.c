@@ -35,7 +35,8 @@ test_edges(void **state)
 		assert_int_equal(histogram_bucket(histogram_edge_ns(i)), i);
 		assert_int_equal(histogram_bucket(histogram_edge_ns(i) + 1), i + 1);
 		if (i > 0) {
-			double ratio = (double)histogram_edge_ns(i) / (double)histogram_edge_ns(i - 1);
+			double ratio =
+			    (double)histogram_edge_ns(i) / (double)histogram_edge_ns(i - 1);
 			assert_true(ratio > 1.0218 && ratio < 1.0220);
 		}
 	}
@@ -77,7 +78,7 @@ test_quantiles(void **state)
 			double error = (double)told / (double)exact - 1;
 			if (error > 0.0112 || error < -0.0112)
 				fail_msg("q %f: %llu, exact %llu", quantiles[q],
-					 (unsigned long long)told, (unsigned long long)exact);
+				         (unsigned long long)told, (unsigned long long)exact);
 		}
 		assert_int_equal(histogram_quantile(&h, 1), values[count - 1]);
 		assert_int_equal(histogram_quantile(&h, 0), values[0]);
@@ -136,7 +137,8 @@ test_encode(void **state)
 	length = histogram_encode(&h, bytes);
 	assert_int_equal(histogram_decode(bytes, length, &back), 0);
 	assert_memory_equal(&h, &back, sizeof(h));
-	for (size_t cut = 0; cut < length; cut++) { /* a cut form is refused or shorter, never a crash */
+	for (size_t cut = 0; cut < length;
+	     cut++) { /* a cut form is refused or shorter, never a crash */
 		struct histogram part = {.count = 77};
 		if (histogram_decode(bytes, cut, &part) != 0)
 			assert_int_equal(part.count, 77);
@@ -163,7 +165,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_edges), cmocka_unit_test(test_quantiles),
+	    cmocka_unit_test(test_edges),   cmocka_unit_test(test_quantiles),
 	    cmocka_unit_test(test_outside), cmocka_unit_test(test_merge),
 	    cmocka_unit_test(test_encode),
 	};

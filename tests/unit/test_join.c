@@ -1,5 +1,5 @@
-/* join: the parts of t5 to t7 add up exactly and rows + unattributed make the app's part, whatever was clamped;
- * what cannot be the same request is refused and left untouched. */
+/* join: the parts of t5 to t7 add up exactly and rows + unattributed make the app's part, whatever
+ * was clamped; what cannot be the same request is refused and left untouched. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,8 +50,11 @@ static struct profile_row rows[8];
 static struct profile
 profile_plain(uint64_t enter_ns, uint64_t start_ns, uint64_t run, uint64_t ready, uint64_t wait)
 {
-	struct profile p = {.has_start = true, .final = true, .enter_ns = enter_ns,
-			    .start_ns = start_ns, .end_ns = start_ns + 5 * MS};
+	struct profile p = {.has_start = true,
+	                    .final = true,
+	                    .enter_ns = enter_ns,
+	                    .start_ns = start_ns,
+	                    .end_ns = start_ns + 5 * MS};
 	memset(rows, 0, sizeof(rows));
 	rows[0] = (struct profile_row){.kind = PROFILE_WAIT, .exact = true, .ns = wait};
 	rows[1] = (struct profile_row){.kind = PROFILE_RUN, .exact = true, .ns = run};
@@ -77,7 +80,8 @@ test_plain(void **state)
 	struct exchange_record record = record_plain();
 	struct join join;
 	(void)state;
-	struct profile p = profile_plain(NS_PER_S + 10 * MS, NS_PER_S + 90 * MS, 10 * MS, 1 * MS, 60 * MS);
+	struct profile p =
+	    profile_plain(NS_PER_S + 10 * MS, NS_PER_S + 90 * MS, 10 * MS, 1 * MS, 60 * MS);
 	assert_int_equal(join_split(&record, &p, true, &join), 0);
 	assert_true(join.shared);
 	assert_int_equal(join.app_queue_ns, 8 * MS);
@@ -116,7 +120,8 @@ test_order_of_clipping(void **state)
 	struct join join;
 	(void)state;
 	/* 5 ms before t5, 4 of them before t4; 1 ms is unattributed: run gives 3, ready 1. */
-	struct profile p = profile_plain(NS_PER_S - 3 * MS, NS_PER_S + 92 * MS, 3 * MS, 2 * MS, 89 * MS);
+	struct profile p =
+	    profile_plain(NS_PER_S - 3 * MS, NS_PER_S + 92 * MS, 3 * MS, 2 * MS, 89 * MS);
 	assert_int_equal(p.unattributed_ns, 1 * MS);
 	assert_int_equal(join_split(&record, &p, true, &join), 0);
 	assert_int_equal(join.slack_ns, 4 * MS);
@@ -219,7 +224,7 @@ static struct profile
 profile_random(const struct exchange_record *record)
 {
 	static const uint8_t kinds[] = {PROFILE_RUN, PROFILE_READY, PROFILE_WAIT,
-					PROFILE_THREAD_QUEUE, PROFILE_THREAD_RUN};
+	                                PROFILE_THREAD_QUEUE, PROFILE_THREAD_RUN};
 	uint64_t base = record->marks_ns[MARK_CONNECTED];
 	struct profile p = {.final = true, .has_start = below(5) != 0};
 	p.enter_ns = base + below(40 * MS) > 15 * MS ? base + below(40 * MS) - 15 * MS : 1;
@@ -268,7 +273,8 @@ test_property(void **state)
 		assert_sums(&record, &p, &join);
 		bool touched = false;
 		for (size_t i = 0; i < p.breakdown.count; i++) {
-			if (rows[i].ns > before[i].ns || rows[i].exact != (rows[i].ns == before[i].ns))
+			if (rows[i].ns > before[i].ns ||
+			    rows[i].exact != (rows[i].ns == before[i].ns))
 				fail_msg("a row grew, or its mark is wrong");
 			touched |= rows[i].ns != before[i].ns;
 		}
@@ -284,9 +290,12 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_plain),	   cmocka_unit_test(test_enter_before_sent),
-	    cmocka_unit_test(test_order_of_clipping), cmocka_unit_test(test_slack_limits),
-	    cmocka_unit_test(test_no_answer),	   cmocka_unit_test(test_placed),
+	    cmocka_unit_test(test_plain),
+	    cmocka_unit_test(test_enter_before_sent),
+	    cmocka_unit_test(test_order_of_clipping),
+	    cmocka_unit_test(test_slack_limits),
+	    cmocka_unit_test(test_no_answer),
+	    cmocka_unit_test(test_placed),
 	    cmocka_unit_test(test_property),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* profile_batch: what is well-formed is taken whole, each kind of malformed is named by its pointer, what cannot
- * be true is refused alone; every bound at its maximum and one past it. */
+/* profile_batch: what is well-formed is taken whole, each kind of malformed is named by its
+ * pointer, what cannot be true is refused alone; every bound at its maximum and one past it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,15 +11,15 @@
 #include "model/text.h"
 
 #define KEY "\"4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7\""
-#define PROCESS                                                                                    \
-	"{\"instance\":\"c3b1a0f25e7d4c6f9a0b1c2d3e4f5061\",\"pid\":7,\"python\":\"3.11.7\","      \
-	"\"loop\":\"uvloop\",\"engine\":\"steps\",\"hook_version\":\"0.1.0\","                     \
-	"\"boot_id\":\"c181387b-f975-4f1d-b700-466102bad21a\",\"time_namespace\":4026531834,"      \
+#define PROCESS                                                                               \
+	"{\"instance\":\"c3b1a0f25e7d4c6f9a0b1c2d3e4f5061\",\"pid\":7,\"python\":\"3.11.7\"," \
+	"\"loop\":\"uvloop\",\"engine\":\"steps\",\"hook_version\":\"0.1.0\","                \
+	"\"boot_id\":\"c181387b-f975-4f1d-b700-466102bad21a\",\"time_namespace\":4026531834," \
 	"\"dropped\":3}"
 #define STACKS "[[0,[[\"app\",\"f\",\"app.py\",31,1],[\"lib\",\"g\",\"lib.py\",0,0]]]]"
 #define ROW "[\"wait\",\"sleep\",0,101,10,1,0,null,null]"
 /* enter 1000, start 1205, end 1300: breakdown 101 + 104 unattributed, stream 95 unattributed */
-#define PROFILE                                                                                    \
+#define PROFILE \
 	"[" KEY ",0,1,\"GET /a\",30,1000,1205,1300,null,\"response\",0,[" ROW "],104,[],95,[],null]"
 
 static struct text json;
@@ -29,7 +29,7 @@ batch(const char *process, const char *stacks, const char *profiles, const char 
 {
 	text_reset(&json);
 	text_printf(&json, "{\"v\":1,\"process\":%s,\"stacks\":%s,\"profiles\":%s,\"tails\":%s}",
-		    process, stacks, profiles, tails);
+	            process, stacks, profiles, tails);
 	return json.data;
 }
 
@@ -54,7 +54,7 @@ bad_bytes(const char *text, size_t length, const char *pointer)
 	assert_true(error.message[0] != '\0');
 	if (strcmp(error.pointer, pointer) != 0)
 		fail_msg("pointer \"%s\", not \"%s\" (%s) in %.300s", error.pointer, pointer,
-			 error.message, text);
+		         error.message, text);
 }
 
 static void
@@ -67,17 +67,16 @@ static void
 test_example(void **state)
 {
 	(void)state;
-	struct profile_batch *b = good(batch(PROCESS, STACKS, "[" PROFILE "]",
-					     "[[" KEY ",250]]"));
+	struct profile_batch *b = good(batch(PROCESS, STACKS, "[" PROFILE "]", "[[" KEY ",250]]"));
 	assert_int_equal(b->process->pid, 7);
 	assert_string_equal(b->process->loop, "uvloop");
 	assert_int_equal(b->process->time_namespace, 4026531834);
 	assert_int_equal(b->process->dropped, 3);
 	assert_int_equal(b->stack_count, 1);
 	assert_string_equal(b->stacks[0].stack->text,
-			    "[{\"module\":\"app\",\"function\":\"f\",\"file\":\"app.py\",\"line\":"
-			    "31,\"in_app\":true},{\"module\":\"lib\",\"function\":\"g\",\"file\":"
-			    "\"lib.py\",\"line\":0,\"in_app\":false}]");
+	                    "[{\"module\":\"app\",\"function\":\"f\",\"file\":\"app.py\",\"line\":"
+	                    "31,\"in_app\":true},{\"module\":\"lib\",\"function\":\"g\",\"file\":"
+	                    "\"lib.py\",\"line\":0,\"in_app\":false}]");
 	assert_int_equal(b->profile_count, 1);
 	assert_int_equal(b->refused_count, 0);
 	const struct profile *p = b->profiles[0];
@@ -101,15 +100,15 @@ test_optional(void **state)
 {
 	(void)state;
 	/* Unknown keys are ignored, and lists that may be missing are. */
-	struct profile_batch *b = good("{\"v\":1,\"process\":" PROCESS
-				       ",\"profiles\":[],\"later\":{\"x\":[1]}}");
+	struct profile_batch *b =
+	    good("{\"v\":1,\"process\":" PROCESS ",\"profiles\":[],\"later\":{\"x\":[1]}}");
 	assert_int_equal(b->profile_count, 0);
 	profile_batch_free(b);
 	b = good(batch("{\"instance\":\"c3b1a0f25e7d4c6f9a0b1c2d3e4f5061\",\"pid\":1,"
-		       "\"python\":\"3\",\"loop\":\"x\",\"engine\":\"totals\","
-		       "\"hook_version\":\"0\",\"boot_id\":null,\"time_namespace\":null,"
-		       "\"dropped\":0}",
-		       "[]", "[]", "[]"));
+	               "\"python\":\"3\",\"loop\":\"x\",\"engine\":\"totals\","
+	               "\"hook_version\":\"0\",\"boot_id\":null,\"time_namespace\":null,"
+	               "\"dropped\":0}",
+	               "[]", "[]", "[]"));
 	assert_string_equal(b->process->boot_id, "");
 	assert_int_equal(b->process->time_namespace, 0);
 	profile_batch_free(b);
@@ -142,7 +141,8 @@ static void
 test_nesting(void **state)
 {
 	(void)state;
-	/* The object and seven arrays are eight; one more is too deep, before any parser sees it. */
+	/* The object and seven arrays are eight; one more is too deep, before any parser sees it.
+	 */
 	struct profile_batch *b =
 	    good("{\"v\":1,\"process\":" PROCESS ",\"profiles\":[],\"x\":[[[[[[[]]]]]]]}");
 	profile_batch_free(b);
@@ -203,7 +203,7 @@ test_process(void **state)
 		const char *at = strstr(PROCESS, cases[i].from);
 		assert_non_null(at);
 		snprintf(process, sizeof(process), "%.*s%s%s", (int)(at - PROCESS), PROCESS,
-			 cases[i].to, at + strlen(cases[i].from));
+		         cases[i].to, at + strlen(cases[i].from));
 		bad(batch(process, "[]", "[]", "[]"), cases[i].pointer);
 	}
 	bad(batch("[]", "[]", "[]", "[]"), "/process");
@@ -244,9 +244,10 @@ test_stacks(void **state)
 static const char *
 profile_with(unsigned field, const char *value)
 {
-	static const char *const fields[] = {KEY,   "0",	    "1", "\"GET /a\"", "30", "1000",
-					     "1205", "1300",	    "null", "\"response\"", "0",
-					     "[" ROW "]", "104",    "[]", "95", "[]", "null"};
+	static const char *const fields[] = {
+	    KEY,    "0",    "1",    "\"GET /a\"",   "30",  "1000",
+	    "1205", "1300", "null", "\"response\"", "0",   "[" ROW "]",
+	    "104",  "[]",   "95",   "[]",           "null"};
 	static struct text out;
 	text_reset(&out);
 	for (unsigned i = 0; i < 17; i++)
@@ -268,11 +269,32 @@ test_profile_fields(void **state)
 	    {0, "\"4BF92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7\""},
 	    {0, "\"00000000000000000000000000000000-00f067aa0ba902b7\""},
 	    {0, "\"4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000\""},
-	    {1, "-1"}, {1, "null"}, {1, "2147483647"}, {2, "2"}, {2, "true"}, {3, "5"},
-	    {4, "-1"}, {4, "\"\""}, {5, "null"}, {5, "1.0"}, {6, "-5"}, {6, "[]"},
-	    {7, "null"}, {8, "\"x\""}, {9, "\"gone\""}, {9, "null"}, {10, "null"},
-	    {11, "null"}, {11, "{}"}, {12, "-1"}, {12, "null"}, {13, "5"}, {14, "null"},
-	    {15, "null"}, {15, "{}"}, {16, "\"1\""},
+	    {1, "-1"},
+	    {1, "null"},
+	    {1, "2147483647"},
+	    {2, "2"},
+	    {2, "true"},
+	    {3, "5"},
+	    {4, "-1"},
+	    {4, "\"\""},
+	    {5, "null"},
+	    {5, "1.0"},
+	    {6, "-5"},
+	    {6, "[]"},
+	    {7, "null"},
+	    {8, "\"x\""},
+	    {9, "\"gone\""},
+	    {9, "null"},
+	    {10, "null"},
+	    {11, "null"},
+	    {11, "{}"},
+	    {12, "-1"},
+	    {12, "null"},
+	    {13, "5"},
+	    {14, "null"},
+	    {15, "null"},
+	    {15, "{}"},
+	    {16, "\"1\""},
 	};
 	char pointer[64];
 	(void)state;
@@ -344,11 +366,11 @@ test_impossible(void **state)
 	    {14, "94"},
 	    {7, "86400000001001"}, /* over 24 hours */
 	    {9, "\"open\""},       /* final, but open */
-	    {2, "0"},		   /* not final, but ended */
-	    {1, "1"},		   /* a later part has no breakdown */
+	    {2, "0"},              /* not final, but ended */
+	    {1, "1"},              /* a later part has no breakdown */
 	    {11, "[[\"run\",null,0,9223372036854775807,1,1,0,null,null],"
-		 "[\"run\",null,0,9223372036854775807,1,1,0,null,null],"
-		 "[\"run\",null,0,207,1,1,0,null,null]]"}, /* wraps round to 205 */
+	         "[\"run\",null,0,9223372036854775807,1,1,0,null,null],"
+	         "[\"run\",null,0,207,1,1,0,null,null]]"}, /* wraps round to 205 */
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -381,7 +403,7 @@ test_no_start(void **state)
 	assert_int_equal(b->profile_count, 1);
 	assert_false(b->profiles[0]->has_start);
 	assert_true(b->profiles[0]->has_tail && b->profiles[0]->has_cpu &&
-		    b->profiles[0]->truncated);
+	            b->profiles[0]->truncated);
 	profile_batch_free(b);
 }
 
@@ -404,7 +426,8 @@ test_bounds(void **state)
 {
 	struct text items = {0}, inner = {0};
 	(void)state;
-	profile_batch_free(good(batch(PROCESS, list(&items, "[0,[]]", PROFILE_BATCH_MAX), "[]", "[]")));
+	profile_batch_free(
+	    good(batch(PROCESS, list(&items, "[0,[]]", PROFILE_BATCH_MAX), "[]", "[]")));
 	bad(batch(PROCESS, list(&items, "[0,[]]", PROFILE_BATCH_MAX + 1), "[]", "[]"), "/stacks");
 	const char *small = "[" KEY ",0,1,null,null,1,1,1,null,\"response\",0,[],0,[],0,[],null]";
 	struct profile_batch *b =
@@ -440,9 +463,9 @@ test_row_bounds(void **state)
 	for (int over = 0; over < 2; over++) {
 		text_reset(&json);
 		text_printf(&json,
-			    "{\"v\":1,\"process\":" PROCESS ",\"profiles\":[[" KEY
-			    ",0,1,null,null,1,1,1,null,\"response\",0,%s,0,%s,0,[],null]]}",
-			    rows.data, over ? "[[\"run\",null,-1,0,1,1,0,null,null]]" : "[]");
+		            "{\"v\":1,\"process\":" PROCESS ",\"profiles\":[[" KEY
+		            ",0,1,null,null,1,1,1,null,\"response\",0,%s,0,%s,0,[],null]]}",
+		            rows.data, over ? "[[\"run\",null,-1,0,1,1,0,null,null]]" : "[]");
 		if (over)
 			bad(json.data, "/profiles/0/13");
 		else
@@ -469,8 +492,8 @@ test_string_bounds(void **state)
 			memset(text, 'a', cases[i].max + over);
 			text[cases[i].max + over] = '\0';
 			const char *hole = strstr(cases[i].format, "%s");
-			snprintf(stacks, sizeof(stacks), "%.*s%s%s",
-				 (int)(hole - cases[i].format), cases[i].format, text, hole + 2);
+			snprintf(stacks, sizeof(stacks), "%.*s%s%s", (int)(hole - cases[i].format),
+			         cases[i].format, text, hole + 2);
 			if (over)
 				bad(batch(PROCESS, stacks, "[]", "[]"), cases[i].pointer);
 			else

@@ -1,4 +1,5 @@
-/* stacks: learning, resend, forgetting in the order of last hearing; each bound at its maximum and beyond. */
+/* stacks: learning, resend, forgetting in the order of last hearing; each bound at its maximum and
+ * beyond. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +22,8 @@ stack_of(size_t length)
 	return stack;
 }
 
-/* A batch of instance `instance` that tells stacks `first` to `last` and names stack `named` (-2 = no profile). */
+/* A batch of instance `instance` that tells stacks `first` to `last` and names stack `named` (-2 =
+ * no profile). */
 static struct profile_batch *
 batch_of(unsigned instance, int first, int last, int named)
 {
@@ -29,8 +31,8 @@ batch_of(unsigned instance, int first, int last, int named)
 	batch->process = xcalloc(1, sizeof(*batch->process));
 	batch->process->references = 1;
 	batch->process->instance[0] = (uint8_t)instance;
-	batch->stacks = xcalloc(1 + (last >= first ? (size_t)(last - first + 1) : 0),
-				sizeof(*batch->stacks));
+	batch->stacks =
+	    xcalloc(1 + (last >= first ? (size_t)(last - first + 1) : 0), sizeof(*batch->stacks));
 	for (int id = last; id >= first; id--) {
 		batch->stacks[batch->stack_count].id = id;
 		batch->stacks[batch->stack_count++].stack = stack_of(10);
@@ -57,7 +59,7 @@ take(struct stacks *stacks, unsigned instance, int first, int last, int named)
 	enum stacks_result result = stacks_take(stacks, batch, &dropped);
 	if (named >= 0)
 		assert_int_equal(batch->profiles[0]->breakdown.rows[0].stack != NULL,
-				 result == STACKS_OK);
+		                 result == STACKS_OK);
 	profile_batch_free(batch);
 	return result;
 }
@@ -75,7 +77,7 @@ test_learn(void **state)
 	assert_int_equal(take(stacks, 1, 1, 0, 2), STACKS_OK);
 	assert_int_equal(take(stacks, 1, 1, 0, 3), STACKS_RESEND);
 	assert_int_equal(take(stacks, 2, 1, 0, 1), STACKS_RESEND); /* IDs are the instance's own */
-	assert_int_equal(take(stacks, 1, 0, 2, 2), STACKS_OK);	   /* told again: the same */
+	assert_int_equal(take(stacks, 1, 0, 2, 2), STACKS_OK);     /* told again: the same */
 	assert_int_equal(stacks_count(stacks), 3);
 	stacks_free(stacks);
 }
@@ -103,7 +105,8 @@ test_instances_max(void **state)
 	for (unsigned i = 1; i <= 3; i++)
 		assert_int_equal(take(stacks, i, 0, 0, 0), STACKS_OK);
 	assert_int_equal(stacks_forgotten(stacks), 0);
-	assert_int_equal(take(stacks, 1, 1, 0, 0), STACKS_OK); /* 1 is heard again: 2 is the oldest */
+	assert_int_equal(take(stacks, 1, 1, 0, 0),
+	                 STACKS_OK); /* 1 is heard again: 2 is the oldest */
 	assert_int_equal(take(stacks, 4, 0, 0, 0), STACKS_OK);
 	assert_int_equal(stacks_forgotten(stacks), 1);
 	assert_int_equal(stacks_instances(stacks), 3);
@@ -177,9 +180,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_learn),	cmocka_unit_test(test_rows_keep_theirs),
+	    cmocka_unit_test(test_learn),         cmocka_unit_test(test_rows_keep_theirs),
 	    cmocka_unit_test(test_instances_max), cmocka_unit_test(test_stacks_max),
-	    cmocka_unit_test(test_bytes_max),	cmocka_unit_test(test_dropped),
+	    cmocka_unit_test(test_bytes_max),     cmocka_unit_test(test_dropped),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,7 +27,7 @@ test_json(void **state)
 	json_is("\n\x7f\0", 3, "\"\\u000a\\u007f\\u0000\"");
 	json_is("\xc3\xa9\xf0\x9f\x98\x80", 6, "\"\xc3\xa9\xf0\x9f\x98\x80\"");
 	json_is("\xff\xc3", 2, "\"\\ufffd\\ufffd\"");
-	json_is("\xc0\xaf", 2, "\"\\ufffd\\ufffd\"");		/* overlong */
+	json_is("\xc0\xaf", 2, "\"\\ufffd\\ufffd\"");            /* overlong */
 	json_is("\xed\xa0\x80", 3, "\"\\ufffd\\ufffd\\ufffd\""); /* surrogate */
 	json_is("\xf4\x90\x80\x80", 4, "\"\\ufffd\\ufffd\\ufffd\\ufffd\"");
 }
@@ -47,8 +47,8 @@ test_json_any_bytes(void **state)
 		}
 		struct text text = {0};
 		text_json(&text, bytes, sizeof(bytes));
-		json_t *value = json_loadb(text.data, text.length, JSON_DECODE_ANY | JSON_ALLOW_NUL,
-					   NULL);
+		json_t *value =
+		    json_loadb(text.data, text.length, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
 		assert_non_null(value);
 		json_decref(value);
 		text_free(&text);
@@ -86,7 +86,8 @@ test_no_memory(void **state)
 		for (int i = 0; i < 3000; i++)
 			text_puts(&text, "0123456789");
 		xmem_fail_after(0, 0);
-		assert_true(text.failed == (nth <= 7)); /* 512 bytes doubled six times hold it all */
+		assert_true(text.failed ==
+		            (nth <= 7)); /* 512 bytes doubled six times hold it all */
 		assert_true(text.failed || text.length == 30000);
 		text_free(&text);
 	}
@@ -96,8 +97,10 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_json), cmocka_unit_test(test_json_any_bytes),
-	    cmocka_unit_test(test_numbers), cmocka_unit_test(test_no_memory),
+	    cmocka_unit_test(test_json),
+	    cmocka_unit_test(test_json_any_bytes),
+	    cmocka_unit_test(test_numbers),
+	    cmocka_unit_test(test_no_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
