@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,11 +75,17 @@ put_tick(FILE *out, int64_t t_s, const struct detector_route *route)
 	        detector_basis_name(route->basis), route->slower.nats);
 }
 
-static int
-fault(const struct backtest *backtest, const char *what)
+static int __attribute__((format(printf, 2, 3)))
+fault(const struct backtest *backtest, const char *format, ...)
 {
+	va_list args;
+
 	fflush(backtest->out);
-	fprintf(stderr, "tailrace: line %" PRIu64 ": %s\n", backtest->number, what);
+	fprintf(stderr, "tailrace: line %" PRIu64 ": ", backtest->number);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
 	return -1;
 }
 
@@ -88,7 +95,7 @@ take_tick(struct backtest *backtest, const struct backtest_line *line)
 	struct detector_route *route = detector_route_at(backtest->detector, line->route);
 
 	if (route == NULL)
-		return fault(backtest, "too many routes");
+		return fault(backtest, "more than %d routes", DETECTOR_ROUTES_MAX);
 	if (backtest->newest_s[route->index] == line->t_s + 1)
 		return fault(backtest, "duplicate: this route has had a window at this \"t\"");
 	backtest->newest_s[route->index] = line->t_s + 1;
@@ -106,7 +113,7 @@ take_line(struct backtest *backtest, const char *text, size_t length)
 	static struct backtest_line line;
 
 	if (!backtest_scan(text, length, &line) && backtest_line_read(text, length, &line) == -1)
-		return fault(backtest, line.fault);
+		return fault(backtest, "%s", line.fault);
 	if (line.t_s < backtest->t_s)
 		return fault(backtest, "out of order: \"t\" is smaller than in an earlier line");
 	backtest->t_s = line.t_s;

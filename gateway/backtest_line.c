@@ -130,6 +130,8 @@ backtest_line_read(const char *text, size_t length, struct backtest_line *ret)
 
 	ret->route[0] = ret->deploy[0] = ret->fault[0] = '\0';
 	ret->cell_count = 0;
+	if (length == 0)
+		return fault(ret, "empty line");
 	if (object == NULL)
 		return fault(ret, "%s, column %d", error.text, error.column);
 	status = read_object(ret, object);

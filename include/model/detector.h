@@ -8,9 +8,10 @@
 #include <stdint.h>
 
 #include "model/detector_route.h"
+#include "model/route.h"
 
-#define DETECTOR_ROUTES_MAX 4096
-#define DETECTOR_DEPLOY_MAX 128 /* bytes of a version; longer ones are cut */
+#define DETECTOR_ROUTES_MAX (ROUTES_MAX + 1) /* as many as the gateway tells apart, and `other` */
+#define DETECTOR_DEPLOY_MAX 128              /* bytes of a version; longer ones are cut */
 
 struct detector;
 
