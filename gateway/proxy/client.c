@@ -391,9 +391,10 @@ client_watch(struct client *client, uint64_t now_ns)
 static bool
 hung_up(const struct client *client)
 {
-	struct pollfd poll_fd = {.fd = client->fd, .events = POLLRDHUP};
+	short sought = client->listener->half_close ? 0 : POLLRDHUP;
+	struct pollfd poll_fd = {.fd = client->fd, .events = sought};
 
-	return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLRDHUP | POLLERR | POLLHUP));
+	return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (sought | POLLERR | POLLHUP));
 }
 
 static void
@@ -419,7 +420,7 @@ busy_late(struct client *client, uint64_t now_ns)
 		return;
 	}
 	if (!client->reading && !client->saw_fin && hung_up(client)) {
-		client_hung(client, !client->listener->half_close);
+		client_hung(client, true);
 		return;
 	}
 	client_watch(client, now_ns);

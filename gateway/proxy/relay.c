@@ -179,7 +179,9 @@ relay_client_readable(struct exchange *exchange)
 		size_t asked;
 		ssize_t n;
 
-		if (exchange->send_failed || exchange->upstream->out.bytes >= QUEUE_HIGH) {
+		/* Without a server connection the answer is complete: what still comes is lingered over. */
+		if (!exchange->upstream || exchange->send_failed ||
+		    exchange->upstream->out.bytes >= QUEUE_HIGH) {
 			client_pause(client);
 			return;
 		}
@@ -227,8 +229,6 @@ deliver(struct exchange *exchange)
 
 		if (exchange->reply_begun)
 			mark_once(&exchange->marks, MARK_REPLIED, now_ns);
-		if (done == 1 && exchange->response_state == DIRECTION_DONE)
-			mark_once(&exchange->marks, MARK_END, now_ns);
 	}
 	if (done < 0) {
 		client_hung(exchange->client, true);
@@ -237,6 +237,7 @@ deliver(struct exchange *exchange)
 	if (exchange->response_state != DIRECTION_DONE)
 		return true;
 	if (done == 1) {
+		mark_once(&exchange->marks, MARK_END, loop->now_ns);
 		proxy_go(exchange, STEP_FINISH);
 		return false;
 	}
@@ -247,10 +248,11 @@ deliver(struct exchange *exchange)
 static void
 watch_provisional(struct exchange *exchange)
 {
-	if (exchange->timer.due_ns == 0)
-		timer_set(&exchange->loop->wheel, &exchange->timer,
-		          exchange->marks.at_ns[MARK_READ_FIRST] + PROVISIONAL_NS,
-		          exchange->loop->now_ns);
+	if (exchange->provisional_set)
+		return;
+	exchange->provisional_set = true;
+	timer_set(&exchange->loop->wheel, &exchange->timer,
+	          exchange->marks.at_ns[MARK_READ_FIRST] + PROVISIONAL_NS, exchange->loop->now_ns);
 }
 
 /* Response body bytes in `block`, which is handed over. False when the exchange is over. */

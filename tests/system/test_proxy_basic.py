@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from harness import AppServer, Gateway, StubServer, raw_exchange
-from proxy_tools import OK, Connection, always, ask, get, read_head, request_bytes
+from proxy_tools import OK, Connection, always, ask, get, read_head, request_bytes, stored
 
 GatewayFactory = Callable[..., Gateway]
 AppFactory = Callable[..., AppServer]
@@ -264,6 +264,10 @@ def test_http_1_0_app(gateway_factory: GatewayFactory, stub_factory: StubFactory
             answer = client.answer()
             assert answer.headers["transfer-encoding"] == "chunked"
             assert answer.body == b"until the end" and answer.version == "HTTP/1.1"
+    raw = raw_exchange(gateway.port, get(version="1.0"))
+    assert raw.endswith(b"until the end") and b"Connection: close" in raw
+    exchange = stored(gateway, raw.partition(b"X-Trace-Id: ")[2][:32].decode())
+    assert exchange["died_in"] is None and 0.045 < exchange["total_ns"] / 1e9 < 2
 
 
 def test_streamed_answer_arrives_in_pieces(gateway_factory: GatewayFactory, app: AppServer) -> None:

@@ -12,8 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from harness import AppServer, Gateway, StubServer
-from proxy_tools import OK, Answer, Connection, always, ask, get, read_head, resident_kib
+from harness import AppServer, Gateway, StubServer, wait_for
+from proxy_tools import (
+    OK,
+    Answer,
+    Connection,
+    always,
+    ask,
+    get,
+    read_head,
+    resident_kib,
+    stored,
+)
 
 GatewayFactory = Callable[..., Gateway]
 AppFactory = Callable[..., AppServer]
@@ -228,6 +238,37 @@ def test_early_answer_and_reset(gateway_factory: GatewayFactory, stub_factory: S
             assert answer.status == 413 and answer.body == b"stop"
 
 
+def test_early_answer_to_a_client_that_does_not_read_yet(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """A big answer that is complete at the app while the client still uploads arrives whole."""
+    size = 20 << 20
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + BLOCK * 20)
+        conn.shutdown(socket.SHUT_WR)
+        while conn.recv(1 << 20):
+            pass
+
+    gateway = gateway_factory([stub_factory(handler).address])
+    for rounds in range(4):
+        with Connection(gateway.port) as client:
+            client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99000000\r\n\r\n")
+            for _ in range(10 * rounds):
+                client.send(b"x" * 2000)
+                time.sleep(0.001)
+            sender = threading.Thread(target=client.send, args=(b"x" * 300000,))
+            sender.start()
+            parts = [client.sock.recv(1000)]
+            while sum(map(len, parts)) < size:
+                parts.append(client.sock.recv(1 << 20))
+            client.rest = b"".join(parts)
+            assert client.answer().body == BLOCK * 20
+            sender.join()
+    assert len(gateway.worker_pids()) == 1 and "was ended" not in gateway.log()
+
+
 def test_slow_client_pauses_the_app(
     gateway_factory: GatewayFactory, stub_factory: StubFactory
 ) -> None:
@@ -348,3 +389,35 @@ def test_pool_is_used(gateway_factory: GatewayFactory, stub_factory: StubFactory
     for _ in range(100):
         assert ask(gateway.port, get()).status == 200
     assert stub.accepted == 1
+
+
+def test_long_stream_is_reported_while_it_runs(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """Ten seconds after its answer began an open exchange is known already; its end replaces it."""
+    finish = threading.Event()
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        read_head(conn)
+        conn.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+        finish.wait(20)
+        conn.sendall(b"3\r\ntwo\r\n0\r\n\r\n")
+
+    gateway = gateway_factory([stub_factory(handler).address])
+    with Connection(gateway.port, timeout_s=20) as client:
+        client.send(get("/stream"))
+        while b"one" not in client.rest:
+            client.rest += client.sock.recv(65536)
+        trace_id = client.rest.partition(b"X-Trace-Id: ")[2][:32].decode()
+        early = stored(gateway, trace_id, timeout_s=25)
+        assert early["provisional"] and 9.9e9 < early["total_ns"] < 13e9
+        time.sleep(0.5)
+        finish.set()
+        assert client.answer().body == b"onetwo"
+
+    def ended() -> bool:
+        return not stored(gateway, trace_id)["provisional"]
+
+    wait_for(ended, 15, "the final record", every_s=0.2)
+    final = stored(gateway, trace_id)
+    assert final["total_ns"] > early["total_ns"] and final["died_in"] is None
