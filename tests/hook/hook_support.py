@@ -90,7 +90,7 @@ class Profile:
         assert sum(r.ns for r in self.breakdown) + self.unattributed_ns == self.app_ns
         assert self.unattributed_ns >= 0 and self.stream_unattributed_ns >= 0
         stream_ns = 0 if self.start_ns is None else self.end_ns - self.start_ns
-        if self.part == 0:
+        if self.part == 0:  # later parts only cover the time since the one before
             total = sum(r.ns for r in self.stream) + self.stream_unattributed_ns
             assert total == stream_ns
         assert all(r.ns > 0 and r.count > 0 for r in self.breakdown + self.stream)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
 
+import aiosqlite
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import StreamingResponse
@@ -14,7 +17,7 @@ from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route
-from tailrace import _engine
+from tailrace import _engine, middleware
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
@@ -444,3 +447,134 @@ def test_long_lived_task_is_let_go_at_the_end(loop):
     own = found[second].find("wait", None, "handler")
     assert sum(r.ns for r in own) >= 15 * MS and own[0].by_trace is None
     assert found[second].sum("wait", None, "reader") == 0
+
+
+def test_inside_starlettes_error_middleware(loop):
+    """app.add_middleware(tailrace.Hook): an exception leaving the hook is the response's start."""
+    api = FastAPI()
+    api.add_middleware(middleware.Hook)
+
+    @api.get("/fails")
+    async def fails():
+        await asyncio.sleep(0.02)
+        raise ValueError("mine")
+
+    @api.get("/good")
+    async def good():
+        await asyncio.sleep(0.02)
+
+    async def main():
+        keys = [await request(api, "/good")]
+        with pytest.raises(ValueError, match="mine"):
+            await request(api, "/fails")
+        return keys
+
+    hook(api)  # quiets the sender
+    take()
+    run(loop, main)
+    well, failed = take()[0]
+    assert well.ended == "response" and well.route == "GET /good"
+    assert failed.ended == "exception" and failed.route == "GET /fails"
+    assert failed.start_ns == failed.end_ns and failed.sum("wait", "sleep", "fails") >= 16 * MS
+
+
+def test_long_streams_send_parts(loop):
+    """A response that streams for long comes in numbered parts whose durations add up."""
+    options = {"in_app": [], "library_prefixes": middleware._library_prefixes()}
+
+    async def app(scope, receive, send):
+        async def chunk():
+            await asyncio.sleep(0.02)
+
+        await asyncio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(6):
+            await chunk()
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    wrapped = hook(app)
+    take()
+    _engine.configure(**options, part_interval_ns=50 * MS)
+    try:
+        run(loop, lambda: request(wrapped))
+    finally:
+        _engine.configure(**options, part_interval_ns=10_000 * MS)
+    parts = take()[0]
+    assert len(parts) == 3
+    assert [p.part for p in parts] == [0, 1, 2] and [p.final for p in parts] == [0, 0, 1]
+    assert [p.ended for p in parts] == ["open", "open", "response"]
+    assert len({(p.key, p.enter_ns, p.start_ns) for p in parts}) == 1
+    assert [bool(p.breakdown) for p in parts] == [True, False, False]
+    since = parts[0].start_ns
+    for p in parts:
+        assert p.unattributed_ns == 0
+        assert sum(r.ns for r in p.stream) + p.stream_unattributed_ns == p.end_ns - since
+        assert p.stream_unattributed_ns <= 2 * MS
+        since = p.end_ns
+    slept = sum(r.ns for p in parts for r in p.stream if r.cause == "sleep")
+    assert 100 * MS <= slept <= 200 * MS
+
+
+def test_database_thread_of_its_own(loop, tmp_path):
+    """aiosqlite answers from its own thread: the wait is the request's, for the database."""
+
+    async def handler():
+        async with aiosqlite.connect(tmp_path / "db") as db:
+            slow = "with recursive n(i) as (select 1 union all select i + 1 from n limit 200000)"
+            await (await db.execute(f"{slow} select max(i) from n")).fetchall()
+
+    p = profile(loop, handler)
+    assert p.sum("wait", "database", "handler") >= 5 * MS
+    assert p.unattributed_ns == 0
+
+
+def test_socket_that_was_ready_while_the_loop_was_held(loop):
+    """Data came while another request blocked: that time is `ready`, as an estimate."""
+
+    async def reads(scope):
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        timer = threading.Timer(0.03, theirs.send, (b"x",))
+        timer.start()
+        await asyncio.get_running_loop().sock_recv(ours, 1)
+        timer.join()
+        ours.close()
+        theirs.close()
+
+    async def blocks(scope):
+        await asyncio.sleep(0.005)
+        time.sleep(0.12)
+
+    async def app(scope, receive, send):
+        await (blocks if scope["path"] == "/block" else reads)(scope)
+        await plain(lambda: asyncio.sleep(0))(scope, receive, send)
+
+    async def main():
+        wrapped = hook(app)
+        await request(wrapped)
+        return await asyncio.gather(request(wrapped), request(wrapped, "/block"))
+
+    take()
+    reader, _ = run(loop, main)
+    p = {p.key: p for p in take()[0]}[reader]
+    guessed = [r for r in p.find("ready") if r.exact == 0]
+    assert len(guessed) == 1 and 100 * MS <= guessed[0].ns <= 160 * MS, p.shown()
+    assert p.sum("wait") <= 40 * MS
+    assert any(s[4] >= 90 * MS for s in p.stalls)
+
+
+def test_in_app_is_what_is_not_installed(loop):
+    """Libraries named in `in_app` count as the app's own code."""
+    code = asyncio.sleep.__code__
+    options = {"library_prefixes": middleware._library_prefixes()}
+    assert not _engine.frame_in_app(code)
+    assert _engine.frame_in_app(make_api.__code__)
+    assert not _engine.frame_in_app(FastAPI.__call__.__code__)
+    _engine.configure(in_app=["asyncio.tasks", "fastapi"], **options)
+    try:
+        assert _engine.frame_in_app(code)
+        assert _engine.frame_in_app(FastAPI.__call__.__code__)
+        assert not _engine.frame_in_app(asyncio.Lock.acquire.__code__)
+    finally:
+        _engine.configure(in_app=[], **options)

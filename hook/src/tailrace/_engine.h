@@ -1,5 +1,5 @@
-/* tailrace._engine: the types its files share. Everything here is guarded by the GIL except what is _Atomic,
- * which the sampler thread reads without it. Times are CLOCK_MONOTONIC nanoseconds. */
+/* tailrace._engine: the types its files share. Everything here is guarded by the GIL except what
+ * is _Atomic, which the sampler thread reads without it. Times are CLOCK_MONOTONIC nanoseconds. */
 #ifndef TAILRACE_ENGINE_H
 #define TAILRACE_ENGINE_H
 
@@ -44,7 +44,6 @@ enum {
 #define IDLE_GAP_NS (100 * INT64_C(1000))
 #define STEP_SAMPLE_MIN_NS (8 * NS_PER_MS)
 #define JOB_SAMPLE_MIN_NS (10 * NS_PER_MS)
-#define PART_INTERVAL_NS (10 * INT64_C(1000000000))
 #define NO_TIME INT64_C(-1)
 
 enum segment_kind { SEG_RUN, SEG_READY, SEG_WAIT, SEG_THREAD_QUEUE, SEG_THREAD_RUN };
@@ -123,15 +122,15 @@ struct source {
 	int64_t due_ns;
 	uint64_t turn;
 	struct request *request; /* strong, with LANE and THREAD */
-	struct lane *lane;	 /* borrowed, compared only */
-	struct node *path;	 /* strong, with request */
+	struct lane *lane;       /* borrowed, compared only */
+	struct node *path;       /* strong, with request */
 };
 
 /* One asyncio task that works for a request. */
 struct lane {
 	struct lane *next, **link; /* in its request's list */
 	struct request *request;   /* borrowed; NULL once detached */
-	void *task;		   /* identity only: may be a dead object's address */
+	void *task;                /* identity only: may be a dead object's address */
 	struct loop *loop;
 	struct node *path;
 	int64_t paused_ns; /* end of its last step */
@@ -142,20 +141,21 @@ struct lane {
 	bool run_counted; /* part of the running step is in the path already */
 };
 
-/* The step or callback the loop is running. Part of its struct step, not on the C stack: greenlets move that. */
+/* The step or callback the loop is running. Part of its struct step, not on the C stack:
+ * greenlets move that. */
 struct running {
 	struct running *outer;
 	struct loop *loop;
-	PyObject *task;		 /* borrowed; NULL for plain callbacks */
-	struct lane *lane;	 /* strong */
+	PyObject *task;          /* borrowed; NULL for plain callbacks */
+	struct lane *lane;       /* strong */
 	struct request *request; /* strong: whose it is, even when that has closed meanwhile */
 	struct source source;
 	int64_t begin_ns;
 	int64_t queued_ns; /* when a new task was created, else NO_TIME */
 	struct sample_set *samples;
-	int32_t stack; /* where it ended, if it was long */
+	int32_t stack;             /* where it ended, if it was long */
 	int64_t cpu_ns, cpu_at_ns; /* the thread's CPU clock when the sampler first looked */
-	uint8_t state;		   /* enum hold_state as the sampler saw it */
+	uint8_t state;             /* enum hold_state as the sampler saw it */
 };
 
 enum hold_state { HOLD_UNKNOWN, HOLD_BLOCKED, HOLD_BUSY };
@@ -175,8 +175,8 @@ struct recent_step {
 
 /* What is hooked into one event loop; owned by the loop's __dict__. */
 struct loop {
-	PyObject_HEAD
-	PyObject *call_soon, *call_later, *call_at, *call_soon_threadsafe, *run_in_executor;
+	PyObject_HEAD PyObject *call_soon, *call_later, *call_at, *call_soon_threadsafe,
+	    *run_in_executor;
 	PyObject *time;
 	struct running *running;
 	PyThreadState *thread;
@@ -199,11 +199,10 @@ struct loop {
 
 /* A callback handed to the loop in place of the app's own. */
 struct step {
-	PyObject_HEAD
-	vectorcallfunc vectorcall;
+	PyObject_HEAD vectorcallfunc vectorcall;
 	PyObject *callback;
 	struct loop *loop;
-	PyObject *task;	   /* borrowed from callback, or NULL */
+	PyObject *task;    /* borrowed from callback, or NULL */
 	struct lane *lane; /* strong, or NULL */
 	struct source source;
 	int64_t scheduled_ns;
@@ -217,8 +216,7 @@ enum ended { ENDED_RESPONSE, ENDED_EXCEPTION, ENDED_DISCONNECT, ENDED_CANCELLED,
 
 /* One ASGI call; callable: it is the `send` the app gets. */
 struct request {
-	PyObject_HEAD
-	vectorcallfunc vectorcall;
+	PyObject_HEAD vectorcallfunc vectorcall;
 	struct loop *loop; /* strong; NULL: totals only */
 	PyObject *send, *scope, *root_path;
 	struct request *closing_next;
@@ -237,12 +235,12 @@ struct request {
 };
 
 struct engine {
-	int64_t wait_threshold_ns, stall_threshold_ns;
+	int64_t wait_threshold_ns, stall_threshold_ns, part_interval_ns;
 	uint32_t generation; /* one more after each fork */
 	bool disabled, totals_only;
-	uint64_t dropped;
+	uint64_t dropped, tails_dropped;
 	char loop_name[32];
-	PyObject *send_last; /* coroutine function of middleware.py */
+	PyObject *send_last;  /* coroutine function of middleware.py */
 	PyObject *name_route; /* function of middleware.py: (scope, root_path) -> str | None */
 	PyObject *report;     /* function of middleware.py: (text) */
 	PyTypeObject *task_type, *py_task_type, *step_type, *thread_pool_type;
@@ -297,7 +295,7 @@ const char *cause_name(enum cause cause);
 bool walk_init(void);
 int32_t walk_task(PyObject *task);
 int32_t walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *outermost);
-PyCodeObject *walk_task_code(PyObject *task); /* borrowed, or NULL */
+PyCodeObject *walk_task_code(PyObject *task);         /* borrowed, or NULL */
 PyCodeObject *walk_callable_code(PyObject *callable); /* borrowed, or NULL */
 /* The function a thread's job runs, as a stack. */
 int32_t walk_job(PyObject *callable, PyObject *const *args, Py_ssize_t count);
@@ -305,9 +303,10 @@ bool walk_task_done(PyObject *task);
 
 /* path */
 struct node *path_new(int64_t at_ns);
-struct node *path_add(struct node *path, const struct segment *segment, int64_t end_ns); /* takes path */
+struct node *path_add(struct node *path, const struct segment *segment,
+                      int64_t end_ns); /* takes path */
 struct node *path_add_run(struct node *path, int64_t end_ns, int32_t stack, bool continued,
-    enum segment_kind kind, struct sample_set *samples);
+                          enum segment_kind kind, struct sample_set *samples);
 struct node *path_prefix_jobs(struct node *path, int32_t outer);
 void path_unref(struct node *path);
 static inline struct node *
@@ -319,7 +318,8 @@ path_ref(struct node *path)
 }
 
 /* lane */
-struct lane *lane_new(struct request *request, struct loop *loop, PyObject *task, struct node *path);
+struct lane *lane_new(struct request *request, struct loop *loop, PyObject *task,
+                      struct node *path);
 struct lane *lane_find(const void *task); /* borrowed */
 void lane_detach(struct lane *lane);
 void lane_unref(struct lane *lane);
@@ -370,11 +370,10 @@ void ring_after_fork(void);
 
 /* thread: jobs in worker threads */
 struct job {
-	PyObject_HEAD
-	vectorcallfunc vectorcall;
+	PyObject_HEAD vectorcallfunc vectorcall;
 	PyObject *func;
 	struct request *request; /* strong */
-	struct lane *lane;	 /* strong */
+	struct lane *lane;       /* strong */
 	struct node *path;
 	PyThreadState *thread;
 	PyCodeObject *base_code; /* borrowed from the code table */

@@ -1,7 +1,9 @@
-/* Lanes: the tasks that work for a request, found by the task's address, and what a step does to their path. */
+/* Lanes: the tasks that work for a request, found by the task's address, and what a step does to
+ * their path. */
 #include "_engine.h"
 
-/* Task address → lane; open addressing, grown at half full. Entries go when the task ends or its request closes. */
+/* Task address → lane; open addressing, grown at half full. Entries go when the task ends or its
+ * request closes. */
 static struct lane **slots;
 static uint32_t slot_count, lanes_known;
 
@@ -75,7 +77,8 @@ lane_unref(struct lane *lane)
 		free(lane);
 }
 
-/* A new reference; NULL at the cap (the request is then marked) or without memory. Takes the path's reference. */
+/* A new reference; NULL at the cap (the request is then marked) or without memory. Takes the
+ * path's reference. */
 struct lane *
 lane_new(struct request *request, struct loop *loop, PyObject *task, struct node *path)
 {
@@ -90,8 +93,14 @@ lane_new(struct request *request, struct loop *loop, PyObject *task, struct node
 		path_unref(path);
 		return NULL;
 	}
-	*lane = (struct lane){.request = request, .task = task, .loop = loop, .path = path, .refs = 2,
-	    .first_stack = STACK_LANE, .next = request->lanes, .link = &request->lanes};
+	*lane = (struct lane){.request = request,
+	                      .task = task,
+	                      .loop = loop,
+	                      .path = path,
+	                      .refs = 2,
+	                      .first_stack = STACK_LANE,
+	                      .next = request->lanes,
+	                      .link = &request->lanes};
 	lane->paused_ns = path != NULL ? path->end_ns : 0;
 	if (request->lanes != NULL)
 		request->lanes->link = &lane->next;
@@ -108,7 +117,8 @@ lane_new(struct request *request, struct loop *loop, PyObject *task, struct node
 	return lane;
 }
 
-/* The lane works for its request no more: it ended, or the request did. Drops the table's reference. */
+/* The lane works for its request no more: it ended, or the request did. Drops the table's
+ * reference. */
 void
 lane_detach(struct lane *lane)
 {
@@ -142,7 +152,8 @@ add_ready(struct lane *lane, int64_t until_ns, bool exact)
 static void
 add_wait(struct lane *lane, const struct step *step, int64_t due_ns)
 {
-	struct segment wait = {.kind = SEG_WAIT, .cause = CAUSE_SHORT, .stack = STACK_NONE, .exact = true};
+	struct segment wait = {
+	    .kind = SEG_WAIT, .cause = CAUSE_SHORT, .stack = STACK_NONE, .exact = true};
 	if (due_ns <= lane->paused_ns)
 		return;
 	if (due_ns - lane->paused_ns >= engine.wait_threshold_ns) {
@@ -158,7 +169,8 @@ add_wait(struct lane *lane, const struct step *step, int64_t due_ns)
 		wait.by = NULL;
 	int64_t late_ns = 0;
 	if (step->source.kind == SOURCE_IO)
-		late_ns = loop_recent_overlap(lane->loop, step->source.turn, lane->paused_ns, due_ns);
+		late_ns =
+		    loop_recent_overlap(lane->loop, step->source.turn, lane->paused_ns, due_ns);
 	lane->path = path_add(lane->path, &wait, due_ns - late_ns);
 	add_ready(lane, due_ns, false);
 }
@@ -168,7 +180,8 @@ static void
 take_path(struct lane *lane, const struct step *step, int64_t now_ns)
 {
 	struct node *path = path_ref(step->source.path);
-	if (step->source.kind == SOURCE_THREAD && now_ns - lane->paused_ns >= engine.wait_threshold_ns) {
+	if (step->source.kind == SOURCE_THREAD &&
+	    now_ns - lane->paused_ns >= engine.wait_threshold_ns) {
 		int32_t outer = walk_task(step->task);
 		learn_first_stack(lane, outer);
 		path = path_prefix_jobs(path, outer);
@@ -181,7 +194,8 @@ void
 lane_resume(struct lane *lane, const struct step *step, int64_t now_ns)
 {
 	const struct source *source = &step->source;
-	bool ours = source->request != NULL && source->request == lane->request && source->lane != lane;
+	bool ours =
+	    source->request != NULL && source->request == lane->request && source->lane != lane;
 	if (!lane->started)
 		lane->started = true;
 	else if (ours && (source->kind == SOURCE_LANE || source->kind == SOURCE_THREAD))
@@ -213,7 +227,8 @@ lane_path_at(struct lane *lane, int64_t now_ns)
 	int32_t stack = lane->first_stack;
 	if (now_ns - running->begin_ns >= RUN_STACK_MIN_NS) {
 		PyFrameObject *frame = PyThreadState_GetFrame(lane->loop->thread);
-		int32_t now = walk_frames(frame, lane->loop->base_code, walk_task_code(running->task));
+		int32_t now =
+		    walk_frames(frame, lane->loop->base_code, walk_task_code(running->task));
 		Py_XDECREF(frame);
 		learn_first_stack(lane, now);
 		if (stack_has_in_app(now))
@@ -223,7 +238,8 @@ lane_path_at(struct lane *lane, int64_t now_ns)
 	}
 	struct node *before = lane->path;
 	note_stack(running, stack);
-	lane->path = path_add_run(lane->path, now_ns, stack, lane->run_counted, SEG_RUN, running->samples);
+	lane->path =
+	    path_add_run(lane->path, now_ns, stack, lane->run_counted, SEG_RUN, running->samples);
 	lane->run_counted |= lane->path != before;
 	return path_ref(lane->path);
 }
@@ -239,7 +255,8 @@ lane_pause(struct lane *lane, struct running *running, int64_t now_ns)
 		stack = where >= 0 ? where : lane->first_stack;
 	}
 	note_stack(running, stack);
-	lane->path = path_add_run(lane->path, now_ns, stack, lane->run_counted, SEG_RUN, running->samples);
+	lane->path =
+	    path_add_run(lane->path, now_ns, stack, lane->run_counted, SEG_RUN, running->samples);
 	lane->paused_ns = now_ns;
 	lane->running = false;
 	if (done)

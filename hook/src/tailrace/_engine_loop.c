@@ -1,5 +1,6 @@
-/* One event loop with our methods on its instance: call_soon, call_later, call_at, call_soon_threadsafe and
- * run_in_executor. Each hands the loop a timed callback and calls the method it replaced. */
+/* One event loop with our methods on its instance: call_soon, call_later, call_at,
+ * call_soon_threadsafe and run_in_executor. Each hands the loop a timed callback and calls the
+ * method it replaced. */
 #include "_engine.h"
 
 /* The loop that last ran a step on this thread: it may be gone since. */
@@ -37,11 +38,11 @@ log_stall(struct loop *loop, const struct running *running, int64_t end_ns)
 	Py_XINCREF(running->request);
 	Py_XDECREF(stall->request);
 	*stall = (struct stall){.begin_ns = running->begin_ns,
-	    .end_ns = end_ns,
-	    .request = running->request,
-	    .stack = sampled != STACK_NONE ? sampled : running->stack,
-	    .is_step = running->task != NULL,
-	    .state = running->state};
+	                        .end_ns = end_ns,
+	                        .request = running->request,
+	                        .stack = sampled != STACK_NONE ? sampled : running->stack,
+	                        .is_step = running->task != NULL,
+	                        .state = running->state};
 }
 
 /* A step or callback of 1 ms and more has ended. */
@@ -54,8 +55,8 @@ loop_note(struct loop *loop, const struct running *running, int64_t end_ns)
 		log_stall(loop, running, end_ns);
 }
 
-/* How long steps of 1 ms and more held the loop between from and to, in the turn before or at the given one: so
- * long a socket may have been ready at most. */
+/* How long steps of 1 ms and more held the loop between from and to, in the turn before or at
+ * the given one: so long a socket may have been ready at most. */
 int64_t
 loop_recent_overlap(const struct loop *loop, uint64_t turn, int64_t from_ns, int64_t to_ns)
 {
@@ -72,8 +73,8 @@ loop_recent_overlap(const struct loop *loop, uint64_t turn, int64_t from_ns, int
 
 /* Calls method with args[index] replaced by callback (whose reference is taken). */
 static PyObject *
-call_with(PyObject *method, PyObject *const *args, Py_ssize_t count, PyObject *names, Py_ssize_t index,
-    PyObject *callback)
+call_with(PyObject *method, PyObject *const *args, Py_ssize_t count, PyObject *names,
+          Py_ssize_t index, PyObject *callback)
 {
 	PyObject *few[ARGS_MAX + 1], **all = few;
 	Py_ssize_t total = count + (names != NULL ? PyTuple_GET_SIZE(names) : 0);
@@ -85,8 +86,8 @@ call_with(PyObject *method, PyObject *const *args, Py_ssize_t count, PyObject *n
 	}
 	memcpy(all + 1, args, (size_t)total * sizeof(*args));
 	all[1 + index] = callback;
-	PyObject *result = PyObject_Vectorcall(method, all + 1,
-	    (size_t)count | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+	PyObject *result = PyObject_Vectorcall(
+	    method, all + 1, (size_t)count | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
 	if (all != few)
 		PyMem_Free(all);
 	Py_DECREF(callback);
@@ -106,7 +107,7 @@ loop_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject
 	if (count < 1 || !on_own_thread(loop))
 		return PyObject_Vectorcall(loop->call_soon, args, (size_t)count, names);
 	return call_with(loop->call_soon, args, count, names, 0,
-	    step_wrap(loop, args[0], NO_TIME, false));
+	                 step_wrap(loop, args[0], NO_TIME, false));
 }
 
 static PyObject *
@@ -116,10 +117,11 @@ loop_call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t coun
 	if (count < 1)
 		return PyObject_Vectorcall(loop->call_soon_threadsafe, args, (size_t)count, names);
 	return call_with(loop->call_soon_threadsafe, args, count, names, 0,
-	    step_wrap(loop, args[0], NO_TIME, !on_own_thread(loop)));
+	                 step_wrap(loop, args[0], NO_TIME, !on_own_thread(loop)));
 }
 
-/* The deadline of a timer, or NO_TIME where the delay is no number: the loop's own method then complains. */
+/* The deadline of a timer, or NO_TIME where the delay is no number: the loop's own method then
+ * complains. */
 static int64_t
 deadline_ns(const struct loop *loop, PyObject *delay, double base_s)
 {
@@ -145,7 +147,7 @@ loop_call_later(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObjec
 	if (due_ns == NO_TIME)
 		return PyObject_Vectorcall(loop->call_later, args, (size_t)count, names);
 	return call_with(loop->call_later, args, count, names, 1,
-	    step_wrap(loop, args[1], due_ns, false));
+	                 step_wrap(loop, args[1], due_ns, false));
 }
 
 static PyObject *
@@ -162,7 +164,8 @@ loop_call_at(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *
 	int64_t due_ns = deadline_ns(loop, args[0], now_s);
 	if (due_ns == NO_TIME)
 		return PyObject_Vectorcall(loop->call_at, args, (size_t)count, names);
-	return call_with(loop->call_at, args, count, names, 1, step_wrap(loop, args[1], due_ns, false));
+	return call_with(loop->call_at, args, count, names, 1,
+	                 step_wrap(loop, args[1], due_ns, false));
 }
 
 /* Only a pool of threads: another executor may want to pickle the function. */
@@ -178,12 +181,13 @@ loop_run_in_executor(PyObject *self, PyObject *const *args, Py_ssize_t count, Py
 
 static PyMethodDef REPLACED[] = {
     {"call_soon", (PyCFunction)(void (*)(void))loop_call_soon, METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"call_later", (PyCFunction)(void (*)(void))loop_call_later, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"call_later", (PyCFunction)(void (*)(void))loop_call_later, METH_FASTCALL | METH_KEYWORDS,
+     NULL},
     {"call_at", (PyCFunction)(void (*)(void))loop_call_at, METH_FASTCALL | METH_KEYWORDS, NULL},
     {"call_soon_threadsafe", (PyCFunction)(void (*)(void))loop_call_soon_threadsafe,
-	METH_FASTCALL | METH_KEYWORDS, NULL},
+     METH_FASTCALL | METH_KEYWORDS, NULL},
     {"run_in_executor", (PyCFunction)(void (*)(void))loop_run_in_executor,
-	METH_FASTCALL | METH_KEYWORDS, NULL},
+     METH_FASTCALL | METH_KEYWORDS, NULL},
 };
 enum { REPLACED_COUNT = sizeof(REPLACED) / sizeof(REPLACED[0]) };
 
@@ -191,7 +195,7 @@ static PyObject **
 original(struct loop *loop, int index)
 {
 	PyObject **const slots[] = {&loop->call_soon, &loop->call_later, &loop->call_at,
-	    &loop->call_soon_threadsafe, &loop->run_in_executor};
+	                            &loop->call_soon_threadsafe, &loop->run_in_executor};
 	return slots[index];
 }
 
@@ -252,7 +256,8 @@ loop_new(PyObject *target)
 		if (loops[i] == NULL)
 			loop->slot = i;
 	PyObject *module = PyObject_GetAttrString((PyObject *)Py_TYPE(target), "__module__");
-	const char *name = module != NULL && PyUnicode_Check(module) ? PyUnicode_AsUTF8(module) : NULL;
+	const char *name =
+	    module != NULL && PyUnicode_Check(module) ? PyUnicode_AsUTF8(module) : NULL;
 	loop->is_uvloop = name != NULL && strncmp(name, "uvloop", 6) == 0;
 	Py_XDECREF(module);
 	PyErr_Clear();
@@ -296,7 +301,8 @@ install(PyObject *module, PyObject *target)
 	int failed = PyObject_SetAttr(target, name_attribute, (PyObject *)loop);
 	for (int i = 0; failed == 0 && i < REPLACED_COUNT; i++) {
 		PyObject *method = PyCFunction_New(&REPLACED[i], (PyObject *)loop);
-		failed = method == NULL || PyObject_SetAttrString(target, REPLACED[i].ml_name, method) < 0;
+		failed = method == NULL ||
+		         PyObject_SetAttrString(target, REPLACED[i].ml_name, method) < 0;
 		Py_XDECREF(method);
 	}
 	Py_DECREF(loop);
@@ -315,7 +321,8 @@ uninstall(PyObject *module, PyObject *target)
 		return NULL;
 	for (int i = 0; i < REPLACED_COUNT; i++) {
 		PyObject *method = PyObject_GetAttrString(target, REPLACED[i].ml_name);
-		if (method != NULL && PyCFunction_Check(method) && PyCFunction_GET_SELF(method) == loop)
+		if (method != NULL && PyCFunction_Check(method) &&
+		    PyCFunction_GET_SELF(method) == loop)
 			PyObject_DelAttrString(target, REPLACED[i].ml_name);
 		Py_XDECREF(method);
 		PyErr_Clear();
@@ -343,7 +350,8 @@ steps_seen(PyObject *module, PyObject *target)
 PyMethodDef loop_functions[] = {
     {"install", install, METH_O, "install(loop) -> bool: put our methods on the loop's instance."},
     {"uninstall", uninstall, METH_O, "uninstall(loop): take them off again."},
-    {"steps_seen", steps_seen, METH_O, "steps_seen(loop) -> int: callbacks that passed through us."},
+    {"steps_seen", steps_seen, METH_O,
+     "steps_seen(loop) -> int: callbacks that passed through us."},
     {NULL, NULL, 0, NULL},
 };
 

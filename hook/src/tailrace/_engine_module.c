@@ -1,12 +1,16 @@
-/* The module tailrace._engine: its settings, what the sender calls, and what happens after an error in here. */
+/* The module tailrace._engine: its settings, what the sender calls, and what happens after an
+ * error in here. */
 #include "_engine.h"
 
-struct engine engine = {
-    .wait_threshold_ns = 100000, .stall_threshold_ns = 5 * NS_PER_MS, .loop_name = "asyncio"};
+struct engine engine = {.wait_threshold_ns = 100000,
+                        .stall_threshold_ns = 5 * NS_PER_MS,
+                        .part_interval_ns = 10000 * NS_PER_MS,
+                        .loop_name = "asyncio"};
 
 enum { NEW_STACKS_MAX = 256 };
 
-/* An error of ours, not of the app: from now on requests pass as if there were no hook. Said once. */
+/* An error of ours, not of the app: from now on requests pass as if there were no hook. Said
+ * once. */
 void
 engine_failed(const char *where)
 {
@@ -16,7 +20,9 @@ engine_failed(const char *where)
 	engine.disabled = true;
 	if (first && engine.report != NULL) {
 		PyObject *said = PyObject_CallFunction(engine.report, "sO", where,
-		    value != NULL ? value : type != NULL ? type : Py_None);
+		                                       value != NULL  ? value
+		                                       : type != NULL ? type
+		                                                      : Py_None);
 		Py_XDECREF(said);
 		PyErr_Clear();
 	}
@@ -28,12 +34,14 @@ engine_failed(const char *where)
 static PyObject *
 configure(PyObject *module, PyObject *args, PyObject *named)
 {
-	static char *names[] = {"in_app", "library_prefixes", "wait_threshold_ns", "stall_threshold_ns", NULL};
+	static char *names[] = {"in_app", "library_prefixes", "wait_threshold_ns",
+	                        "stall_threshold_ns", "part_interval_ns", NULL};
 	PyObject *in_app = NULL, *prefixes = NULL;
 	long long wait_ns = engine.wait_threshold_ns, stall_ns = engine.stall_threshold_ns;
+	long long part_ns = engine.part_interval_ns;
 	(void)module;
-	if (!PyArg_ParseTupleAndKeywords(args, named, "|$OOLL", names, &in_app, &prefixes, &wait_ns,
-		&stall_ns))
+	if (!PyArg_ParseTupleAndKeywords(args, named, "|$OOLLL", names, &in_app, &prefixes,
+	                                 &wait_ns, &stall_ns, &part_ns))
 		return NULL;
 	if (in_app == NULL || prefixes == NULL) {
 		PyErr_SetString(PyExc_TypeError, "in_app and library_prefixes are needed");
@@ -43,6 +51,7 @@ configure(PyObject *module, PyObject *args, PyObject *named)
 		return NULL;
 	engine.wait_threshold_ns = wait_ns;
 	engine.stall_threshold_ns = stall_ns;
+	engine.part_interval_ns = part_ns;
 	Py_RETURN_NONE;
 }
 
@@ -80,7 +89,8 @@ take(PyObject *module, PyObject *arg)
 		Py_DECREF(stacks);
 		return NULL;
 	}
-	PyObject *result = PyTuple_Pack(3, PyTuple_GET_ITEM(rows, 0), PyTuple_GET_ITEM(rows, 1), stacks);
+	PyObject *result =
+	    PyTuple_Pack(3, PyTuple_GET_ITEM(rows, 0), PyTuple_GET_ITEM(rows, 1), stacks);
 	Py_DECREF(rows);
 	Py_DECREF(stacks);
 	return result;
@@ -111,6 +121,14 @@ dropped(PyObject *module, PyObject *unused)
 	(void)module;
 	(void)unused;
 	return PyLong_FromUnsignedLongLong(engine.dropped);
+}
+
+static PyObject *
+tails_dropped(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return PyLong_FromUnsignedLongLong(engine.tails_dropped);
 }
 
 static PyObject *
@@ -148,7 +166,7 @@ after_fork(PyObject *module, PyObject *unused)
 	(void)module;
 	(void)unused;
 	engine.generation++;
-	engine.dropped = 0;
+	engine.dropped = engine.tails_dropped = 0;
 	ring_after_fork();
 	stack_after_fork();
 	loop_after_fork();
@@ -175,20 +193,23 @@ is_disabled(PyObject *module, PyObject *unused)
 
 static PyMethodDef FUNCTIONS[] = {
     {"configure", (PyCFunction)(void (*)(void))configure, METH_VARARGS | METH_KEYWORDS,
-	"configure(*, in_app, library_prefixes, wait_threshold_ns=100000, stall_threshold_ns=5000000)"},
+     "configure(*, in_app, library_prefixes, wait_threshold_ns=100000, "
+     "stall_threshold_ns=5000000, part_interval_ns=10**10)"},
     {"bind", bind, METH_VARARGS,
-	"bind(send_last, name_route, report): the Python functions the engine calls."},
-    {"take", take, METH_O,
-	"take(max_bytes) -> (profile rows, tail rows, stacks not taken before)"},
+     "bind(send_last, name_route, report): the Python functions the engine calls."},
+    {"take", take, METH_O, "take(max_bytes) -> (profile rows, tail rows, stacks not taken before)"},
     {"stacks", all_stacks, METH_NOARGS, "stacks() -> list: all stacks of this process."},
     {"frame_in_app", frame_in_app, METH_O, "frame_in_app(code) -> bool: the app's own code?"},
     {"dropped", dropped, METH_NOARGS, "dropped() -> int: profiles lost to the engine's limits."},
+    {"tails_dropped", tails_dropped, METH_NOARGS, "tails_dropped() -> int: tail rows lost."},
     {"engine_name", engine_name, METH_NOARGS, "engine_name() -> str: steps or totals."},
     {"loop_name", loop_name, METH_NOARGS, "loop_name() -> str"},
     {"use", use, METH_VARARGS, "use(loop_name, totals_only): what the self-test found."},
-    {"after_fork", after_fork, METH_NOARGS, "after_fork(): in the child, forget what is the parent's."},
+    {"after_fork", after_fork, METH_NOARGS,
+     "after_fork(): in the child, forget what is the parent's."},
     {"stop", stop, METH_NOARGS, "stop(): the interpreter ends, nothing is sampled any more."},
-    {"is_disabled", is_disabled, METH_NOARGS, "is_disabled() -> bool: an error of ours stopped it."},
+    {"is_disabled", is_disabled, METH_NOARGS,
+     "is_disabled() -> bool: an error of ours stopped it."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -251,7 +272,8 @@ static PyModuleDef_Slot SLOTS[] = {
 static struct PyModuleDef MODULE = {
     PyModuleDef_HEAD_INIT,
     .m_name = "tailrace._engine",
-    .m_doc = "Times every step of an asyncio or uvloop event loop for the requests that ask for it.",
+    .m_doc =
+        "Times every step of an asyncio or uvloop event loop for the requests that ask for it.",
     .m_methods = FUNCTIONS,
     .m_slots = SLOTS,
 };

@@ -1,5 +1,5 @@
-/* Paths: chains of segments from the ASGI call to now, shared by reference between the lanes of a request, so
- * that a wakeup costs one pointer however long the path is. */
+/* Paths: chains of segments from the ASGI call to now, shared by reference between the lanes of
+ * a request, so that a wakeup costs one pointer however long the path is. */
 #include "_engine.h"
 
 enum { SPARE_MAX = 4096 };
@@ -44,15 +44,17 @@ path_unref(struct node *path)
 	}
 }
 
-/* Takes the reference to path and returns one to the longer path. A path that is full, lost for want of memory
- * or that already reaches end_ns stays as it is: what is missing then is unattributed. */
+/* Takes the reference to path and returns one to the longer path. A path that is full, lost for
+ * want of memory or that already reaches end_ns stays as it is: what is missing then is
+ * unattributed. */
 struct node *
 path_add(struct node *path, const struct segment *segment, int64_t end_ns)
 {
 	if (path == NULL || end_ns <= path->end_ns)
 		return path;
 	if (segment->continued && path->refs == 1 && path->kind == segment->kind &&
-	    path->stack == segment->stack && path->exact && segment->exact && path->parent != NULL) {
+	    path->stack == segment->stack && path->exact && segment->exact &&
+	    path->parent != NULL) {
 		path->end_ns = end_ns; /* nobody else has seen it */
 		return path;
 	}
@@ -80,14 +82,16 @@ path_add(struct node *path, const struct segment *segment, int64_t end_ns)
 
 /* A run up to end_ns; where samples were taken in it, cut into one segment per sampled stack. */
 struct node *
-path_add_run(struct node *path, int64_t end_ns, int32_t stack, bool continued, enum segment_kind kind,
-    struct sample_set *samples)
+path_add_run(struct node *path, int64_t end_ns, int32_t stack, bool continued,
+             enum segment_kind kind, struct sample_set *samples)
 {
-	struct segment segment = {.kind = kind, .stack = stack, .exact = true, .continued = continued};
+	struct segment segment = {
+	    .kind = kind, .stack = stack, .exact = true, .continued = continued};
 	if (path == NULL || samples == NULL || samples->len == 0 || end_ns <= path->end_ns)
 		return path_add(path, &segment, end_ns);
 	int64_t begin_ns = path->end_ns, total_ns = end_ns - begin_ns, weights_ns = 0, sum_ns = 0;
-	/* Each sample speaks for the time since the one before it, the last also for what came after. */
+	/* Each sample speaks for the time since the one before it, the last also for what came
+	 * after. */
 	if (end_ns > samples->last_ns)
 		samples->items[samples->len - 1].ns += end_ns - samples->last_ns;
 	for (uint32_t i = 0; i < samples->len; i++)
@@ -97,8 +101,11 @@ path_add_run(struct node *path, int64_t end_ns, int32_t stack, bool continued, e
 		segment.stack = samples->items[i].stack;
 		segment.samples = samples->items[i].count;
 		segment.exact = false;
-		path = path_add(path, &segment, i + 1 == samples->len ? end_ns :
-		    begin_ns + (int64_t)((double)total_ns * (double)sum_ns / (double)weights_ns));
+		path = path_add(path, &segment,
+		                i + 1 == samples->len
+		                    ? end_ns
+		                    : begin_ns + (int64_t)((double)total_ns * (double)sum_ns /
+		                                           (double)weights_ns));
 	}
 	samples->len = 0;
 	samples->last_ns = end_ns;
@@ -109,11 +116,11 @@ static bool
 is_job(const struct node *node)
 {
 	return node->kind == SEG_THREAD_RUN ||
-	    (node->kind == SEG_THREAD_QUEUE && node->cause == CAUSE_EXECUTOR);
+	       (node->kind == SEG_THREAD_QUEUE && node->cause == CAUSE_EXECUTOR);
 }
 
-/* The same path (whose reference is taken), the thread's segments at its end shown under the stack that awaited
- * them. */
+/* The same path (whose reference is taken), the thread's segments at its end shown under the
+ * stack that awaited them. */
 struct node *
 path_prefix_jobs(struct node *path, int32_t outer)
 {
@@ -121,7 +128,7 @@ path_prefix_jobs(struct node *path, int32_t outer)
 	int len = 0;
 	struct node *from = path;
 	while (from != NULL && from->parent != NULL && is_job(from) &&
-	    len < (int)(sizeof(chain) / sizeof(chain[0]))) {
+	       len < (int)(sizeof(chain) / sizeof(chain[0]))) {
 		chain[len++] = from;
 		from = from->parent;
 	}
@@ -131,12 +138,12 @@ path_prefix_jobs(struct node *path, int32_t outer)
 	while (len-- > 0) {
 		const struct node *old = chain[len];
 		struct segment segment = {.kind = old->kind,
-		    .cause = old->cause,
-		    .stack = stack_join(outer, old->stack),
-		    .samples = old->samples,
-		    .exact = old->exact,
-		    .continued = old->count == 0,
-		    .by = old->by};
+		                          .cause = old->cause,
+		                          .stack = stack_join(outer, old->stack),
+		                          .samples = old->samples,
+		                          .exact = old->exact,
+		                          .continued = old->count == 0,
+		                          .by = old->by};
 		result = path_add(result, &segment, old->end_ns);
 	}
 	path_unref(path);

@@ -1,10 +1,11 @@
-/* A request: one ASGI call with the header x-tailrace. It is the `send` its app gets, and closes when the last body
- * message was sent or the app ended; then its lanes are let go. */
+/* A request: one ASGI call with the header x-tailrace. It is the `send` its app gets, and closes
+ * when the last body message was sent or the app ended; then its lanes are let go. */
 #include "_engine.h"
 
 enum { ROUTES_MAX = 4096 };
 
-/* Route names made so far, by the identity of the string middleware.py returned; both are kept for good. */
+/* Route names made so far, by the identity of the string middleware.py returned; both are kept
+ * for good. */
 static struct {
 	PyObject *name; /* strong */
 	char *escaped;
@@ -174,7 +175,8 @@ sent_last(PyObject *self, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
-/* The app is done with this request: by return (ended is ENDED_DISCONNECT where the answer is not whole) or not. */
+/* The app is done with this request: by return (ended is ENDED_DISCONNECT where the answer is
+ * not whole) or not. */
 static void
 leave(struct request *request, enum ended ended)
 {
@@ -216,7 +218,7 @@ static bool
 text_is(PyObject *text, const char *wanted, Py_ssize_t len)
 {
 	return text != NULL && PyUnicode_Check(text) && PyUnicode_GET_LENGTH(text) == len &&
-	    PyUnicode_IS_ASCII(text) && memcmp(PyUnicode_DATA(text), wanted, (size_t)len) == 0;
+	       PyUnicode_IS_ASCII(text) && memcmp(PyUnicode_DATA(text), wanted, (size_t)len) == 0;
 }
 
 static void
@@ -235,7 +237,7 @@ static void
 on_chunk(struct request *request)
 {
 	int64_t now_ns = clock_now_ns();
-	if (request->start_ns == NO_TIME || now_ns - request->part_ns < PART_INTERVAL_NS)
+	if (request->start_ns == NO_TIME || now_ns - request->part_ns < engine.part_interval_ns)
 		return;
 	request->end_ns = now_ns;
 	request->end_path = path_now(request, now_ns);
@@ -280,7 +282,7 @@ request_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
 		if (text_is(type, "http.response.start", 19)) {
 			on_start(request);
 		} else if (text_is(type, "http.response.body", 18) ||
-		    text_is(type, "http.response.zerocopysend", 26)) {
+		           text_is(type, "http.response.zerocopysend", 26)) {
 			if (is_last(message) && engine.send_last != NULL) {
 				PyObject *const last[] = {send, message, self};
 				result = PyObject_Vectorcall(engine.send_last, last, 3, NULL);
@@ -288,7 +290,8 @@ request_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
 				return result;
 			}
 			on_chunk(request);
-		} else if (text_is(type, "http.response.pathsend", 22) && engine.send_last != NULL) {
+		} else if (text_is(type, "http.response.pathsend", 22) &&
+		           engine.send_last != NULL) {
 			PyObject *const last[] = {send, message, self};
 			result = PyObject_Vectorcall(engine.send_last, last, 3, NULL);
 			Py_DECREF(send);
@@ -391,8 +394,9 @@ take_root(struct request *request, struct loop *loop)
 	request->root = lane;
 }
 
-/* begin(scope, send, anyway) -> Request; None where the request is not ours; False where no step of ours runs and
- * the loop has to be prepared first (with anyway the request then gets totals only). */
+/* begin(scope, send, anyway) -> Request; None where the request is not ours; False where no step
+ * of ours runs and the loop has to be prepared first (with anyway the request then gets totals
+ * only). */
 static PyObject *
 begin(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -402,13 +406,14 @@ begin(PyObject *module, PyObject *const *args, Py_ssize_t count)
 		return NULL;
 	}
 	const char *key = engine.disabled || !PyDict_Check(args[0])
-	    ? NULL
-	    : find_header(PyDict_GetItemWithError(args[0], name_headers));
+	                      ? NULL
+	                      : find_header(PyDict_GetItemWithError(args[0], name_headers));
 	if (key == NULL)
 		Py_RETURN_NONE;
 	struct loop *loop = loop_current();
 	struct running *running = loop != NULL && !engine.totals_only ? loop->running : NULL;
-	bool stepping = running != NULL && running->task != NULL && loop->thread == PyThreadState_Get();
+	bool stepping =
+	    running != NULL && running->task != NULL && loop->thread == PyThreadState_Get();
 	if (!stepping && !engine.totals_only && args[2] != Py_True)
 		Py_RETURN_FALSE;
 	struct request *outer = stepping ? current_request(running) : NULL;
@@ -483,7 +488,7 @@ PyTypeObject request_type = {
 
 PyMethodDef request_functions[] = {
     {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL,
-	"begin(scope, send, anyway) -> Request | None | False"},
+     "begin(scope, send, anyway) -> Request | None | False"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,4 +1,5 @@
-/* Finished rows on their way to the sender: two bounded rings of length-prefixed records. Full: drop and count. */
+/* Finished rows on their way to the sender: two bounded rings of length-prefixed records. Full:
+ * drop and count. */
 #include "_engine.h"
 
 struct ring {

@@ -1,5 +1,6 @@
-/* From paths to the rows of docs/protocol.md: segments cut to the window asked for, equal ones added up, the rest
- * unattributed, written as JSON. The scratch space is shared: all of this runs under the GIL and calls nothing. */
+/* From paths to the rows of docs/protocol.md: segments cut to the window asked for, equal ones
+ * added up, the rest unattributed, written as JSON. The scratch space is shared: all of this
+ * runs under the GIL and calls nothing. */
 #include "_engine.h"
 
 enum { ROW_SLOTS = REQUEST_ROWS_MAX * 2, ONE_ROW_MAX = 224 + ROUTE_BYTES_MAX * 6, NUMBER_MAX = 24 };
@@ -25,7 +26,8 @@ struct text {
 static struct merged merged;
 static const struct node *chain[PATH_SEGMENTS_MAX + 1];
 static char breakdown_text[ROW_BYTES_MAX / 2], stream_text[ROW_BYTES_MAX / 2];
-static char stall_text[REQUEST_STALLS_MAX * 192 + ROUTE_BYTES_MAX * 6], row_text[ROW_BYTES_MAX + 4096];
+static char stall_text[REQUEST_STALLS_MAX * 192 + ROUTE_BYTES_MAX * 6],
+    row_text[ROW_BYTES_MAX + 4096];
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
@@ -118,8 +120,8 @@ put_row(struct text *text, const struct row *row)
 static bool
 row_fits(const struct row *row, const struct node *node, int32_t stack)
 {
-	return row->node->kind == node->kind && row->node->cause == node->cause && row->stack == stack &&
-	    row->node->exact == node->exact && row->node->by == node->by;
+	return row->node->kind == node->kind && row->node->cause == node->cause &&
+	       row->stack == stack && row->node->exact == node->exact && row->node->by == node->by;
 }
 
 static int32_t
@@ -137,7 +139,7 @@ static struct row *
 row_for(struct request *request, const struct node *node, int32_t stack)
 {
 	uint32_t hash = (uint32_t)stack * 2654435761u + node->kind * 31u + node->cause * 131u +
-	    node->exact * 7u + (uint32_t)((uintptr_t)node->by >> 4);
+	                node->exact * 7u + (uint32_t)((uintptr_t)node->by >> 4);
 	uint32_t slot = (hash ^ hash >> 15) & (ROW_SLOTS - 1);
 	for (; merged.slots[slot] != 0; slot = (slot + 1) & (ROW_SLOTS - 1))
 		if (row_fits(&merged.rows[merged.slots[slot] - 1], node, stack))
@@ -176,7 +178,7 @@ collect(const struct node *path, int64_t from_ns)
 /* Writes the rows of the path between two times; returns what they leave unattributed. */
 static int64_t
 write_rows(struct request *request, const struct node *path, int64_t from_ns, int64_t to_ns,
-    struct text *text)
+           struct text *text)
 {
 	int64_t left_ns = to_ns - from_ns;
 	int len = collect(path, from_ns);
@@ -186,9 +188,10 @@ write_rows(struct request *request, const struct node *path, int64_t from_ns, in
 	merged.len = merged.stacks = 0;
 	memset(merged.slots, 0, sizeof(merged.slots));
 	for (int i = 0; i < len; i++) {
-		int64_t ns = overlap(segments[i]->parent->end_ns, segments[i]->end_ns, from_ns, to_ns);
-		struct row *row = ns <= 0 ? NULL
-				       : row_for(request, segments[i], stack_of(request, segments[i]));
+		int64_t ns =
+		    overlap(segments[i]->parent->end_ns, segments[i]->end_ns, from_ns, to_ns);
+		struct row *row =
+		    ns <= 0 ? NULL : row_for(request, segments[i], stack_of(request, segments[i]));
 		if (row == NULL) {
 			request->truncated |= ns > 0;
 			continue;
@@ -216,10 +219,11 @@ static int64_t
 ready_overlap(const struct node *path, const struct stall *stall, int64_t enter_ns)
 {
 	int64_t sum_ns = 0;
-	for (; path != NULL && path->parent != NULL && path->end_ns > stall->begin_ns; path = path->parent)
+	for (; path != NULL && path->parent != NULL && path->end_ns > stall->begin_ns;
+	     path = path->parent)
 		if (path->kind == SEG_READY && path->end_ns > enter_ns)
 			sum_ns += overlap(path->parent->end_ns, path->end_ns, stall->begin_ns,
-			    stall->end_ns);
+			                  stall->end_ns);
 	return sum_ns;
 }
 
@@ -248,7 +252,8 @@ static void
 write_stalls(const struct request *request, struct text *text)
 {
 	const struct loop *loop = request->loop;
-	const struct node *path = request->end_path != NULL ? request->end_path : request->start_path;
+	const struct node *path =
+	    request->end_path != NULL ? request->end_path : request->start_path;
 	int64_t since_ns = request->part > 0 ? request->part_ns : request->enter_ns;
 	const char *begin = text->at;
 	if (loop == NULL)
@@ -284,7 +289,8 @@ put_key(struct text *text, const struct request *request)
 static void
 put_head(struct text *text, const struct request *request, int64_t tail_ns, bool is_final)
 {
-	static const char *const ENDED[] = {"response", "exception", "disconnect", "cancelled", "open"};
+	static const char *const ENDED[] = {"response", "exception", "disconnect", "cancelled",
+	                                    "open"};
 	put_key(text, request);
 	put_number(text, request->part);
 	put_text(text, is_final ? ",1," : ",0,");
@@ -316,10 +322,13 @@ rows_emit(struct request *request, int64_t tail_ns, bool is_final)
 	int64_t left_ns = 0, stream_left_ns = 0;
 	if (request->part == 0)
 		left_ns = write_rows(request, started ? request->start_path : request->end_path,
-		    request->enter_ns, started ? request->start_ns : request->end_ns, &rows);
+		                     request->enter_ns,
+		                     started ? request->start_ns : request->end_ns, &rows);
 	if (started)
-		stream_left_ns = write_rows(request, request->end_path,
-		    request->part > 0 ? request->part_ns : request->start_ns, request->end_ns, &stream);
+		stream_left_ns =
+		    write_rows(request, request->end_path,
+		               request->part > 0 ? request->part_ns : request->start_ns,
+		               request->end_ns, &stream);
 	write_stalls(request, &stalls);
 	put_head(&all, request, tail_ns, is_final);
 	put(&all, breakdown_text, (size_t)(rows.at - breakdown_text));
@@ -344,5 +353,6 @@ rows_emit_tail(const struct request *request, int64_t tail_ns)
 	put_key(&text, request);
 	put_number(&text, tail_ns);
 	put(&text, "]", 1);
-	(void)ring_put_tail(bytes, (size_t)(text.at - bytes));
+	if (!ring_put_tail(bytes, (size_t)(text.at - bytes)))
+		engine.tails_dropped++;
 }

@@ -1,5 +1,6 @@
-/* The watchdog thread: looks every few milliseconds, without the GIL, whether a step or a thread's job has run for
- * long; only then it takes the GIL and reads that thread's frames. Sleeps while no request comes. */
+/* The watchdog thread: looks every few milliseconds, without the GIL, whether a step or a
+ * thread's job has run for long; only then it takes the GIL and reads that thread's frames.
+ * Sleeps while no request comes. */
 #include "_engine.h"
 
 #include <pthread.h>
@@ -9,7 +10,7 @@ enum { TICK_NS = 4000000, IDLE_TICKS = 250 };
 
 static _Atomic int64_t step_begin_ns[LOOPS_MAX]; /* 0: no step runs */
 static _Atomic int64_t job_begin_ns[JOBS_MAX];
-static struct job *jobs[JOBS_MAX]; /* borrowed; under the GIL */
+static struct job *jobs[JOBS_MAX];        /* borrowed; under the GIL */
 static _Atomic int loops_high, jobs_high; /* slots ever used */
 static int job_next;
 static _Atomic uint32_t activity;
@@ -136,7 +137,8 @@ sample_step(struct loop *loop)
 	if (running == NULL || now_ns - running->begin_ns < STEP_SAMPLE_MIN_NS)
 		return;
 	int64_t begin_ns = running->begin_ns;
-	if (running->lane != NULL && running->lane->path != NULL && running->lane->path->end_ns > begin_ns)
+	if (running->lane != NULL && running->lane->path != NULL &&
+	    running->lane->path->end_ns > begin_ns)
 		begin_ns = running->lane->path->end_ns;
 	PyCodeObject *outermost = running->task != NULL ? walk_task_code(running->task) : NULL;
 	PyFrameObject *frame = PyThreadState_GetFrame(loop->thread);
@@ -219,7 +221,8 @@ sampler_main(void *arg)
 			return NULL;
 		if (!anything_long(clock_now_ns()))
 			continue;
-		/* One thread state for good; where the interpreter ends, this call ends the thread. */
+		/* One thread state for good; where the interpreter ends, this call ends the
+		 * thread. */
 		if (thread == NULL)
 			(void)PyGILState_Ensure();
 		else

@@ -1,5 +1,5 @@
-/* Code objects and stacks, each interned once and kept alive, named by small integers. Names and JSON are made
- * off the request by the sender, which takes new stacks from here. */
+/* Code objects and stacks, each interned once and kept alive, named by small integers. Names and
+ * JSON are made off the request by the sender, which takes new stacks from here. */
 #include "_engine.h"
 
 struct code_info {
@@ -176,8 +176,9 @@ code_object(const struct code_info *info)
 	return info->code;
 }
 
-/* design.md §6: the outermost known library frame below the innermost in-app frame; a pool or a limiter it waits
- * for says more than who asked for it, task and thread say less than anything else. */
+/* design.md §6: the outermost known library frame below the innermost in-app frame; a pool or a
+ * limiter it waits for says more than who asked for it, task and thread say less than anything
+ * else. */
 static enum cause
 frames_cause(const struct frame_list *frames)
 {
@@ -229,8 +230,11 @@ stack_append(uint64_t hash, const struct frame_list *frames)
 	if (copy == NULL)
 		return STACK_NONE;
 	memcpy(copy, frames->items, bytes);
-	stacks[stack_count] = (struct stack){.hash = hash, .frames = copy,
-	    .len = (uint32_t)frames->len, .cause = frames_cause(frames), .first_in_app = STACK_NONE};
+	stacks[stack_count] = (struct stack){.hash = hash,
+	                                     .frames = copy,
+	                                     .len = (uint32_t)frames->len,
+	                                     .cause = frames_cause(frames),
+	                                     .first_in_app = STACK_NONE};
 	for (int i = 0; i < frames->len; i++)
 		stacks[stack_count].has_in_app |= frames->items[i].info->in_app;
 	return (int32_t)stack_count++;
@@ -243,8 +247,9 @@ stack_intern(const struct frame_list *frames)
 	if (frames->len == 0)
 		return STACK_NONE;
 	for (int i = 0; i < frames->len; i++)
-		hash = mix(hash ^ ((uintptr_t)frames->items[i].info + (uint32_t)frames->items[i].line)) +
-		    hash * 31;
+		hash = mix(hash ^
+		           ((uintptr_t)frames->items[i].info + (uint32_t)frames->items[i].line)) +
+		       hash * 31;
 	uint32_t slot = (uint32_t)hash & (STACK_SLOTS - 1);
 	while (stack_slots[slot] != 0) {
 		if (stack_equals(&stacks[stack_slots[slot] - 1], hash, frames))
@@ -269,7 +274,7 @@ stack_join(int32_t outer, int32_t inner)
 	if (keep > stacks[outer].len)
 		keep = stacks[outer].len;
 	memcpy(joined.items, stacks[outer].frames + (stacks[outer].len - keep),
-	    keep * sizeof(struct frame_ref));
+	       keep * sizeof(struct frame_ref));
 	memcpy(joined.items + keep, stacks[inner].frames, inner_len * sizeof(struct frame_ref));
 	joined.len = (int)(keep + inner_len);
 	return stack_intern(&joined);
@@ -329,7 +334,7 @@ stack_object(uint32_t id)
 		return NULL;
 	for (uint32_t i = 0; i < stacks[id].len; i++) {
 		PyObject *frame = Py_BuildValue("(Oi)", stacks[id].frames[i].info->code,
-		    stacks[id].frames[i].line);
+		                                stacks[id].frames[i].line);
 		if (frame == NULL) {
 			Py_DECREF(frames);
 			return NULL;
@@ -339,7 +344,8 @@ stack_object(uint32_t id)
 	return Py_BuildValue("(IN)", id, frames);
 }
 
-/* A list of (id, ((code, line), ...)): all stacks, or those not taken before (at most 256 at a time). */
+/* A list of (id, ((code, line), ...)): all stacks, or those not taken before (at most 256 at a
+ * time). */
 PyObject *
 stack_take(bool all)
 {

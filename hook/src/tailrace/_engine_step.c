@@ -1,5 +1,5 @@
-/* Callbacks on their way through the loop: each is wrapped in a step, which knows who made it due, when and by
- * which path, and times it. Free-listed: one is made per callback. */
+/* Callbacks on their way through the loop: each is wrapped in a step, which knows who made it
+ * due, when and by which path, and times it. Free-listed: one is made per callback. */
 #include "_engine.h"
 
 enum { SPARE_MAX = 256 };
@@ -7,10 +7,10 @@ enum { SPARE_MAX = 256 };
 static struct step *spare[SPARE_MAX];
 static int spare_count;
 
-/* _asyncio.TaskStepMethWrapper begins with the task; verified against __self__ before it is relied on. */
+/* _asyncio.TaskStepMethWrapper begins with the task; verified against __self__ before it is
+ * relied on. */
 struct task_step {
-	PyObject_HEAD
-	PyObject *task;
+	PyObject_HEAD PyObject *task;
 };
 
 void
@@ -49,7 +49,8 @@ source_capture(struct loop *loop, struct source *source, int64_t now_ns)
 		source->path = lane_path_at(lane, now_ns);
 		return;
 	}
-	/* A plain callback hands on what made it due; not for ever, where it keeps scheduling itself. */
+	/* A plain callback hands on what made it due; not for ever, where it keeps scheduling
+	 * itself. */
 	const struct source *from = &running->source;
 	if (from->hops >= CALLBACK_HOPS_MAX ||
 	    (from->request != NULL && from->request->state == REQUEST_CLOSED)) {
@@ -69,7 +70,7 @@ learn_step_type(PyObject *callback)
 		return false;
 	PyObject *task = PyObject_GetAttrString(callback, "__self__");
 	bool known = task != NULL && task == ((struct task_step *)callback)->task &&
-	    PyObject_TypeCheck(task, engine.task_type);
+	             PyObject_TypeCheck(task, engine.task_type);
 	PyErr_Clear();
 	Py_XDECREF(task);
 	if (known)
@@ -163,18 +164,19 @@ static bool
 is_coroutine_function(PyObject *callback)
 {
 	return PyCoro_CheckExact(callback) ||
-	    (PyFunction_Check(callback) &&
-		((PyCodeObject *)PyFunction_GET_CODE(callback))->co_flags & CO_COROUTINE);
+	       (PyFunction_Check(callback) &&
+	        ((PyCodeObject *)PyFunction_GET_CODE(callback))->co_flags & CO_COROUTINE);
 }
 
-/* What to hand to the loop instead of callback: a new reference, to callback itself where it is not to be timed.
- * timer_due_ns: its deadline, NO_TIME where it is due at once. */
+/* What to hand to the loop instead of callback: a new reference, to callback itself where it is
+ * not to be timed. timer_due_ns: its deadline, NO_TIME where it is due at once. */
 PyObject *
 step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from_thread)
 {
 	bool is_step = false;
-	PyObject *task = engine.disabled || Py_IS_TYPE(callback, &step_type) ? NULL
-									   : task_of(callback, &is_step);
+	PyObject *task = engine.disabled || Py_IS_TYPE(callback, &step_type)
+	                     ? NULL
+	                     : task_of(callback, &is_step);
 	struct step *step = NULL;
 	if (engine.disabled || Py_IS_TYPE(callback, &step_type) ||
 	    (loop->active == 0 && !(task != NULL && is_step)) ||
@@ -193,8 +195,10 @@ step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from
 	else if (from_thread)
 		thread_source(&step->source, now_ns);
 	else if (task != NULL && loop->running != NULL && loop->running->task == task)
-		step->source = (struct source){.kind = SOURCE_LANE, .due_ns = now_ns, /* itself */
-		    .turn = loop->turn, .lane = loop->running->lane};
+		step->source = (struct source){.kind = SOURCE_LANE,
+		                               .due_ns = now_ns, /* itself */
+		                               .turn = loop->turn,
+		                               .lane = loop->running->lane};
 	else
 		source_capture(loop, &step->source, now_ns);
 	if (task != NULL)
@@ -220,9 +224,13 @@ run_begin(struct step *step, int64_t now_ns)
 {
 	struct loop *loop = step->loop;
 	struct running *running = &step->running;
-	*running = (struct running){.outer = loop->running, .loop = loop, .task = step->task,
-	    .lane = lane_ref(step->lane), .begin_ns = now_ns, .queued_ns = NO_TIME,
-	    .stack = STACK_NONE};
+	*running = (struct running){.outer = loop->running,
+	                            .loop = loop,
+	                            .task = step->task,
+	                            .lane = lane_ref(step->lane),
+	                            .begin_ns = now_ns,
+	                            .queued_ns = NO_TIME,
+	                            .stack = STACK_NONE};
 	loop->running = running;
 	loop->thread = PyThreadState_Get();
 	if (loop->base_code == NULL)
@@ -235,23 +243,26 @@ run_begin(struct step *step, int64_t now_ns)
 		loop->busy_since_ns = now_ns;
 		loop->steps_since_idle = 0;
 	}
-	/* A timer is late only where the loop was busy; else the kernel's own delay belongs to the wait. */
+	/* A timer is late only where the loop was busy; else the kernel's own delay belongs to
+	 * the wait. */
 	if (step->source.kind == SOURCE_TIMER && step->source.hops == 0) {
 		if (step->source.due_ns < loop->busy_since_ns)
 			step->source.due_ns = loop->busy_since_ns;
 		if (step->source.due_ns > now_ns)
 			step->source.due_ns = now_ns;
 	}
-	/* Nor was it busy where only that timer's callback ran since: the turn to the task is the wait's. */
-	if (step->source.kind == SOURCE_TIMER && step->source.hops == 1 && loop->steps_since_idle <= 1)
+	/* Nor was it busy where only that timer's callback ran since: the turn to the task is
+	 * the wait's. */
+	if (step->source.kind == SOURCE_TIMER && step->source.hops == 1 &&
+	    loop->steps_since_idle <= 1)
 		step->source.due_ns = now_ns;
 	if (loop->steps_since_idle < UINT32_MAX)
 		loop->steps_since_idle++;
 	if (step->is_first)
 		running->queued_ns = step->scheduled_ns;
-	running->request = step->task == NULL ? step->source.request
-	    : running->lane != NULL	      ? running->lane->request
-					      : NULL;
+	running->request = step->task == NULL      ? step->source.request
+	                   : running->lane != NULL ? running->lane->request
+	                                           : NULL;
 	Py_XINCREF(running->request);
 	if (step->task == NULL)
 		source_copy(&running->source, &step->source);

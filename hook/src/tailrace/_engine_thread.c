@@ -1,14 +1,15 @@
-/* Jobs: functions a request hands to worker threads, through anyio or the loop's executor. Each is called through
- * an object that times it and leads the path through the thread. */
+/* Jobs: functions a request hands to worker threads, through anyio or the loop's executor. Each
+ * is called through an object that times it and leads the path through the thread. */
 #include "_engine.h"
 
-/* The job this thread runs, or has just ended and whose result it still has to hand over; strong. */
+/* The job this thread runs, or has just ended and whose result it still has to hand over;
+ * strong. */
 static _Thread_local struct job *current;
 
 static PyObject *job_call(PyObject *, PyObject *const *, size_t, PyObject *);
 
-/* func as a job of the running lane: a new reference, to func itself where no lane of an open request runs.
- * submitted: it is queued now, else when its lane next pauses. */
+/* func as a job of the running lane: a new reference, to func itself where no lane of an open
+ * request runs. submitted: it is queued now, else when its lane next pauses. */
 PyObject *
 thread_wrap(PyObject *func, bool submitted)
 {
@@ -41,7 +42,8 @@ thread_wrap(PyObject *func, bool submitted)
 static bool
 is_open(const struct job *job)
 {
-	return job->request->state != REQUEST_CLOSED && job->request->generation == engine.generation;
+	return job->request->state != REQUEST_CLOSED &&
+	       job->request->generation == engine.generation;
 }
 
 static void
@@ -56,15 +58,15 @@ add_run(struct job *job, int64_t now_ns)
 {
 	struct node *before = job->path;
 	job->path = path_add_run(job->path, now_ns, job->stack, job->run_counted, SEG_THREAD_RUN,
-	    job->samples);
+	                         job->samples);
 	job->run_counted |= job->path != before;
 }
 
 static void
 job_begin(struct job *job, PyObject *const *args, Py_ssize_t count, int64_t now_ns)
 {
-	struct segment queue = {.kind = SEG_THREAD_QUEUE, .cause = CAUSE_EXECUTOR, .stack = STACK_NONE,
-	    .exact = true};
+	struct segment queue = {
+	    .kind = SEG_THREAD_QUEUE, .cause = CAUSE_EXECUTOR, .stack = STACK_NONE, .exact = true};
 	job->stack = walk_job(job->func, args, count);
 	if (job->path == NULL && job->lane->request == job->request)
 		job->path = lane_path_at(job->lane, now_ns);
@@ -121,7 +123,8 @@ job_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 	return result;
 }
 
-/* Who schedules now from a thread that is not the loop's: the job it runs or has just ended, if any. */
+/* Who schedules now from a thread that is not the loop's: the job it runs or has just ended, if
+ * any. */
 void
 thread_source(struct source *source, int64_t now_ns)
 {
@@ -197,8 +200,8 @@ PyTypeObject job_type = {
     .tp_repr = job_repr,
 };
 
-/* run_sync_in_worker_thread(cls, func, ...) with func as a job; self is the function it stands for. The
- * coroutine is the original's own: no frame is added. */
+/* run_sync_in_worker_thread(cls, func, ...) with func as a job; self is the function it stands
+ * for. The coroutine is the original's own: no frame is added. */
 static PyObject *
 worker_call(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
@@ -213,8 +216,9 @@ worker_call(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *n
 	return result;
 }
 
-static PyMethodDef WORKER_CALL = {"run_sync_in_worker_thread", (PyCFunction)(void (*)(void))worker_call,
-    METH_FASTCALL | METH_KEYWORDS, NULL};
+static PyMethodDef WORKER_CALL = {"run_sync_in_worker_thread",
+                                  (PyCFunction)(void (*)(void))worker_call,
+                                  METH_FASTCALL | METH_KEYWORDS, NULL};
 
 static PyObject *
 wrap_worker_call(PyObject *module, PyObject *function)
@@ -225,7 +229,7 @@ wrap_worker_call(PyObject *module, PyObject *function)
 
 PyMethodDef thread_functions[] = {
     {"wrap_worker_call", wrap_worker_call, METH_O,
-	"wrap_worker_call(function): anyio's run_sync_in_worker_thread with its jobs timed."},
+     "wrap_worker_call(function): anyio's run_sync_in_worker_thread with its jobs timed."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,5 +1,5 @@
-/* Reads stacks: of a suspended task along what it awaits, of a running thread along its frames. Code-only for
- * library frames; the line is asked for in-app frames only. */
+/* Reads stacks: of a suspended task along what it awaits, of a running thread along its frames.
+ * Code-only for library frames; the line is asked for in-app frames only. */
 #include "_engine.h"
 
 enum { WALK_DEPTH_MAX = 256, OUTER_KEPT = 16 };
@@ -84,7 +84,8 @@ walk_task_done(PyObject *task)
 static bool
 is_chain(PyObject *object)
 {
-	return PyCoro_CheckExact(object) || PyGen_CheckExact(object) || PyAsyncGen_CheckExact(object);
+	return PyCoro_CheckExact(object) || PyGen_CheckExact(object) ||
+	       PyAsyncGen_CheckExact(object);
 }
 
 /* C objects between two links: they tell what they wrap only to the garbage collector. */
@@ -93,8 +94,8 @@ is_opaque_link(PyObject *object)
 {
 	const char *name = Py_TYPE(object)->tp_name;
 	return strcmp(name, "async_generator_asend") == 0 ||
-	    strcmp(name, "async_generator_athrow") == 0 || strcmp(name, "coroutine_wrapper") == 0 ||
-	    strcmp(name, "anext_awaitable") == 0;
+	       strcmp(name, "async_generator_athrow") == 0 ||
+	       strcmp(name, "coroutine_wrapper") == 0 || strcmp(name, "anext_awaitable") == 0;
 }
 
 static int
@@ -107,7 +108,8 @@ visit_link(PyObject *object, void *found)
 	return 1;
 }
 
-/* New reference to the coroutine, generator or async generator behind link (which is given up), or NULL. */
+/* New reference to the coroutine, generator or async generator behind link (which is given up),
+ * or NULL. */
 static PyObject *
 unwrap_link(PyObject *link)
 {
@@ -127,7 +129,9 @@ unwrap_link(PyObject *link)
 static PyObject *
 next_link(PyObject *link)
 {
-	getter get = PyCoro_CheckExact(link) ? cr_await : PyGen_CheckExact(link) ? gi_yieldfrom : ag_await;
+	getter get = PyCoro_CheckExact(link)  ? cr_await
+	             : PyGen_CheckExact(link) ? gi_yieldfrom
+	                                      : ag_await;
 	PyObject *next = get(link, NULL);
 	if (next == NULL)
 		PyErr_Clear();
@@ -149,7 +153,9 @@ static int
 link_line(PyObject *link, const PyCodeObject *code)
 {
 #if PY_VERSION_HEX >= 0x030b0000
-	getter get = PyCoro_CheckExact(link) ? cr_frame : PyGen_CheckExact(link) ? gi_frame : ag_frame;
+	getter get = PyCoro_CheckExact(link)  ? cr_frame
+	             : PyGen_CheckExact(link) ? gi_frame
+	                                      : ag_frame;
 	PyObject *frame = get(link, NULL);
 #else
 	PyObject *frame = (PyObject *)((PyGenObject *)link)->gi_frame;
@@ -175,7 +181,8 @@ intern_cut(const struct frame_ref *items, int len)
 	} else {
 		int rest = STACK_FRAMES_MAX - OUTER_KEPT;
 		memcpy(frames.items, items, OUTER_KEPT * sizeof(*items));
-		memcpy(frames.items + OUTER_KEPT, items + len - rest, (size_t)rest * sizeof(*items));
+		memcpy(frames.items + OUTER_KEPT, items + len - rest,
+		       (size_t)rest * sizeof(*items));
 	}
 	return stack_intern(&frames);
 }
@@ -229,7 +236,8 @@ walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *
 		PyCodeObject *code = PyFrame_GetCode(frame);
 		const struct code_info *info = code != base ? code_intern(code) : NULL;
 		if (info != NULL) {
-			int line = code_in_app(info) ? PyFrame_GetLineNumber(frame) : code->co_firstlineno;
+			int line =
+			    code_in_app(info) ? PyFrame_GetLineNumber(frame) : code->co_firstlineno;
 			found[len++] = (struct frame_ref){info, line};
 			if (code == outermost)
 				cut = len;
@@ -268,8 +276,8 @@ partial_target(PyObject *callable) /* new reference, or NULL */
 	PyObject *args = PyObject_GetAttr(callable, name_args);
 	Py_DECREF(func);
 	func = args != NULL && PyTuple_Check(args) && PyTuple_GET_SIZE(args) > 0
-	    ? PyTuple_GET_ITEM(args, 0)
-	    : NULL;
+	           ? PyTuple_GET_ITEM(args, 0)
+	           : NULL;
 	Py_XINCREF(func);
 	Py_XDECREF(args);
 	return func;
@@ -322,7 +330,8 @@ in_app_code_among(PyObject *args, PyObject *named)
 	PyCodeObject *code = NULL;
 	PyObject *key, *value;
 	Py_ssize_t at = 0;
-	for (Py_ssize_t i = 0; code == NULL && PyTuple_Check(args) && i < PyTuple_GET_SIZE(args); i++)
+	for (Py_ssize_t i = 0; code == NULL && PyTuple_Check(args) && i < PyTuple_GET_SIZE(args);
+	     i++)
 		code = in_app_code_of(PyTuple_GET_ITEM(args, i));
 	while (code == NULL && PyDict_Check(named) && PyDict_Next(named, &at, &key, &value)) {
 		Py_INCREF(value);
@@ -332,8 +341,8 @@ in_app_code_among(PyObject *args, PyObject *named)
 	return code;
 }
 
-/* The app's function a framework's job stands for: handed to it as an argument, or the generator behind a context
- * manager's method. Borrowed, or NULL. */
+/* The app's function a framework's job stands for: handed to it as an argument, or the generator
+ * behind a context manager's method. Borrowed, or NULL. */
 static PyCodeObject *
 job_inner_code(PyObject *callable)
 {

@@ -57,9 +57,9 @@ class Hook:
         in_app: Sequence[str] = (),
     ) -> None:
         self.app = app
-        self._active = _engine is not None and sender.configure(callback, token)
+        self._active = sender.configure(callback, token) and _engine is not None
         if self._active:
-            prepare((*in_app, *_top_package(app)))
+            prepare((*in_app, *_top_packages(app)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call; what the app raises passes untouched."""
@@ -133,18 +133,20 @@ def _library_prefixes() -> list[str]:
     return sorted({os.path.join(os.path.normpath(p), "") for p in paths if p})
 
 
-def _top_package(app: Any) -> list[str]:
-    """The top package of the ASGI app's own module; frameworks' classes are not the app's own."""
-    module = getattr(app, "__module__", "") or ""
-    if isinstance(app, type) or not callable(app):
-        return []
-    top = str(module).split(".")[0]
-    return [top] if top and top not in _FRAMEWORKS and hasattr(app, "__code__") else []
-
-
 _FRAMEWORKS = frozenset(
-    {"fastapi", "starlette", "litestar", "quart", "django", "falcon", "blacksheep"}
+    {"fastapi", "starlette", "litestar", "quart", "django", "falcon", "blacksheep", "sanic"}
 )
+
+
+def _top_packages(app: Any) -> set[str]:
+    """The top packages of the ASGI app and of its routes, which count as the app's own code even
+    where they are installed; frameworks and the standard library never do."""
+    modules = {getattr(app, "__module__", None) if hasattr(app, "__code__") else None}
+    modules.add(type(app).__module__)
+    for route in getattr(app, "routes", None) or ():
+        modules.add(getattr(getattr(route, "endpoint", None), "__module__", None))
+    tops = {str(module).split(".")[0] for module in modules if module}
+    return tops - _FRAMEWORKS - sys.stdlib_module_names - {"__main__", "tailrace", "anyio"}
 
 
 def _report(where: str, error: Any) -> None:
