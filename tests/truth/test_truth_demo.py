@@ -23,12 +23,12 @@ def test_async_waits_name_parent_and_child(demo: Pair) -> None:
     check_attributed(profile)
     assert (exchange["route"], profile["loop"]) == ("GET /async", demo.loop)
     slept = response.json()["slept_ns"]
-    ready = time_of(profile, "ready")
+    held = time_of(profile, "ready") + time_of(profile, "run")
     for function in ("async_parent_function", "async_child_function"):
         waited = time_under(profile, "wait", function)
-        assert 99 * MS <= waited <= slept[function] + MS
-        # What the app measured beyond the waits is time its loop was late.
-        assert slept[function] - waited <= ready + 2 * MS
+        assert 95 * MS <= waited <= slept[function] + MS
+        # What the app measured beyond the waits is time its lane ran, or its loop was late.
+        assert max(99 * MS, slept[function] - MS) <= waited + held
     child = [row for row in long_waits(profile) if own_frames(row)[-1] == "async_child_function"]
     assert [own_frames(row)[-3:] for row in child] == [
         ["async_root", "async_parent_function", "async_child_function"]
@@ -73,7 +73,7 @@ def test_gather_counts_only_the_slowest(demo: Pair) -> None:
     check_attributed(profile)
     waits = long_waits(profile)
     assert [own_frames(row)[-2:] for row in waits] == [["slowest_child", "gathered"]]
-    assert 299 * MS <= waits[0]["ns"] <= response.json()["slept_ns"]["slowest_child"] + MS
+    assert 295 * MS <= waits[0]["ns"] <= response.json()["slept_ns"]["slowest_child"] + MS
 
 
 def test_block_is_the_loops_run(demo: Pair) -> None:
@@ -97,14 +97,14 @@ def test_block_is_named_to_its_victim(demo: Pair) -> None:
             return (await victim).headers["x-trace-id"]
 
     profile = check_sums(demo.gateway.wait_profile(asyncio.run(both())))
-    assert 299 * MS <= time_of(profile, "wait") <= 310 * MS
-    assert 20 * MS <= time_of(profile, "ready") <= 90 * MS
+    assert 295 * MS <= time_of(profile, "wait") <= 330 * MS
+    assert 5 * MS <= time_of(profile, "ready") <= 110 * MS
     stalls = [stall for stall in profile["stalls"] if stall["route"] == "GET /block"]
     assert len(stalls) == 1
     assert stalls[0]["kind"] == "step"
     assert stalls[0]["state"] in ("blocked", None)
     # How long it held the loop while this request was due, or altogether.
-    assert 20 * MS <= stalls[0]["ns"] <= 130 * MS
+    assert 5 * MS <= stalls[0]["ns"] <= 150 * MS
     assert "block_root" in own_frames(stalls[0])
 
 
