@@ -37,9 +37,14 @@ class Answer:
 class Connection:
     """A client connection that reads exactly one response at a time."""
 
-    def __init__(self, port: int, timeout_s: float = 10) -> None:
-        """Connect to loopback; every socket operation may take timeout_s."""
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout_s)
+    def __init__(self, where: int | str, timeout_s: float = 10) -> None:
+        """Connect to a port of loopback or to a Unix socket; an operation may take timeout_s."""
+        if isinstance(where, int):
+            self.sock = socket.create_connection(("127.0.0.1", where), timeout_s)
+        else:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(timeout_s)
+            self.sock.connect(where)
         self.rest = b""
 
     def __enter__(self) -> Connection:
