@@ -51,55 +51,91 @@ api_answered(void *arg, struct query_job *job)
 
 /* --- what is pending -------------------------------------------------------------------- */
 
+/* Exchanges that wait and fit the question. Borrowed from the correlator until the loop's turn
+ * ends. */
 struct pending {
 	const struct service *service;
-	struct query_job *job;
-	size_t count;
+	const struct query_job *job;
+	struct pending_entry {
+		const struct exchange_record *record;
+		size_t size;
+	} * entries; /* owned */
+	size_t count, room;
 };
 
-static void
-pending_route(const struct pending *p, const struct exchange_record *record, size_t size, char *buf)
+static bool
+pending_fits(const struct pending *p, const struct exchange_record *record, size_t size)
 {
-	service_route_name(p->service, record, size, NULL, buf);
+	char route[ROUTE_NAME_MAX + 1];
+	if (p->job->kind == QUERY_REQUEST)
+		return memcmp(record->trace_id, p->job->key.trace_id, TRACE_ID_SIZE) == 0;
+	if (!p->job->has_route)
+		return true;
+	service_route_name(p->service, record, size, NULL, route);
+	return strcmp(route, p->job->route) == 0;
 }
 
 static bool
-pending_exchange(void *arg, const struct exchange_record *record, size_t size)
+on_waiting(void *arg, const struct exchange_record *record, size_t size)
 {
 	struct pending *p = arg;
-	char route[ROUTE_NAME_MAX + 1];
-	if (memcmp(record->trace_id, p->job->key.trace_id, TRACE_ID_SIZE) != 0)
+	if (!pending_fits(p, record, size))
 		return true;
-	pending_route(p, record, size, route);
-	text_puts(&p->job->pending, p->count++ > 0 ? "," : "[");
-	render_exchange(&p->job->pending, p->service->config, record, size, route, NULL, NULL,
-	                MISSING_PENDING);
-	return p->count < QUERY_OTHERS_MAX;
-}
-
-/* Newest last, so all are looked at; only the newest or slowest `limit` would be needed, but what
- * waits is at most what ended within the join timeout. */
-static bool
-pending_summary(void *arg, const struct exchange_record *record, size_t size)
-{
-	struct pending *p = arg;
-	char route[ROUTE_NAME_MAX + 1];
-	pending_route(p, record, size, route);
-	if (p->job->has_route && strcmp(route, p->job->route) != 0)
-		return true;
-	text_puts(&p->job->pending, p->count++ > 0 ? "," : "[");
-	render_summary(&p->job->pending, record, route, false);
+	if (p->count == p->room) {
+		p->room = p->room > 0 ? 2 * p->room : 64;
+		p->entries = xrealloc(p->entries, p->room, sizeof(*p->entries));
+	}
+	p->entries[p->count++] = (struct pending_entry){record, size};
 	return true;
 }
 
+static int
+latest_first(const void *a, const void *b)
+{
+	const struct pending_entry *x = a, *y = b;
+	uint64_t p = x->record->start_wall_ns, q = y->record->start_wall_ns;
+	return (p < q) - (p > q);
+}
+
+static int
+slowest_first(const void *a, const void *b)
+{
+	const struct pending_entry *x = a, *y = b;
+	const uint64_t *p = x->record->marks_ns, *q = y->record->marks_ns;
+	uint64_t m = p[MARK_END] - p[MARK_START], n = q[MARK_END] - q[MARK_START];
+	return m == n ? latest_first(a, b) : (m < n) - (m > n);
+}
+
 static void
-add_pending(const struct service *service, struct query_job *job,
-            bool (*each)(void *, const struct exchange_record *, size_t))
+render_pending(const struct pending *p, size_t limit, struct text *out)
+{
+	char route[ROUTE_NAME_MAX + 1];
+	text_puts(out, "[");
+	for (size_t i = 0; i < p->count && i < limit; i++) {
+		const struct pending_entry *entry = &p->entries[i];
+		text_puts(out, i > 0 ? "," : "");
+		service_route_name(p->service, entry->record, entry->size, NULL, route);
+		if (p->job->kind == QUERY_REQUEST)
+			render_exchange(out, p->service->config, entry->record, entry->size, route,
+			                NULL, NULL, MISSING_PENDING);
+		else
+			render_summary(out, entry->record, route, false);
+	}
+	text_puts(out, "]");
+}
+
+/* Only as many are rendered as the answer can hold: thousands may wait. */
+static void
+add_pending(const struct service *service, struct query_job *job)
 {
 	struct pending pending = {.service = service, .job = job};
-	correlator_each_waiting(service->correlator, each, &pending);
-	if (pending.count > 0)
-		text_puts(&job->pending, "]");
+	size_t limit = job->kind == QUERY_REQUEST ? QUERY_OTHERS_MAX : job->limit;
+	correlator_each_waiting(service->correlator, on_waiting, &pending);
+	if (pending.count > 1)
+		qsort(pending.entries, pending.count, sizeof(*pending.entries),
+		      job->slowest ? slowest_first : latest_first);
+	render_pending(&pending, limit, &job->pending);
+	free(pending.entries);
 }
 
 /* --- endpoints ---------------------------------------------------------------------------- */
@@ -131,7 +167,7 @@ api_request(struct service *service, struct evhttp_request *request, const char 
 	job->kind = QUERY_REQUEST;
 	job->key = key;
 	job->has_span = has_span;
-	add_pending(service, job, pending_exchange);
+	add_pending(service, job);
 	submit(service, request, job);
 }
 
@@ -186,7 +222,7 @@ api_requests(struct service *service, struct evhttp_request *request, const char
 		reply_error(request, 400, "bad_query", wrong, NULL);
 		return;
 	}
-	add_pending(service, job, pending_summary);
+	add_pending(service, job);
 	submit(service, request, job);
 }
 
