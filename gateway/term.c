@@ -256,6 +256,7 @@ term_duration(const struct term *term, uint64_t ns, char buf[TERM_DURATION_SIZE]
 	    {99995000, 1e6, 2, "ms"},   {999950000, 1e6, 1, "ms"}, {9999500000, 1e9, 3, "s"},
 	    {59995000000, 1e9, 2, "s"},
 	};
+	unsigned long long seconds;
 	const char *name;
 
 	if (ns < 1000) {
@@ -270,7 +271,7 @@ term_duration(const struct term *term, uint64_t ns, char buf[TERM_DURATION_SIZE]
 		         (double)ns / steps[i].unit, name);
 		return buf;
 	}
-	snprintf(buf, TERM_DURATION_SIZE, "%llu min %llu s", (unsigned long long)(ns / 60000000000),
-	         (unsigned long long)(ns / 1000000000 % 60));
+	seconds = (unsigned long long)(ns + 500000000) / 1000000000;
+	snprintf(buf, TERM_DURATION_SIZE, "%llu min %llu s", seconds / 60, seconds % 60);
 	return buf;
 }

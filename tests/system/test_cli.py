@@ -423,6 +423,38 @@ def test_no_gateway_and_broken_answers_end_with_1(control: Control, tmp_path: Pa
     assert run(control, "routes").returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (0, "0 ns"),
+        (999, "999 ns"),
+        (1000, "1.00 µs"),
+        (9994, "9.99 µs"),
+        (9995, "10.0 µs"),
+        (99_949, "99.9 µs"),
+        (99_950, "100 µs"),
+        (999_499, "999 µs"),
+        (999_500, "1.00 ms"),
+        (99_994_999, "99.99 ms"),
+        (99_995_000, "100.0 ms"),
+        (999_949_999, "999.9 ms"),
+        (999_950_000, "1.000 s"),
+        (59_994_999_999, "59.99 s"),
+        (59_995_000_000, "1 min 0 s"),
+        (123_456_000_000, "2 min 3 s"),
+        (2**62, "76861433 min 38 s"),
+    ],
+)
+def test_durations_keep_three_digits_and_never_1000_of_a_unit(
+    control: Control, ns: int, text: str
+) -> None:
+    exchange = make_exchange()
+    exchange |= {"total_ns": ns, "phases": [], "profile": None, "profile_missing": "no_hook"}
+    serve(control, exchange)
+    title = run(control, "show", TRACE).stdout.splitlines()[0]
+    assert title.startswith(f"GET /async?q=1  200  {text}  ")
+
+
 def test_help_is_no_error(control: Control) -> None:
     done = run(control, "show", "--help")
     assert (done.returncode, done.stderr) == (0, "")
