@@ -87,12 +87,13 @@ class Profile:
 
     def check(self) -> Profile:
         """The sums that must hold exactly, whatever happened."""
-        assert sum(r.ns for r in self.breakdown) + self.unattributed_ns == self.app_ns
         assert self.unattributed_ns >= 0 and self.stream_unattributed_ns >= 0
-        stream_ns = 0 if self.start_ns is None else self.end_ns - self.start_ns
-        if self.part == 0:  # later parts only cover the time since the one before
-            total = sum(r.ns for r in self.stream) + self.stream_unattributed_ns
-            assert total == stream_ns
+        if self.part == 0:
+            stream_ns = 0 if self.start_ns is None else self.end_ns - self.start_ns
+            assert sum(r.ns for r in self.breakdown) + self.unattributed_ns == self.app_ns
+            assert sum(r.ns for r in self.stream) + self.stream_unattributed_ns == stream_ns
+        else:  # only the stream since the part before
+            assert self.breakdown == [] and self.unattributed_ns == 0
         assert all(r.ns > 0 and r.count > 0 for r in self.breakdown + self.stream)
         return self
 
