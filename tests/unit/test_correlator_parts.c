@@ -1,5 +1,5 @@
-/* correlator: long responses in parts, tails; and at random: every exchange is handed on once, every
- * profile counted once. */
+/* correlator: long responses in parts, tails; and at random: every exchange is handed on once,
+ * every profile counted once. */
 #include "correlator_fixture.h"
 
 static struct profile *
