@@ -126,12 +126,18 @@ detector_advance(struct detector *detector, int64_t t_s)
 }
 
 void
-detector_mark(struct detector *detector, int64_t t_s, const char *version)
+detector_name_deploy(struct detector *detector, const char *version)
 {
 	size_t length = strnlen(version, DETECTOR_DEPLOY_MAX);
 
 	memcpy(detector->deploy, version, length);
 	detector->deploy[length] = '\0';
+}
+
+void
+detector_mark(struct detector *detector, int64_t t_s, const char *version)
+{
+	detector_name_deploy(detector, version);
 	for (size_t i = 0; i < detector->count; i++)
 		detector_route_mark(&detector->entries[i]->route, t_s);
 }

@@ -38,6 +38,9 @@ void detector_advance(struct detector *detector, int64_t t_s);
 /* A deploy: for 2 h every route known is also tested from this moment on. */
 void detector_mark(struct detector *detector, int64_t t_s, const char *version);
 
+/* After a restart: the version that restored twins belong to. */
+void detector_name_deploy(struct detector *detector, const char *version);
+
 /* The user accepts the route's new level. */
 void detector_accept(struct detector *detector, struct detector_route *route, int64_t t_s);
 
