@@ -203,6 +203,14 @@ why_missing(struct correlator *c, const struct entry *entry, uint64_t now_ns)
 	return c->lost_ns > entry->record->marks_ns[MARK_START] ? MISSING_DROPPED : MISSING_LATE;
 }
 
+/* Of an exchange given up early for want of room. */
+static enum profile_missing
+why_displaced(struct correlator *c, const struct entry *entry, uint64_t now_ns)
+{
+	enum profile_missing why = why_missing(c, entry, now_ns);
+	return why == MISSING_LATE ? MISSING_DROPPED : why;
+}
+
 static void
 give_up(struct correlator *c, struct entry *entry, enum profile_missing missing, uint64_t now_ns)
 {
@@ -287,7 +295,7 @@ exchange_room(struct correlator *c, uint64_t now_ns)
 		c->stats.exchanges_displaced++;
 		struct entry *entry = c->lists[ENTRY_EXCHANGE];
 		if (entry != NULL)
-			give_up(c, entry, MISSING_DROPPED, now_ns);
+			give_up(c, entry, why_displaced(c, entry, now_ns), now_ns);
 		else /* its provisional form stays as the last word */
 			entry_done(c, c->lists[ENTRY_OPEN], DONE_GIVEN_UP, now_ns);
 	}

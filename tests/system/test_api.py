@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
 import urllib.error
@@ -172,6 +173,20 @@ def test_errors(gateway: Gateway) -> None:
         assert status != 405 or headers["allow"]
     status, headers, body = gateway.api("/healthz", "HEAD")
     assert (status, body, headers["content-length"]) == (200, b"", "15")
+
+
+def test_clients_that_leave(gateway: Gateway) -> None:
+    """Clients that hang up while their query runs harm nobody."""
+    ask(gateway)
+    asked = b"GET /api/v1/requests?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n"
+    for count in range(60):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(gateway.control)
+            sock.sendall(asked * (1 + count % 3))
+    collector = gateway.collector_pid()
+    assert gateway.json("/api/v1/requests?limit=1")["requests"]
+    assert gateway.collector_pid() == collector
+    assert metrics(gateway)['tailrace_restarts_total{process="collector"}'] == 0
 
 
 def test_metrics(gateway: Gateway, app: HandApp) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pwd
 import signal
 import sqlite3
+import tempfile
 import threading
 import time
 import urllib.request
@@ -122,6 +124,38 @@ def test_stop_writes_what_waits(app: HandApp, gateway_factory: Start) -> None:
     kept = stored(gateway.store)
     assert set(kept) == traces
     assert {entry["missing"] for entry in kept.values()} == {"no_hook"}
+
+
+def test_supervisor_killed(app: HandApp, gateway_starter: Start) -> None:
+    """The supervisor is killed: the collector still writes all that waits, and ends."""
+    gateway = gateway_starter([app.address], profile={"join_timeout_ms": 60000})
+    traces = {ask(gateway) for _ in range(30)}
+    collector = gateway.collector_pid()
+    os.kill(gateway.process.pid, signal.SIGKILL)
+    gateway.process.wait(5)
+    wait_for(lambda: not Path(f"/proc/{collector}").exists(), 6, "the collector ended")
+    assert set(stored(gateway.store)) == traces
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up rights: run as root")
+def test_owner(app: HandApp, gateway_factory: Start) -> None:
+    """The store belongs to process.user, folder and files, and is written as that user."""
+    with tempfile.TemporaryDirectory(prefix="tailrace-") as top:
+        os.chmod(top, 0o755)
+        path = Path(top) / "made" / "here" / "tailrace.db"
+        gateway = gateway_factory(
+            [app.address],
+            store={"path": str(path)},
+            process={"user": "nobody"},
+            profile={"join_timeout_ms": 100},
+        )
+        trace = ask(gateway)
+        wait_exchange(gateway, trace, lambda x: x["profile_missing"] == "no_hook")
+        owners = {entry.stat().st_uid for entry in [path.parent, *path.parent.iterdir()]}
+        assert owners == {pwd.getpwnam("nobody").pw_uid}
+        assert path.stat().st_mode & 0o007 == 0
+        assert gateway.stop() == 0
+        assert trace in stored(path)
 
 
 def test_bounded_size(app: HandApp, gateway_factory: Start) -> None:

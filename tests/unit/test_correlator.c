@@ -187,20 +187,26 @@ test_refused_keeps_waiting(void **state)
 static void
 test_exchanges_max(void **state)
 {
-	struct correlator *c = fresh();
-	struct correlator_stats stats;
 	(void)state;
-	for (unsigned i = 0; i < 8; i++)
-		put_record(c, 10 + i, 1, S + i);
-	assert_int_equal(seen.exchanges, 0);
-	put_record(c, 18, 1, S + 8);
-	assert_int_equal(seen.exchanges, 1);
-	assert_int_equal(seen.record.trace_id[1], 10); /* the oldest */
-	assert_int_equal(seen.missing, MISSING_DROPPED);
-	correlator_stats(c, &stats);
-	assert_int_equal(stats.exchanges_displaced, 1);
-	assert_int_equal(stats.exchanges_waiting, 8);
-	correlator_free(c);
+	for (int has_hook = 0; has_hook < 2; has_hook++) {
+		struct correlator *c = fresh();
+		struct correlator_stats stats;
+		if (has_hook) {
+			put_record(c, 1, 1, S);
+			correlator_profile(c, profile_of(1, 1, S), S);
+		}
+		for (unsigned i = 0; i < 8; i++)
+			put_record(c, 10 + i, 1, S + i);
+		assert_int_equal(seen.exchanges, has_hook);
+		put_record(c, 18, 1, S + 8);
+		assert_int_equal(seen.exchanges, has_hook + 1);
+		assert_int_equal(seen.record.trace_id[1], 10); /* the oldest */
+		assert_int_equal(seen.missing, has_hook ? MISSING_DROPPED : MISSING_NO_HOOK);
+		correlator_stats(c, &stats);
+		assert_int_equal(stats.exchanges_displaced, 1);
+		assert_int_equal(stats.exchanges_waiting, 8);
+		correlator_free(c);
+	}
 }
 
 static void

@@ -502,6 +502,44 @@ test_string_bounds(void **state)
 	}
 }
 
+/* Bytes changed, cut out and doubled at random: taken or refused, with a pointer that is text,
+ * never a crash. */
+static void
+test_mutations(void **state)
+{
+	uint64_t seed = 88172645463325252ull;
+	const char *whole = batch(PROCESS, STACKS, "[" PROFILE "," PROFILE "]", "[[" KEY ",250]]");
+	size_t length = strlen(whole);
+	char *copy = malloc(2 * length);
+	unsigned taken = 0;
+	(void)state;
+	for (int round = 0; round < 30000; round++) {
+		size_t size = length;
+		memcpy(copy, whole, length);
+		for (int change = 0; change < 1 + round % 3; change++) {
+			seed ^= seed << 13;
+			seed ^= seed >> 7;
+			seed ^= seed << 17;
+			size_t at = (seed >> 8) % size, count = (seed >> 40) % 8;
+			if (seed % 3 == 0)
+				copy[at] = "0-9\"[]{},:ntf\\x"[(seed >> 50) % 14];
+			else if (seed % 3 == 1 && at + count < size)
+				memmove(copy + at, copy + at + count, (size -= count) - at);
+			else if (size + count < 2 * length && at + count < size)
+				memmove(copy + at + count, copy + at, (size += count) - at - count);
+		}
+		struct profile_batch *result = NULL;
+		struct read_error error;
+		if (profile_batch_parse(copy, size, &result, &error) == 0)
+			taken++;
+		else
+			assert_true(strlen(error.pointer) < sizeof(error.pointer));
+		profile_batch_free(result);
+	}
+	assert_true(taken > 100 && taken < 29000);
+	free(copy);
+}
+
 static int
 tear_down(void **state)
 {
@@ -521,6 +559,7 @@ main(void)
 	    cmocka_unit_test(test_rows),       cmocka_unit_test(test_impossible),
 	    cmocka_unit_test(test_no_start),   cmocka_unit_test(test_bounds),
 	    cmocka_unit_test(test_row_bounds), cmocka_unit_test(test_string_bounds),
+	    cmocka_unit_test(test_mutations),
 	};
 	return cmocka_run_group_tests(tests, NULL, tear_down);
 }
