@@ -178,7 +178,7 @@ test_semantic_errors(void **state)
 	assert_refused("{" HEAD ", " CONTROL "}", "t: /upstreams: found nothing, allowed: ");
 	assert_refused("{" BASE ", \"limits\": 5}", "t: /limits: found 5, allowed: an object");
 	assert_refused("{" BASE ", \"limits\": {\"headers\": 1.0}}",
-	               "/limits/headers: found 1.0, allowed: an integer from 1 to 1000");
+	               "/limits/headers: found 1.0, allowed: an integer from 1 to 256");
 	assert_refused("{" BASE ", \"limits\": {\"headers\": null}}",
 	               "found null, allowed: an integer");
 	assert_refused("{" BASE ", \"limits\": {\"head_timeout_ms\": 0}}", "from 1 to 3600000 ms");
