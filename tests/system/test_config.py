@@ -77,7 +77,7 @@ def test_all_semantic_errors_are_printed(tmp_path: Path) -> None:
         "/worker/threads",
     ]
     assert all(line.startswith(f"{file}: ") for line in done.stderr.splitlines())
-    assert "found 100000, allowed: an integer from 1 to 1000" in done.stderr
+    assert "found 100000, allowed: an integer from 1 to 256" in done.stderr
     assert tailrace("run", "-c", str(file)).returncode == 78
 
 
