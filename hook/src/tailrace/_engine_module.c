@@ -7,8 +7,6 @@ struct engine engine = {.wait_threshold_ns = 100000,
                         .part_interval_ns = 10000 * NS_PER_MS,
                         .loop_name = "asyncio"};
 
-enum { NEW_STACKS_MAX = 256 };
-
 /* An error of ours, not of the app: from now on requests pass as if there were no hook. Said
  * once. */
 void
@@ -34,8 +32,12 @@ engine_failed(const char *where)
 static PyObject *
 configure(PyObject *module, PyObject *args, PyObject *named)
 {
-	static char *names[] = {"in_app", "library_prefixes", "wait_threshold_ns",
-	                        "stall_threshold_ns", "part_interval_ns", NULL};
+	static char *names[] = {"in_app",
+	                        "library_prefixes",
+	                        "wait_threshold_ns",
+	                        "stall_threshold_ns",
+	                        "part_interval_ns",
+	                        NULL};
 	PyObject *in_app = NULL, *prefixes = NULL;
 	long long wait_ns = engine.wait_threshold_ns, stall_ns = engine.stall_threshold_ns;
 	long long part_ns = engine.part_interval_ns;
@@ -82,7 +84,7 @@ take(PyObject *module, PyObject *arg)
 	PyObject *stacks = stack_take(false);
 	if (stacks == NULL)
 		return NULL;
-	if (PyList_GET_SIZE(stacks) == NEW_STACKS_MAX)
+	if (PyList_GET_SIZE(stacks) == STACKS_TAKE_MAX)
 		max = 0;
 	PyObject *rows = ring_take(max > 0 ? (size_t)max : 0);
 	if (rows == NULL) {

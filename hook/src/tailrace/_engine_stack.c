@@ -350,7 +350,8 @@ PyObject *
 stack_take(bool all)
 {
 	uint32_t from = all ? 0 : stacks_taken;
-	uint32_t to = all || stack_count - from <= 256 ? stack_count : from + 256;
+	uint32_t to =
+	    all || stack_count - from <= STACKS_TAKE_MAX ? stack_count : from + STACKS_TAKE_MAX;
 	PyObject *list = PyList_New(0);
 	for (uint32_t id = from; list != NULL && id < to; id++) {
 		PyObject *stack = stack_object(id);
