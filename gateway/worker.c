@@ -1,5 +1,5 @@
-/* The worker process: one event-loop thread on the board, its ring and the listeners; says that it is ready
- * and serves until it is told to drain. */
+/* The worker process: one event-loop thread on the board, its ring and the listeners; says that
+ * it is ready and serves until it is told to drain. */
 #include "handover.h"
 
 #include <event2/event.h>

@@ -18,7 +18,8 @@ static const struct known known[] = {
 #define KNOWN_COUNT (sizeof known / sizeof known[0])
 #define KNOWN_LENGTH_MAX 17
 
-/* Names of length n are known[starts[n]] up to known[starts[n + 1]]; -1 terminated by construction. */
+/* Names of length n are known[starts[n]] up to known[starts[n + 1]]; -1 terminated by
+ * construction. */
 static const uint8_t starts[KNOWN_LENGTH_MAX + 2] = {
     0,  0,  0, /* 0..2 */
     1,  1,     /* 3, 4: host */

@@ -1,5 +1,5 @@
-/* One downstream connection: one persistent EV_READ for its life, EV_WRITE only after a short write, one
- * lazy deadline. */
+/* One downstream connection: one persistent EV_READ for its life, EV_WRITE only after a short
+ * write, one lazy deadline. */
 #include "proxy/client.h"
 
 #include <errno.h>

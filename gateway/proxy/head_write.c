@@ -1,5 +1,5 @@
-/* Heads rebuilt from parsed fields. Sizes are bounded before the first byte is written, so the writers below
- * copy without looking. */
+/* Heads rebuilt from parsed fields. Sizes are bounded before the first byte is written, so the
+ * writers below copy without looking. */
 #include "proxy/head_write.h"
 
 #include <string.h>
@@ -48,7 +48,8 @@ put_field(char *p, const struct head *head, const struct field *field)
 	return put_literal(p, "\r\n");
 }
 
-/* Inbound fields that are ours to write, and those that could be mistaken for them (rules 8 and 17). */
+/* Inbound fields that are ours to write, and those that could be mistaken for them (rules 8 and
+ * 17). */
 static const uint64_t request_own =
     HEADER_BIT(HEADER_UNDERSCORE) | HEADER_BIT(HEADER_HOST) | HEADER_BIT(HEADER_CONTENT_LENGTH) |
     HEADER_BIT(HEADER_TRACEPARENT) | HEADER_BIT(HEADER_TRACESTATE) | HEADER_BIT(HEADER_X_TAILRACE) |

@@ -1,4 +1,5 @@
-/* llhttp glue: callbacks note offsets, count what llhttp does not limit, and stop at each boundary. */
+/* llhttp glue: callbacks note offsets, count what llhttp does not limit, and stop at each
+ * boundary. */
 #include "proxy/http1.h"
 
 #include <string.h>

@@ -157,7 +157,8 @@ step_read_head(struct exchange *exchange)
 	return STEP_ADMIT;
 }
 
-/* Body bytes that came with the head stay where they are, unframed, so that a retry can send them again. */
+/* Body bytes that came with the head stay where they are, unframed, so that a retry can send
+ * them again. */
 static enum close_reason
 take_body_at_hand(struct exchange *exchange)
 {

@@ -1,5 +1,5 @@
-/* Heads and bodies between two sockets. Each read is parsed, queued and written at once; queues beyond
- * QUEUE_HIGH stop the side that fills them. */
+/* Heads and bodies between two sockets. Each read is parsed, queued and written at once; queues
+ * beyond QUEUE_HIGH stop the side that fills them. */
 #include "proxy/relay.h"
 
 #include <errno.h>
@@ -58,7 +58,8 @@ push_body(struct loop *loop, struct queue *queue, struct block *block, size_t le
 
 /* --- towards the app ----------------------------------------------------- */
 
-/* The server takes no more: what it answered before may still be read, so the reading side decides. */
+/* The server takes no more: what it answered before may still be read, so the reading side
+ * decides. */
 static void
 send_failed(struct exchange *exchange)
 {
@@ -135,7 +136,8 @@ body_too_large(const struct exchange *exchange)
 	return limit > 0 && exchange->request.body_bytes > limit;
 }
 
-/* Body bytes data[0, length) were read into a block of their own. False when the exchange is over. */
+/* Body bytes data[0, length) were read into a block of their own. False when the exchange is
+ * over. */
 static bool
 take_request_body(struct exchange *exchange, struct block *block)
 {
@@ -179,7 +181,8 @@ relay_client_readable(struct exchange *exchange)
 		size_t asked;
 		ssize_t n;
 
-		/* Without a server connection the answer is complete: what still comes is lingered over. */
+		/* Without a server connection the answer is complete: what still comes is
+		 * lingered over. */
 		if (!exchange->upstream || exchange->send_failed ||
 		    exchange->upstream->out.bytes >= QUEUE_HIGH) {
 			client_pause(client);
@@ -340,7 +343,8 @@ begin_reply(struct exchange *exchange, struct block *block, uint64_t read_ns)
 	return take_response_body(exchange, block, read_ns);
 }
 
-/* More room for an unfinished response head; the block stays with the connection until more comes. */
+/* More room for an unfinished response head; the block stays with the connection until more
+ * comes. */
 static bool
 hold_head(struct exchange *exchange, struct block *block)
 {

@@ -1,5 +1,5 @@
-/* Single-producer, single-consumer byte ring in shared memory. Records never wrap: where one does not fit
- * before the end, a skip mark sends the consumer to the start. */
+/* Single-producer, single-consumer byte ring in shared memory. Records never wrap: where one
+ * does not fit before the end, a skip mark sends the consumer to the start. */
 #include "proxy/ring.h"
 
 #include <stdatomic.h>
@@ -12,8 +12,9 @@
 #define RING_ALIGN 8u
 #define RING_SKIP UINT64_MAX
 
-/* Positions count bytes and only grow; the place is position % RING_DATA. Each side's fields have a cache
- * line of their own. `reserved` is the producer's scratch: what ring_commit() will publish. */
+/* Positions count bytes and only grow; the place is position % RING_DATA. Each side's fields
+ * have a cache line of their own. `reserved` is the producer's scratch: what ring_commit() will
+ * publish. */
 struct ring {
 	_Atomic uint64_t magic;
 	_Alignas(64) _Atomic uint64_t written;

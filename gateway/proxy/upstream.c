@@ -1,5 +1,5 @@
-/* One server connection: one persistent EV_READ for its life, EV_WRITE only while connecting or after a
- * short write. */
+/* One server connection: one persistent EV_READ for its life, EV_WRITE only while connecting or
+ * after a short write. */
 #include "proxy/upstream.h"
 
 #include <errno.h>

@@ -61,8 +61,8 @@ struct exchange {
 	bool heard;         /* a byte of this attempt's answer was read */
 	bool send_failed;   /* the server takes no more of the request; its answer may still come */
 	bool surplus;       /* bytes behind the response: the connection is spoilt */
-	bool provisional_set; /* the timer for it was started once */
-	uint8_t interims;   /* 1xx heads so far */
+	bool provisional_set;          /* the timer for it was started once */
+	uint8_t interims;              /* 1xx heads so far */
 	bool fresh_connection;         /* this attempt takes no idle connection */
 	uint32_t body_start, body_end; /* payload in client->in->data that came with the head */
 	uint8_t trace_id[TRACE_ID_SIZE], span_id[SPAN_ID_SIZE];

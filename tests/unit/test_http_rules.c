@@ -1,5 +1,5 @@
-/* http_rules and http1: what a request or response must look like to be passed on. Every vector goes through
- * the parser whole and byte by byte, and both must agree. */
+/* http_rules and http1: what a request or response must look like to be passed on. Every vector
+ * goes through the parser whole and byte by byte, and both must agree. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

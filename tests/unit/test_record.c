@@ -1,4 +1,5 @@
-/* record and close_reason: text behind a record is trusted only within its size; every reason is named. */
+/* record and close_reason: text behind a record is trusted only within its size; every reason
+ * is named. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,5 @@
-/* ring: order, wrapping, the maximum and one past it, full, corrupt memory, and two threads at once. */
+/* ring: order, wrapping, the maximum and one past it, full, corrupt memory, and two threads at
+ * once. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
