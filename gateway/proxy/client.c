@@ -275,7 +275,9 @@ client_grow_head(struct client *client)
 	return 0;
 }
 
-/* The request is complete and being answered: what comes now is the next one, or the end. */
+/* The request is complete and being answered: what comes now is the next one, or the end. Only
+ * one block holds such bytes: those behind the request in `in`, or, where there are none and no
+ * room, `ahead`. */
 static void
 ahead_readable(struct client *client)
 {
@@ -283,7 +285,7 @@ ahead_readable(struct client *client)
 
 	if (block && block_room(block) == 0)
 		block = NULL;
-	if (!block && !client->ahead)
+	if (!block && !client->ahead && (!client->in || client->rest == client->in->end))
 		block = client->ahead = block_get(&client->loop->blocks, 0);
 	if (!block) { /* enough for now: what it sends waits in the kernel */
 		client_pause(client);

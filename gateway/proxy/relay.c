@@ -371,6 +371,7 @@ hold_head(struct exchange *exchange, struct block *block)
 static bool
 take_response_head(struct exchange *exchange, struct block *block, uint64_t read_ns)
 {
+	struct block_pool *blocks = &exchange->loop->blocks; /* outlives the exchange */
 	struct http1 *response = &exchange->response;
 
 	while (block_length(block) > 0) {
@@ -385,18 +386,18 @@ take_response_head(struct exchange *exchange, struct block *block, uint64_t read
 		          ? response->error
 		          : http_rules_response(&response->head, exchange->request.head.method);
 		if (why != CLOSE_NONE) {
-			block_put(&exchange->loop->blocks, block);
+			block_put(blocks, block);
 			proxy_fail(exchange, why);
 			return false;
 		}
 		if (response->head.status >= 200)
 			return begin_reply(exchange, block, read_ns);
 		if (!take_interim(exchange, block)) {
-			block_put(&exchange->loop->blocks, block);
+			block_put(blocks, block);
 			return false;
 		}
 	}
-	block_put(&exchange->loop->blocks, block);
+	block_put(blocks, block);
 	return true;
 }
 

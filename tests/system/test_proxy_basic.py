@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -309,6 +310,27 @@ def test_pipelined_requests(gateway_factory: GatewayFactory, stub_factory: StubF
         client.send(request_bytes("POST", "/p", body=b"hello") + get("/after"))
         assert client.answer().body == b"/p"
         assert client.answer().body == b"/after"
+
+
+def test_more_pipelined_than_buffers_hold(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """Requests that pile up behind a slow one, far beyond a buffer, keep their order."""
+
+    def handler(conn: Any, _index: int) -> None:
+        while True:
+            path = read_head(conn).split(b" ")[1]
+            if path in (b"/0", b"/700", b"/701"):
+                time.sleep(0.2)
+            conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
+
+    gateway = gateway_factory([stub_factory(handler).address])
+    paths = [f"/{number}" for number in range(3000)]
+    with Connection(gateway.port) as client:
+        sender = threading.Thread(target=lambda: [client.send(get(path)) for path in paths])
+        sender.start()
+        assert [client.answer().body.decode() for _ in paths] == paths
+        sender.join()
 
 
 def test_pipelined_refusals(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
