@@ -45,7 +45,7 @@ UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 
 .PHONY: all schema deps deps-hook deps-build deps-demo deps-test deps-bench build demo test unit clean lint format \
-	bench truth asan tsan install FORCE
+	bench backtest-null backtest-power truth asan tsan install FORCE
 all: deps-build
 	@$(MAKE) --no-print-directory build
 
@@ -117,6 +117,11 @@ bench: deps-bench
 $(B)/worker_alone: tests/bench/worker_alone.c $(filter-out $(B)/gateway/main.o,$(PROG_OBJ)) $(B)/libtailrace.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# The figures of docs/detector.md, for hours: false alarms, and delays beside the reference's.
+backtest-null backtest-power: deps-test
+	@$(MAKE) --no-print-directory build
+	@build/venv/bin/python tests/streams/backtest_table.py $(@:backtest-%=%)
 
 # --- the long tiers --------------------------------------------------------
 # The unit tests and the system suite against an instrumented binary.

@@ -25,7 +25,12 @@ struct backtest {
 	uint64_t number;                       /* of the line being read */
 };
 
-static const char usage[] = "usage: tailrace backtest [--every-tick] < ticks.jsonl\n";
+#define ROUTES_AS_IF_MAX 1000000
+
+static const char usage[] =
+    "usage: tailrace backtest [--every-tick] [--routes N] < ticks.jsonl\n"
+    "  --every-tick  also the evidence after each tick\n"
+    "  --routes N    keep the false-alarm budget as one of N routes would (default: those given)\n";
 
 /* Text as JSON, quotes included. */
 static void
@@ -151,6 +156,33 @@ take_all(struct backtest *backtest, FILE *in)
 	return status;
 }
 
+static int
+usage_error(const char *problem, const char *what)
+{
+	fprintf(stderr, "tailrace: %s \"%s\"\n%s", problem, what, usage);
+	return -1;
+}
+
+static int
+read_options(int argc, char **argv, struct backtest *backtest, struct detector_params *params)
+{
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--every-tick") == 0) {
+			backtest->every_tick = true;
+		} else if (strcmp(argv[i], "--routes") == 0 && i + 1 < argc) {
+			char *end;
+			unsigned long routes = strtoul(argv[++i], &end, 10);
+
+			if (*end != '\0' || routes < 1 || routes > ROUTES_AS_IF_MAX)
+				return usage_error("not a number of routes:", argv[i]);
+			params->routes = (unsigned)routes;
+		} else {
+			return usage_error("unknown argument", argv[i]);
+		}
+	}
+	return 0;
+}
+
 int
 backtest_main(int argc, char **argv)
 {
@@ -160,14 +192,9 @@ backtest_main(int argc, char **argv)
 
 	backtest.out = stdout;
 	backtest.t_s = -1;
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--every-tick") != 0) {
-			fprintf(stderr, "tailrace: unknown argument \"%s\"\n%s", argv[i], usage);
-			return 2;
-		}
-		backtest.every_tick = true;
-	}
 	detector_params_default(&params);
+	if (read_options(argc, argv, &backtest, &params) == -1)
+		return 2;
 	backtest.detector = detector_new(&params, put_event, backtest.out);
 	status = take_all(&backtest, stdin);
 	if (fflush(backtest.out) == EOF || ferror(backtest.out)) {

@@ -100,6 +100,8 @@ read_threshold(struct detector *detector, int64_t t_s)
 	detector->hour = t_s / DETECTOR_HOUR_S;
 	for (size_t i = 0; i < detector->count; i++)
 		compared += detector->entries[i]->route.compared;
+	if (params->routes > 0)
+		compared = params->routes;
 	detector->frame.routes = compared > 0 ? compared : 1;
 	detector->frame.threshold_nats =
 	    log(MONTH_S * detector->frame.routes / (params->false_alarm_budget * params->window_s));

@@ -26,6 +26,8 @@ struct detector_params {
 	double false_alarm_budget; /* a month, over all routes */
 	double min_effect;         /* 0.1 is 10 % */
 	double min_effect_ms;
+	unsigned
+	    routes; /* R, for simulations of one route among many; 0: those that are compared */
 };
 
 enum detector_state {

@@ -337,7 +337,8 @@ def test_limits_of_a_line_and_of_routes() -> None:
 
 
 def test_usage_and_a_full_disk() -> None:
-    assert run("", "--no-such").returncode == 2
+    for wrong in (["--no-such"], ["--routes"], ["--routes", "0"], ["--routes", "3x"]):
+        assert run("", *wrong).returncode == 2
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [BINARY, "backtest"], input=GOOD.encode(), stdout=full, stderr=subprocess.PIPE

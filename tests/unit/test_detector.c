@@ -54,7 +54,7 @@ test_threshold_follows_the_routes_compared(void **state)
 	struct bed bed;
 	int64_t t_s = KIT_START_S;
 	struct detector_cell cells[DETECTOR_BUCKETS];
-	char name[8];
+	char name[32];
 
 	(void)state;
 	set_up(&bed);
