@@ -258,58 +258,86 @@ clock_now_ns(void)
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-/* module: an error inside the hook: disables it, says so once, clears the exception. */
+/* Everything below is called with the GIL held unless it says otherwise; nothing raises unless it
+ * returns PyObject *: then NULL with an exception, and the result is a new reference. */
+
+/* --- module ---------------------------------------------------------------------------------- */
+
+/* An error inside the hook: disables it, says so once, clears the exception. */
 void engine_failed(const char *where);
 
-/* stack: code objects and stacks, interned and kept alive */
+/* --- stack: code objects and stacks, interned, kept alive, named by small integers ------------- */
+
 struct code_info;
-bool stack_init(void);
-const struct code_info *code_intern(PyCodeObject *code); /* NULL when full */
-bool code_in_app(const struct code_info *info);
-enum cause code_cause(const struct code_info *info);
-bool stack_configure(PyObject *in_app, PyObject *library_prefixes);
+
 struct frame_ref {
 	const struct code_info *info;
 	int32_t line;
 };
+
 struct frame_list {
 	int len;
-	struct frame_ref items[STACK_FRAMES_MAX];
+	struct frame_ref items[STACK_FRAMES_MAX]; /* outermost first */
 };
-int32_t stack_intern(const struct frame_list *frames); /* STACK_NONE when empty or full */
+
+bool stack_init(void);
+/* Sets what is in-app (module prefixes; folders of libraries). False with an exception. */
+bool stack_configure(PyObject *in_app, PyObject *library_prefixes);
+/* The table's entry for a code object, which it keeps alive; NULL when the table is full. */
+const struct code_info *code_intern(PyCodeObject *code);
+bool code_in_app(const struct code_info *info);
+/* The same, looked up anew. */
+bool code_frame_in_app(PyCodeObject *code);
+/* The number of a stack; STACK_NONE when it is empty or the table full. */
+int32_t stack_intern(const struct frame_list *frames);
+/* outer's frames, then inner's; either may be STACK_NONE. */
 int32_t stack_join(int32_t outer, int32_t inner);
-int32_t stack_first_in_app(int32_t stack); /* a stack of that one frame, or STACK_LANE */
+/* The stack of only that frame at its function's first line; STACK_LANE where none is in-app. */
+int32_t stack_first_in_app(int32_t stack);
 int32_t stack_of_code(PyCodeObject *code);
 bool stack_has_in_app(int32_t stack);
+/* What a wait with this await stack is for. */
 enum cause stack_cause(int32_t stack);
+/* [(id, ((code, line), ...)), ...]: all, or at most STACKS_TAKE_MAX of those not taken before. */
 PyObject *stack_take(bool all);
 void stack_after_fork(void);
-bool code_frame_in_app(PyCodeObject *code);
-PyCodeObject *code_object(const struct code_info *info);
 
-/* cause */
+/* --- cause: of a wait in this function; CAUSE_NONE where the function is not known -------------- */
+
 enum cause cause_of_code(const char *path, const char *name);
+/* True for those that hold only where nothing finer is known. */
 bool cause_is_vague(enum cause cause);
+/* As JSON. */
 const char *cause_name(enum cause cause);
 
-/* walk */
+/* --- walk: each returns a stack's number, or STACK_NONE ---------------------------------------- */
+
 bool walk_init(void);
+/* What a suspended task awaits, down to the innermost coroutine or generator. */
 int32_t walk_task(PyObject *task);
+/* A running thread's frames from `frame` out to the one that runs `base` (left out), or to the
+ * outermost that runs `outermost`. Either code may be NULL. */
 int32_t walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *outermost);
-PyCodeObject *walk_task_code(PyObject *task);         /* borrowed, or NULL */
-PyCodeObject *walk_callable_code(PyObject *callable); /* borrowed, or NULL */
-/* The function a thread's job runs, as a stack. */
+/* The function a thread's job runs. */
 int32_t walk_job(PyObject *callable, PyObject *const *args, Py_ssize_t count);
+/* The code of the task's coroutine, of a callable's function: borrowed, or NULL. */
+PyCodeObject *walk_task_code(PyObject *task);
+PyCodeObject *walk_callable_code(PyObject *callable);
 bool walk_task_done(PyObject *task);
 
-/* path */
+/* --- path: functions that take a path's reference return one to the path that follows it -------- */
+
+/* An empty path; NULL without memory, which every function here accepts. */
 struct node *path_new(int64_t at_ns);
-struct node *path_add(struct node *path, const struct segment *segment,
-                      int64_t end_ns); /* takes path */
+/* Takes path. */
+struct node *path_add(struct node *path, const struct segment *segment, int64_t end_ns);
+/* Takes path; cut into one segment per sampled stack where there are samples, which are emptied. */
 struct node *path_add_run(struct node *path, int64_t end_ns, int32_t stack, bool continued,
                           enum segment_kind kind, struct sample_set *samples);
+/* Takes path. */
 struct node *path_prefix_jobs(struct node *path, int32_t outer);
 void path_unref(struct node *path);
+
 static inline struct node *
 path_ref(struct node *path)
 {
@@ -318,12 +346,21 @@ path_ref(struct node *path)
 	return path;
 }
 
-/* lane */
+/* --- lane -------------------------------------------------------------------------------------- */
+
+/* A new reference, or NULL at the cap; takes path. */
 struct lane *lane_new(struct request *request, struct loop *loop, PyObject *task,
                       struct node *path);
-struct lane *lane_find(const void *task); /* borrowed */
+/* Borrowed, or NULL. */
+struct lane *lane_find(const void *task);
 void lane_detach(struct lane *lane);
 void lane_unref(struct lane *lane);
+/* A step of the lane begins, ends. */
+void lane_resume(struct lane *lane, const struct step *step, int64_t now_ns);
+void lane_pause(struct lane *lane, struct running *running, int64_t now_ns);
+/* The path up to now, the running step included: a new reference. */
+struct node *lane_path_at(struct lane *lane, int64_t now_ns);
+
 static inline struct lane *
 lane_ref(struct lane *lane)
 {
@@ -331,45 +368,48 @@ lane_ref(struct lane *lane)
 		lane->refs++;
 	return lane;
 }
-void lane_resume(struct lane *lane, const struct step *step, int64_t now_ns);
-void lane_pause(struct lane *lane, struct running *running, int64_t now_ns);
-struct node *lane_path_at(struct lane *lane, int64_t now_ns); /* new reference */
 
-/* step */
-extern PyTypeObject step_type;
+/* --- step -------------------------------------------------------------------------------------- */
+
 bool step_init(void);
-void source_clear(struct source *source);
-void source_capture(struct loop *loop, struct source *source, int64_t now_ns);
+/* What to hand to the loop instead of callback, callback itself where it is not to be timed.
+ * timer_due_ns: its deadline, NO_TIME where it is due at once. */
 PyObject *step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from_thread);
 
-/* loop */
-extern PyTypeObject loop_type;
+/* --- loop -------------------------------------------------------------------------------------- */
+
 bool loop_init(void);
-struct loop *loop_current(void); /* borrowed; NULL where this thread ran none */
+/* The loop that last ran a step on this thread: borrowed, or NULL. */
+struct loop *loop_current(void);
 void loop_set_current(struct loop *loop);
-struct loop *loop_at(int slot); /* borrowed, or NULL */
+/* Borrowed, or NULL. */
+struct loop *loop_at(int slot);
+/* A step of LONG_STEP_MIN_NS and more has ended. */
 void loop_note(struct loop *loop, const struct running *running, int64_t end_ns);
-extern PyMethodDef loop_functions[];
-void loop_after_fork(void);
+/* How long such steps held the loop between two times, in the turn given or the one before it. */
 int64_t loop_recent_overlap(const struct loop *loop, uint64_t turn, int64_t from_ns, int64_t to_ns);
+void loop_after_fork(void);
 
-/* request */
-extern PyTypeObject request_type;
+/* --- request ----------------------------------------------------------------------------------- */
+
 bool request_init(void);
+/* The step in which last body messages were sent has ended: their rows are due. */
 void request_close_pending(struct loop *loop);
-extern PyMethodDef request_functions[];
 
-/* rows */
-void rows_emit(struct request *request, int64_t tail_ns, bool is_final); /* tail_ns or NO_TIME */
+/* --- rows, ring -------------------------------------------------------------------------------- */
+
+/* tail_ns: the app has returned so long after the end, or NO_TIME. */
+void rows_emit(struct request *request, int64_t tail_ns, bool is_final);
 void rows_emit_tail(const struct request *request, int64_t tail_ns);
-
-/* ring */
-PyObject *ring_take(size_t max_bytes); /* (profiles, tails) */
+/* False when full: the row is lost. */
 bool ring_put_profile(const char *row, size_t len);
 bool ring_put_tail(const char *row, size_t len);
+/* (profile rows, tail rows), each joined by commas, whole rows, at most max_bytes. */
+PyObject *ring_take(size_t max_bytes);
 void ring_after_fork(void);
 
-/* thread: jobs in worker threads */
+/* --- thread: jobs in worker threads ------------------------------------------------------------ */
+
 struct job {
 	PyObject_HEAD vectorcallfunc vectorcall;
 	PyObject *func;
@@ -383,20 +423,27 @@ struct job {
 	int32_t stack;
 	bool running, run_counted;
 };
-extern PyTypeObject job_type;
+
 bool thread_init(void);
 void thread_source(struct source *source, int64_t now_ns);
 PyObject *thread_wrap(PyObject *func, bool submitted);
-extern PyMethodDef thread_functions[];
 
-/* sampler */
+/* --- sampler ----------------------------------------------------------------------------------- */
+
+/* A request begins: the watchdog must look. Starts its thread where none runs. */
 void sampler_wake(void);
 void sampler_step_begin(int slot, int64_t now_ns);
 void sampler_step_end(int slot);
+/* A slot to give back, or -1 where all are taken: the job is not sampled then. */
 int sampler_job_begin(struct job *job, int64_t now_ns);
 void sampler_job_end(int slot);
-void sampler_after_fork(void);
+/* The stack with most time, or STACK_NONE. */
+int32_t sample_top(const struct sample_set *samples);
+/* The interpreter ends: the thread touches it no more. */
 void sampler_stop(void);
-int32_t sample_top(const struct sample_set *samples); /* the stack with most time, or STACK_NONE */
+void sampler_after_fork(void);
+
+extern PyTypeObject step_type, loop_type, request_type, job_type;
+extern PyMethodDef loop_functions[], request_functions[], thread_functions[];
 
 #endif

@@ -13,7 +13,7 @@ struct task_step {
 	PyObject_HEAD PyObject *task;
 };
 
-void
+static void
 source_clear(struct source *source)
 {
 	Py_CLEAR(source->request);
@@ -30,7 +30,7 @@ source_copy(struct source *to, const struct source *from)
 }
 
 /* Who schedules now on the loop's own thread: fills source, which owns its references. */
-void
+static void
 source_capture(struct loop *loop, struct source *source, int64_t now_ns)
 {
 	const struct running *running = loop->running;
