@@ -489,7 +489,7 @@ detector_route_progress(const struct detector_route *route, const struct detecto
                         int64_t t_s)
 {
 	struct detector_progress progress = {0};
-	int64_t age_s = t_s - route->first_s, earliest_s;
+	int64_t age_s = t_s - route->first_s, earliest_s, block_s;
 
 	if (route->compared)
 		return progress;
@@ -502,6 +502,10 @@ detector_route_progress(const struct detector_route *route, const struct detecto
 	    detector_history_reach(&route->history, t_s, params->reference_gap_s);
 	progress.need_requests = DETECTOR_REFERENCE_REQUESTS;
 	earliest_s = route->first_s + params->reference_s + params->reference_gap_s;
+	/* At least one whole block, which is longer than a very short reference. */
+	block_s = (route->first_s / DETECTOR_BLOCK_S + 1) * DETECTOR_BLOCK_S;
+	if (earliest_s < block_s + params->reference_gap_s)
+		earliest_s = block_s + params->reference_gap_s;
 	if (earliest_s % params->reference_gap_s != 0)
 		earliest_s += params->reference_gap_s - earliest_s % params->reference_gap_s;
 	/* Requests are expected to go on coming as they came; the gap is not in what counts. */
