@@ -12,7 +12,6 @@ hours for everything. Exit status 1 when a figure misses the bar of docs/detecto
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import subprocess
@@ -48,12 +47,25 @@ def firings(command: list, text: str) -> list[dict]:
 
 
 def text_of(counts: np.ndarray, deploy_each_day: bool = False) -> str:
-    out = io.StringIO()
-    for i, line in enumerate(streams.ticks_of(counts, "GET /stream")):
+    """Tick lines as streams.ticks_of() gives them, without empty windows, five times as fast."""
+    middles = np.exp((np.arange(streams.BUCKETS) - 0.5) * streams.LOG_GAMMA)
+    pairs = [f"[{round(float(middle), 3)}," for middle in middles]
+    ticks, buckets = np.nonzero(counts)
+    cells = [
+        f"{pairs[bucket]}{n}]"
+        for bucket, n in zip(buckets.tolist(), counts[ticks, buckets].tolist(), strict=True)
+    ]
+    ends = np.searchsorted(ticks, np.arange(len(counts)), side="right").tolist()
+    begin, lines = 0, []
+    for i, end in enumerate(ends):
+        t = streams.START_S + i * streams.TICK_S
         if deploy_each_day and i % streams.TICKS_PER_DAY == streams.TICKS_PER_DAY // 2:
-            streams.write([{"t": line["t"], "deploy": f"v{i}"}], out)
-        streams.write([line], out)
-    return out.getvalue()
+            lines.append(f'{{"t":{t},"deploy":"v{i}"}}\n')
+        if begin < end:
+            latency = ",".join(cells[begin:end])
+            lines.append(f'{{"t":{t},"route":"GET /stream","latency_ms":[{latency}]}}\n')
+        begin = end
+    return "".join(lines)
 
 
 def null(rates: dict[float, int]) -> bool:
