@@ -8,7 +8,7 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from hook_support import LOOPS, MS, hook, plain, profile, request, run, take
+from hook_support import LOOPS, MS, hook, make_scope, plain, profile, request, run, take
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
@@ -294,3 +294,41 @@ def test_cancelled_child(loop):
     p = profile(loop, handler)
     assert 25 * MS <= p.sum("wait", "sleep", "handler") <= 75 * MS
     assert p.sum("wait", None, "nap") == 0
+
+
+def test_path_let_go_runs_the_apps_code(loop):
+    """A path holds the last reference to the request that woke it; what its end runs schedules."""
+    ended = []
+
+    class Send:
+        async def __call__(self, message):
+            pass
+
+        def __del__(self):
+            ended.append(asyncio.get_running_loop().call_soon(int))
+
+    async def once():
+        here, event = asyncio.get_running_loop(), asyncio.Event()
+
+        async def waits():
+            child = here.create_task(asyncio.sleep(0.004))
+            await event.wait()
+            await child  # its path takes the place of the one the other request is in
+            await asyncio.sleep(0.001)
+
+        async def wakes():
+            await asyncio.sleep(0.002)
+            event.set()
+
+        apps = [hook(plain(waits)), hook(plain(wakes))]
+        await asyncio.gather(*(app(make_scope()[0], None, Send()) for app in apps))
+
+    async def main():
+        for _ in range(30):
+            await once()
+
+    take()
+    run(loop, main)
+    assert len(ended) >= 30
+    profiles, _ = take()
+    assert len(profiles) == 60 and all(p.app_ns < 1000 * MS for p in profiles)

@@ -346,6 +346,16 @@ path_ref(struct node *path)
 	return path;
 }
 
+/* Puts path (whose reference is taken) in place of what was there. Freeing a path can free a
+ * request and so run the app's code, which must not find the old one. */
+static inline void
+path_set(struct node **place, struct node *path)
+{
+	struct node *old = *place;
+	*place = path;
+	path_unref(old);
+}
+
 /* --- lane -------------------------------------------------------------------------------------- */
 
 /* A new reference, or NULL at the cap; takes path. */

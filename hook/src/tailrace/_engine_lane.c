@@ -129,8 +129,7 @@ lane_detach(struct lane *lane)
 	if (lane->next != NULL)
 		lane->next->link = lane->link;
 	lane->request = NULL;
-	path_unref(lane->path);
-	lane->path = NULL;
+	path_set(&lane->path, NULL);
 	lane_unref(lane);
 }
 
@@ -186,8 +185,7 @@ take_path(struct lane *lane, const struct step *step, int64_t now_ns)
 		learn_first_stack(lane, outer);
 		path = path_prefix_jobs(path, outer);
 	}
-	path_unref(lane->path);
-	lane->path = path;
+	path_set(&lane->path, path);
 }
 
 void

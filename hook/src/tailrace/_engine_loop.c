@@ -35,14 +35,15 @@ log_stall(struct loop *loop, const struct running *running, int64_t end_ns)
 {
 	struct stall *stall = &loop->stalls[loop->stalls_next++ % STALL_LOG_MAX];
 	int32_t sampled = sample_top(running->samples);
+	struct request *old = stall->request;
 	Py_XINCREF(running->request);
-	Py_XDECREF(stall->request);
 	*stall = (struct stall){.begin_ns = running->begin_ns,
 	                        .end_ns = end_ns,
 	                        .request = running->request,
 	                        .stack = sampled != STACK_NONE ? sampled : running->stack,
 	                        .is_step = running->task != NULL,
 	                        .state = running->state};
+	Py_XDECREF(old); /* may run the app's code */
 }
 
 /* A step or callback of 1 ms and more has ended. */

@@ -110,9 +110,8 @@ let_go(struct request *request)
 {
 	while (request->lanes != NULL)
 		lane_detach(request->lanes);
-	path_unref(request->start_path);
-	path_unref(request->end_path);
-	request->start_path = request->end_path = NULL;
+	path_set(&request->start_path, NULL);
+	path_set(&request->end_path, NULL);
 	Py_CLEAR(request->scope);
 	Py_CLEAR(request->root_path);
 }
@@ -244,14 +243,11 @@ on_chunk(struct request *request)
 	rows_emit(request, NO_TIME, false);
 	request->part++;
 	request->part_ns = now_ns;
-	path_unref(request->start_path);
-	path_unref(request->end_path);
-	request->start_path = request->end_path = NULL;
+	path_set(&request->start_path, NULL);
+	path_set(&request->end_path, NULL);
 	struct lane *lane = request->loop != NULL ? sending_lane(request) : NULL;
-	if (lane != NULL && lane->request == request) {
-		path_unref(lane->path);
-		lane->path = path_new(now_ns);
-	}
+	if (lane != NULL && lane->request == request)
+		path_set(&lane->path, path_new(now_ns));
 }
 
 static bool

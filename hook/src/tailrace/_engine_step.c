@@ -17,8 +17,7 @@ static void
 source_clear(struct source *source)
 {
 	Py_CLEAR(source->request);
-	path_unref(source->path);
-	source->path = NULL;
+	path_set(&source->path, NULL);
 }
 
 static void

@@ -49,8 +49,7 @@ is_open(const struct job *job)
 static void
 drop_path(struct job *job)
 {
-	path_unref(job->path);
-	job->path = NULL;
+	path_set(&job->path, NULL);
 }
 
 static void
@@ -101,10 +100,10 @@ job_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 	struct job *job = (struct job *)self, *outer = current;
 	if (job->running || !is_open(job))
 		return PyObject_Vectorcall(job->func, args, nargsf, names);
-	if (outer != NULL && !outer->running)
-		Py_CLEAR(outer); /* its result was never handed to a loop */
 	Py_INCREF(self);
 	current = job;
+	if (outer != NULL && !outer->running)
+		Py_CLEAR(outer); /* its result was never handed to a loop */
 	int64_t now_ns = clock_now_ns();
 	job_begin(job, args, PyVectorcall_NARGS(nargsf), now_ns);
 	int slot = sampler_job_begin(job, now_ns);
