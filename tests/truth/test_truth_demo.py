@@ -82,7 +82,9 @@ def test_block_is_the_loops_run(demo: Pair) -> None:
     check_attributed(profile)
     slept = response.json()["slept_ns"]["blocking_function"]
     run = time_of(profile, "run")
-    assert slept <= run <= slept + 20 * MS
+    # What ran before the gateway's send() returned, on a busy machine, is not the app's part.
+    assert slept <= run + profile["app_clipped_ns"]
+    assert run <= slept + 20 * MS
     assert time_under(profile, "run", "blocking_function") >= 0.75 * slept
     assert long_waits(profile) == []
 
