@@ -1,5 +1,5 @@
-/* A reader for plain tick lines only. Whatever it does not know at once it leaves to the JSON library, so it
- * needs no messages and cannot take what that would refuse. */
+/* A reader for plain tick lines only. Whatever it does not know at once it leaves to the JSON
+ * library, so it needs no messages and cannot take what that would refuse. */
 #include "backtest_scan.h"
 
 #include <string.h>
@@ -44,7 +44,8 @@ digits(struct scan *scan, uint64_t *value)
 	return (size_t)(scan->at - from);
 }
 
-/* JSON's numbers that are not negative and have no exponent. `ret_whole`: it was written without a point. */
+/* JSON's numbers that are not negative and have no exponent. `ret_whole`: it was written without a
+ * point. */
 static bool
 number(struct scan *scan, double *ret, uint64_t *ret_value, bool *ret_whole)
 {

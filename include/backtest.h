@@ -1,10 +1,11 @@
-/* `tailrace backtest`: the detector over recorded or made-up history. Ticks come as JSON Lines on standard
- * input, changes of state go as JSON Lines to standard output. docs/detector.md has the format. */
+/* `tailrace backtest`: the detector over recorded or made-up history. Ticks come as JSON Lines on
+ * standard input, changes of state go as JSON Lines to standard output. docs/detector.md has the
+ * format. */
 #ifndef TAILRACE_BACKTEST_H
 #define TAILRACE_BACKTEST_H
 
-/* argv[0] is the command's name. Returns the exit status: 0, 1 where the input or the output is bad, with the
- * line and the fault on standard error, 2 for wrong usage. */
+/* argv[0] is the command's name. Returns the exit status: 0, 1 where the input or the output is
+ * bad, with the line and the fault on standard error, 2 for wrong usage. */
 int backtest_main(int argc, char **argv);
 
 #endif

@@ -7,8 +7,9 @@
 
 #include "base/xmem.h"
 
-/* One byte 0ddccccc holds a step of 1 to 4 buckets and a count of 1 to 32, which is nearly every bucket
- * of a route of a few requests per second; else LONG_FORM, then step and count as variable-length integers. */
+/* One byte 0ddccccc holds a step of 1 to 4 buckets and a count of 1 to 32, which is nearly every
+ * bucket of a route of a few requests per second; else LONG_FORM, then step and count as variable-
+ * length integers. */
 #define STEP_SHORT_MAX 4
 #define COUNT_SHORT_MAX 32
 #define COUNT_BITS 5

@@ -1,4 +1,5 @@
-/* A route's tick: what it is compared with, the tests, the states. The text it follows: docs/detector.md. */
+/* A route's tick: what it is compared with, the tests, the states. The text it follows:
+ * docs/detector.md. */
 #include "model/detector_route.h"
 
 #include <math.h>
@@ -312,8 +313,9 @@ judge_slower(struct detector_route *route, const struct tick *tick)
 		fire(route, tick, &event, by);
 }
 
-/* The end of an incident. Beside the evidence that latency is back, the very process that fired must have
- * taken back as much as it took to fire: else a median that never rose would end the incident of a tail. */
+/* The end of an incident. Beside the evidence that latency is back, the very process that fired
+ * must have taken back as much as it took to fire: else a median that never rose would end the
+ * incident of a tail. */
 static void
 judge_back(struct detector_route *route, const struct tick *tick)
 {

@@ -1,6 +1,7 @@
-/* Regression detection over all routes (docs/detector.md): finds a route's detector by name, knows how many
- * are compared and so the threshold that keeps the false-alarm budget, and hands out deploys. No I/O, no
- * clock: times are unix seconds, given in rising order. Bounded by DETECTOR_ROUTES_MAX. One thread. */
+/* Regression detection over all routes (docs/detector.md): finds a route's detector by name, knows
+ * how many are compared and so the threshold that keeps the false-alarm budget, and hands out
+ * deploys. No I/O, no clock: times are unix seconds, given in rising order. Bounded by
+ * DETECTOR_ROUTES_MAX. One thread. */
 #ifndef TAILRACE_MODEL_DETECTOR_H
 #define TAILRACE_MODEL_DETECTOR_H
 
@@ -17,22 +18,23 @@ struct detector;
 
 void detector_params_default(struct detector_params *ret);
 
-/* `on_event` is called from within the calls below; it must not call back into the detector. Owned, freed
- * with detector_free(). */
+/* `on_event` is called from within the calls below; it must not call back into the detector.
+ * Owned, freed with detector_free(). */
 struct detector *detector_new(const struct detector_params *params,
                               void (*on_event)(void *arg, const struct detector_event *event),
                               void *arg);
 void detector_free(struct detector *detector);
 
-/* The route's detector, made where there is none; null where there are DETECTOR_ROUTES_MAX others. Lives as
- * long as the detector. */
+/* The route's detector, made where there is none; null where there are DETECTOR_ROUTES_MAX others.
+ * Lives as long as the detector. */
 struct detector_route *detector_route_at(struct detector *detector, const char *name);
 
 /* One window of one route. All routes' windows in order of time. */
 void detector_tick(struct detector *detector, struct detector_route *route, int64_t t_s,
                    const struct detector_cell *cells, size_t count);
 
-/* Time has come to t_s, whoever had requests: no_data, resolved, accepted. Cheap unless 5 minutes ended. */
+/* Time has come to t_s, whoever had requests: no_data, resolved, accepted. Cheap unless 5 minutes
+ * ended. */
 void detector_advance(struct detector *detector, int64_t t_s);
 
 /* A deploy: for 2 h every route known is also tested from this moment on. */

@@ -1,6 +1,6 @@
-/* Histograms of the last 48 h in blocks of 5 minutes, packed: about one byte per bucket in use, since a
- * full array per block would be 1.5 MB per route. Bounded: DETECTOR_BLOCKS blocks of at most
- * DETECTOR_BLOCK_BYTES_MAX. Pure; one thread. */
+/* Histograms of the last 48 h in blocks of 5 minutes, packed: about one byte per bucket in use,
+ * since a full array per block would be 1.5 MB per route. Bounded: DETECTOR_BLOCKS blocks of at
+ * most DETECTOR_BLOCK_BYTES_MAX. Pure; one thread. */
 #ifndef TAILRACE_MODEL_DETECTOR_BLOCKS_H
 #define TAILRACE_MODEL_DETECTOR_BLOCKS_H
 

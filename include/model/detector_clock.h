@@ -1,5 +1,6 @@
-/* The detector's time. Ticks run on a clock that never steps; hours of day follow the wall clock, but only after
- * it has said the same for 24 h, so that a wrong date for an afternoon does not mix up the hours. Pure. */
+/* The detector's time. Ticks run on a clock that never steps; hours of day follow the wall clock,
+ * but only after it has said the same for 24 h, so that a wrong date for an afternoon does not mix
+ * up the hours. Pure. */
 #ifndef TAILRACE_MODEL_DETECTOR_CLOCK_H
 #define TAILRACE_MODEL_DETECTOR_CLOCK_H
 
@@ -17,11 +18,12 @@ struct detector_clock {
 	int64_t claimed_at_s; /* boot time */
 };
 
-/* Detector time, unix seconds, of boot_s (CLOCK_BOOTTIME) and wall_s (CLOCK_REALTIME). Rises with boot_s. */
+/* Detector time, unix seconds, of boot_s (CLOCK_BOOTTIME) and wall_s (CLOCK_REALTIME). Rises with
+ * boot_s. */
 int64_t detector_clock_read(struct detector_clock *clock, int64_t boot_s, int64_t wall_s);
 
-/* After a restart: go on from `detector_s`, the detector time last read, where the wall clock says that time has
- * passed since; else from there without a gap. `step_s` as it was. */
+/* After a restart: go on from `detector_s`, the detector time last read, where the wall clock says
+ * that time has passed since; else from there without a gap. `step_s` as it was. */
 void detector_clock_resume(struct detector_clock *clock, int64_t detector_s, int64_t step_s,
                            int64_t boot_s, int64_t wall_s);
 

@@ -1,6 +1,7 @@
-/* What a route's latency used to be: one histogram per hour of day that forgets in a week, the packed
- * 5-minute blocks of 48 h, and the requests of the last 24 hours. From it come the three kinds of baseline
- * (hour of day, pooled, trailing) and the tempering. Bounded, no larger with time. Pure; one thread. */
+/* What a route's latency used to be: one histogram per hour of day that forgets in a week, the
+ * packed 5-minute blocks of 48 h, and the requests of the last 24 hours. From it come the three
+ * kinds of baseline (hour of day, pooled, trailing) and the tempering. Bounded, no larger with
+ * time. Pure; one thread. */
 #ifndef TAILRACE_MODEL_DETECTOR_HISTORY_H
 #define TAILRACE_MODEL_DETECTOR_HISTORY_H
 
@@ -33,8 +34,8 @@ void detector_history_clear(struct detector_history *history); /* frees */
 /* Give the rows by hour room for the buckets from `low` to `high`, keeping what they hold. */
 void detector_history_span(struct detector_history *history, unsigned low, unsigned high);
 
-/* End the block and the hour that t_s is no longer in. `hour_shift` is added to hours for their hour of
- * day. Returns whether an hour ended. */
+/* End the block and the hour that t_s is no longer in. `hour_shift` is added to hours for their
+ * hour of day. Returns whether an hour ended. */
 bool detector_history_turn(struct detector_history *history, int64_t t_s, int hour_shift);
 
 /* Count n requests of any kind; then, where the tick is clean, its latencies. */
@@ -45,9 +46,9 @@ void detector_history_add(struct detector_history *history, const struct detecto
 /* Requests of the 24 hours before the current one. */
 uint64_t detector_history_day_requests(const struct detector_history *history);
 
-/* Baselines. Each returns its number of requests (decayed ones are no integers). `smoothed` mixes the hour's
- * neighbours in, 1/4 1/2 1/4; `reference` covers `length_s` that ended `gap_s` before t_s in whole blocks,
- * reaching back up to 24 h for DETECTOR_REFERENCE_REQUESTS. */
+/* Baselines. Each returns its number of requests (decayed ones are no integers). `smoothed` mixes
+ * the hour's neighbours in, 1/4 1/2 1/4; `reference` covers `length_s` that ended `gap_s` before
+ * t_s in whole blocks, reaching back up to 24 h for DETECTOR_REFERENCE_REQUESTS. */
 double detector_history_smoothed(const struct detector_history *history, unsigned hour_of_day,
                                  double ret[DETECTOR_BUCKETS]);
 double detector_history_pooled(const struct detector_history *history,
@@ -58,9 +59,9 @@ double detector_history_reference(const struct detector_history *history, int64_
 /* Requests in blocks that such a reference may reach back to. */
 uint64_t detector_history_reach(const struct detector_history *history, int64_t t_s, int64_t gap_s);
 
-/* How much more the slow requests of 5 minutes vary than independent ones would, at least 1, per quantile.
- * `edges`: the bucket beyond which a request is slow, per hour of day and quantile. `young`: less than 48 h
- * exist, and a floor by traffic holds. */
+/* How much more the slow requests of 5 minutes vary than independent ones would, at least 1, per
+ * quantile. `edges`: the bucket beyond which a request is slow, per hour of day and quantile.
+ * `young`: less than 48 h exist, and a floor by traffic holds. */
 void detector_history_tempering(const struct detector_history *history, int64_t t_s, bool young,
                                 int hour_shift,
                                 const uint16_t edges[DETECTOR_HOURS][DETECTOR_QUANTILES],

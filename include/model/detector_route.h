@@ -1,5 +1,6 @@
-/* One route's regression detector (docs/detector.md): what it learned, the tests that run on it, its state.
- * No I/O, no clock: t_s is the unix time at which a window starts, and never goes back. Bounded. One thread. */
+/* One route's regression detector (docs/detector.md): what it learned, the tests that run on it,
+ * its state. No I/O, no clock: t_s is the unix time at which a window starts, and never goes back.
+ * Bounded. One thread. */
 #ifndef TAILRACE_MODEL_DETECTOR_ROUTE_H
 #define TAILRACE_MODEL_DETECTOR_ROUTE_H
 
@@ -107,7 +108,8 @@ struct detector_route {
 void detector_route_init(struct detector_route *route, const char *name, size_t index);
 void detector_route_clear(struct detector_route *route); /* frees what it owns, not itself */
 
-/* One window with requests in it: cells of rising or any order, each bucket below DETECTOR_BUCKETS. */
+/* One window with requests in it: cells of rising or any order, each bucket below
+ * DETECTOR_BUCKETS. */
 void detector_route_tick(struct detector_route *route, const struct detector_frame *frame,
                          int64_t t_s, const struct detector_cell *cells, size_t count);
 
@@ -122,8 +124,8 @@ void detector_route_mark(struct detector_route *route, int64_t t_s);
 void detector_route_accept(struct detector_route *route, const struct detector_frame *frame,
                            int64_t t_s);
 
-/* What a route that is compared with nothing has, needs, and when it is expected to have it (unix time; 0
- * where nobody can say). */
+/* What a route that is compared with nothing has, needs, and when it is expected to have it (unix
+ * time; 0 where nobody can say). */
 struct detector_progress {
 	uint64_t have_requests, need_requests;
 	int64_t ready_s;

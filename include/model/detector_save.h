@@ -1,6 +1,6 @@
-/* A route's detector as bytes and back, so that a restart in the middle of `pending` keeps the evidence. In three
- * parts by how often they change, since the whole is 100 to 200 kB: a caller writes TICKS every minute, BLOCKS
- * after 5 and HOURS after an hour ended or edges moved. Pure. */
+/* A route's detector as bytes and back, so that a restart in the middle of `pending` keeps the
+ * evidence. In three parts by how often they change, since the whole is 100 to 200 kB: a caller
+ * writes TICKS every minute, BLOCKS after 5 and HOURS after an hour ended or edges moved. Pure. */
 #ifndef TAILRACE_MODEL_DETECTOR_SAVE_H
 #define TAILRACE_MODEL_DETECTOR_SAVE_H
 
@@ -24,9 +24,9 @@ struct detector_bytes {
 struct detector_bytes detector_route_save(const struct detector_route *route,
                                           enum detector_part part);
 
-/* Into a route fresh from detector_route_init(). TICKS and HOURS are needed, BLOCKS may be empty (size 0): the
- * tempering is then that of a young route. Returns 0, or -1 where the bytes are of another version or damaged;
- * the route is fresh then. */
+/* Into a route fresh from detector_route_init(). TICKS and HOURS are needed, BLOCKS may be empty
+ * (size 0): the tempering is then that of a young route. Returns 0, or -1 where the bytes are of
+ * another version or damaged; the route is fresh then. */
 int detector_route_restore(struct detector_route *route,
                            const struct detector_bytes parts[DETECTOR_PARTS]);
 

@@ -1,5 +1,6 @@
-/* The buckets the detector counts in: those of model/histogram.h (32 an octave, 2^-4 to 2^16 ms), with
- * their edges as exact ms instead of whole ns, since tick files hold fractions of any length. Pure. */
+/* The buckets the detector counts in: those of model/histogram.h (32 an octave, 2^-4 to 2^16 ms),
+ * with their edges as exact ms instead of whole ns, since tick files hold fractions of any length.
+ * Pure. */
 #ifndef TAILRACE_MODEL_DETECTOR_SCALE_H
 #define TAILRACE_MODEL_DETECTOR_SCALE_H
 

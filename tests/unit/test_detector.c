@@ -1,4 +1,5 @@
-/* detector: the table's bound, the budget over routes, deploys, acceptance, and restarts that lose nothing. */
+/* detector: the table's bound, the budget over routes, deploys, acceptance, and restarts that lose
+ * nothing. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -184,7 +185,8 @@ test_learning_says_when(void **state)
 
 	(void)state;
 	set_up(&bed);
-	/* One request per 10 s: 360 an hour, so the reference is full an hour and a few minutes after the gap. */
+	/* One request per 10 s: 360 an hour, so the reference is full an hour and a few minutes
+	 * after the gap. */
 	t_s = kit_run(bed.detector, bed.route, KIT_START_S, HOUR_TICKS, 1, 40);
 	progress = detector_route_progress(bed.route, detector_params(bed.detector), t_s);
 	assert_in_range(progress.have_requests, 270, 300);
@@ -212,7 +214,8 @@ free_all(struct detector_bytes parts[DETECTOR_PARTS])
 		free(parts[part].at);
 }
 
-/* Go on in a second detector from what the first saved: every later tick's evidence must be the same. */
+/* Go on in a second detector from what the first saved: every later tick's evidence must be the
+ * same. */
 static void
 assert_restart_changes_nothing(struct bed *bed, int64_t t_s, unsigned ticks, double ms)
 {

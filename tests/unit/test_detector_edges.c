@@ -1,5 +1,5 @@
-/* detector_edges, detector_evidence: edges where the effect says, gains that are the likelihood ratios, W of a CUSUM
- * and of a twin. */
+/* detector_edges, detector_evidence: edges where the effect says, gains that are the likelihood
+ * ratios, W of a CUSUM and of a twin. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

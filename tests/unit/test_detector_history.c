@@ -1,4 +1,5 @@
-/* detector_history, detector_clock: sums by hour and block, forgetting, references, tempering, stepping clocks. */
+/* detector_history, detector_clock: sums by hour and block, forgetting, references, tempering,
+ * stepping clocks. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -75,7 +76,8 @@ test_reference_reaches_back_for_enough(void **state)
 	detector_history_init(&history, KIT_START_S);
 	fill(&history, KIT_START_S, KIT_START_S + 6 * 3600, 100, 10);
 	fill(&history, KIT_START_S + 6 * 3600, end_s, 200, 1);
-	/* 12 an hour: the six quiet hours but the gap's ten minutes give 70, the rest comes from before. */
+	/* 12 an hour: the six quiet hours but the gap's ten minutes give 70, the rest comes from
+	 * before. */
 	assert_float_equal(detector_history_reference(&history, end_s, 3600, 600, row), 400, 0);
 	assert_float_equal(row[200], 70, 0);
 	assert_float_equal(row[100], 330, 0);
