@@ -1,7 +1,6 @@
-/* Regression detection over all routes (docs/detector.md): finds a route's detector by name, knows
- * how many are compared and so the threshold that keeps the false-alarm budget, and hands out
- * deploys. No I/O, no clock: times are unix seconds, given in rising order. Bounded by
- * DETECTOR_ROUTES_MAX. One thread. */
+/* Regression detection over all routes (docs/detector.md): finds a route's detector by name, keeps
+ * the false-alarm budget over those that are compared, hands out deploys. No I/O, no clock: times
+ * are unix seconds in rising order. Bounded by DETECTOR_ROUTES_MAX. One thread. */
 #ifndef TAILRACE_MODEL_DETECTOR_H
 #define TAILRACE_MODEL_DETECTOR_H
 

@@ -1,7 +1,6 @@
-/* What a tick is compared with, per hour of day and quantile: the bucket edges beyond which a
- * request counts as slow, and what each request and each slow one adds to the sixteen processes.
- * Three edges: `slower` (shifted up by the whole effect: a regression), `back` (by half: its end),
- * `faster` (down by the whole: an improvement). Pure. */
+/* What a tick is compared with, per hour of day and quantile: the edges beyond which a request is
+ * slow (`slower`: up by the effect, a regression; `back`: by half, its end; `faster`: down, an
+ * improvement), and what requests and slow ones add to the sixteen processes. Pure. */
 #ifndef TAILRACE_MODEL_DETECTOR_EDGES_H
 #define TAILRACE_MODEL_DETECTOR_EDGES_H
 

@@ -1,7 +1,6 @@
-/* The sixteen e-processes of one test: for four quantiles and four odds ratios, W = ln of the
- * e-value that the share of requests beyond the quantile's edge has changed. W of a CUSUM starts
- * again from 0 whenever it is negative; that of a deploy's twin never does, which alone makes its
- * largest e-value a p-value. Pure. */
+/* The sixteen e-processes of one test, four quantiles by four odds ratios: W = ln of the e-value
+ * that the share of slow requests changed. A CUSUM's W starts again from 0 when it is negative; a
+ * deploy twin's never does, which alone makes its largest e-value a p-value. Pure. */
 #ifndef TAILRACE_MODEL_DETECTOR_EVIDENCE_H
 #define TAILRACE_MODEL_DETECTOR_EVIDENCE_H
 

@@ -1,7 +1,6 @@
-/* What a route's latency used to be: one histogram per hour of day that forgets in a week, the
- * packed 5-minute blocks of 48 h, and the requests of the last 24 hours. From it come the three
- * kinds of baseline (hour of day, pooled, trailing) and the tempering. Bounded, no larger with
- * time. Pure; one thread. */
+/* What a route's latency used to be: a histogram per hour of day that forgets in a week, packed
+ * 5-minute blocks of 48 h, requests of the last 24 hours. From it come the baselines and the
+ * tempering. Bounded, no larger with time. Pure; one thread. */
 #ifndef TAILRACE_MODEL_DETECTOR_HISTORY_H
 #define TAILRACE_MODEL_DETECTOR_HISTORY_H
 
