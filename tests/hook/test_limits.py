@@ -32,6 +32,21 @@ def test_lanes(loop, children, truncated):
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_lanes_one_after_another(loop):
+    """The maximum is of lanes at once: a long request may make children without end."""
+
+    async def handler():
+        here = asyncio.get_running_loop()
+        for _ in range(LANES_MAX + 10):
+            await here.create_task(asyncio.sleep(0))
+        await here.create_task(asyncio.sleep(0.02))
+
+    p = profile(loop, handler)
+    assert p.truncated == 0
+    assert p.sum("wait", "sleep") >= 17 * MS
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_segments(loop):
     """A path of more than 4096 segments: the rest is unattributed, and said."""
 

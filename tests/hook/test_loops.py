@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
 import sys
 import threading
 
@@ -199,6 +200,45 @@ def test_fork_inside_a_request(loop):
     run(loop, lambda: request(hook(plain(handler))))
     (p,) = take()[0]
     assert p.sum("wait", "sleep") >= 18 * MS
+
+
+FORK_BESIDE_A_STEP = """
+import asyncio, os, threading
+from hook_support import hook, plain, request, run
+
+inside, go_on = threading.Event(), threading.Event()
+
+async def block():
+    inside.set()
+    go_on.wait(20)
+
+thread = threading.Thread(target=lambda: run("asyncio", lambda: request(hook(plain(block)))))
+thread.start()
+assert inside.wait(10)
+pid = os.fork()
+if pid == 0:
+    run("asyncio", lambda: request(hook(plain(lambda: asyncio.sleep(0.1)))))
+    os._exit(0)
+status = os.waitpid(pid, 0)[1]
+go_on.set()
+thread.join()
+assert status == 0, status
+"""
+
+
+def test_fork_while_another_threads_loop_runs():
+    """The child's sampler looks at no step of a thread it has not: that thread's state is freed,
+    which the debug allocator fills with bytes that are no address."""
+    path = os.path.dirname(os.path.abspath(__file__))
+    path = os.pathsep.join(p for p in (os.environ.get("PYTHONPATH"), path) if p)
+    done = subprocess.run(
+        [sys.executable, "-c", FORK_BESIDE_A_STEP],
+        env={**os.environ, "PYTHONPATH": path, "PYTHONMALLOC": "debug"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_error_of_ours_disables_the_hook_and_nothing_else():

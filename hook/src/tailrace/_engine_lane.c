@@ -125,6 +125,7 @@ lane_detach(struct lane *lane)
 	if (lane->request == NULL)
 		return;
 	slot_remove(lane);
+	lane->request->lane_count--;
 	*lane->link = lane->next;
 	if (lane->next != NULL)
 		lane->next->link = lane->link;

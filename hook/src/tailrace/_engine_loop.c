@@ -363,7 +363,8 @@ loop_init(void)
 	return name_attribute != NULL && PyType_Ready(&loop_type) == 0;
 }
 
-/* In the child nothing of what ran is running, except the thread that forked. */
+/* In the child nothing of what ran is running, except the thread that forked: the states of other
+ * threads are freed. */
 void
 loop_after_fork(void)
 {
@@ -372,5 +373,10 @@ loop_after_fork(void)
 			continue;
 		loops[i]->active = 0;
 		loops[i]->closing = NULL;
+		if (loops[i]->thread == PyThreadState_Get())
+			continue;
+		loops[i]->thread = NULL;
+		loops[i]->running = NULL;
+		sampler_step_end(i);
 	}
 }
