@@ -190,6 +190,28 @@ def test_strange_route_is_escaped(loop):
     assert p.route == 'GET /a"b\\c\n{é}'
 
 
+@pytest.mark.parametrize(("path", "name"), [("/\udc80", None), ("/b", "GET /m/b")])
+def test_route_that_is_no_text_or_cannot_be_said(loop, path, name):
+    """Neither ends the hook: the one is a request without a route, the other a part not turned
+    back into its name."""
+
+    class Unsayable:
+        def __str__(self):
+            raise ValueError("the app's own")
+
+    class Odd:
+        path_format = path
+
+    async def app(scope, receive, send):
+        prefix = "" if name is None else "/m"
+        scope.update(route=Odd, root_path=prefix, path_params={"a": Unsayable()})
+        await plain(lambda: asyncio.sleep(0))(scope, receive, send)
+
+    (p,), _, _ = profiles_of(loop, app, "/")
+    assert p.route == name
+    assert not _engine.is_disabled()
+
+
 # --- how it ended ----------------------------------------------------------------------------
 
 

@@ -192,6 +192,24 @@ def test_process_pools_get_the_function_itself(loop):
     assert p.sum("thread_run") == 0 and p.sum("wait") > 0
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_process_pool_as_default(loop):
+    """uvloop and CPython 3.10 take one; its jobs are pickled."""
+
+    async def handler():
+        here = asyncio.get_running_loop()
+        with ProcessPoolExecutor(1) as pool:
+            try:
+                here.set_default_executor(pool)
+            except TypeError:
+                assert loop == "asyncio"
+                return
+            assert await here.run_in_executor(None, abs, -3) == 3
+
+    p = profile(loop, handler)
+    assert p.sum("thread_run") == 0
+
+
 def test_abandoned_job_of_a_closed_request(loop):
     """The request ends before its job: nothing of the job is held against anyone."""
     done = threading.Event()

@@ -68,6 +68,8 @@ route_text(PyObject *name)
 		if (routes[i].name == name)
 			return routes[i].escaped;
 	const char *text = PyUnicode_AsUTF8(name);
+	if (text == NULL)
+		PyErr_Clear(); /* lone surrogates: no name the gateway could be told */
 	if (text == NULL || route_count == ROUTES_MAX)
 		return NULL;
 	Py_INCREF(name);

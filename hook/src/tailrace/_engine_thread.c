@@ -174,9 +174,24 @@ job_dealloc(PyObject *self)
 	PyObject_GC_Del(self);
 }
 
+/* Pickled, a job is its function: a loop's default executor may be a pool of processes. */
+static PyObject *
+job_reduce(PyObject *self, PyObject *protocol)
+{
+	PyObject *tools = PyImport_ImportModule("functools");
+	PyObject *partial = tools != NULL ? PyObject_GetAttrString(tools, "partial") : NULL;
+	(void)protocol;
+	Py_XDECREF(tools);
+	return partial != NULL ? Py_BuildValue("N(O)", partial, ((struct job *)self)->func) : NULL;
+}
+
+static PyMethodDef JOB_REDUCE = {"__reduce_ex__", job_reduce, METH_O, NULL};
+
 static PyObject *
 job_getattro(PyObject *self, PyObject *name)
 {
+	if (PyUnicode_CompareWithASCIIString(name, "__reduce_ex__") == 0)
+		return PyCFunction_New(&JOB_REDUCE, self);
 	return PyObject_GetAttr(((struct job *)self)->func, name);
 }
 

@@ -13,6 +13,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tailrace import sender
@@ -285,6 +286,11 @@ def _make_name(scope: Scope, route: Any, context: Any, mounted: str, root_path: 
 
 def _template(scope: Scope, prefix: str) -> str:
     """What mounts matched, with the values of path parameters turned back into their names."""
-    names = {str(value): name for name, value in (scope.get("path_params") or {}).items()}
+    if not prefix:
+        return ""
+    names = {}
+    for name, value in (scope.get("path_params") or {}).items():
+        with suppress(Exception):  # str() of the app's own types may raise anything
+            names[str(value)] = name
     parts = prefix.split("/")
     return "/".join("{" + names[part] + "}" if part in names else part for part in parts)
