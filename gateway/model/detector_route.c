@@ -15,6 +15,7 @@
 #define TWIN_ODDS 1000.0
 #define BACK_NATS 4.605170185988092 /* ln 100 */
 #define BACK_MIN_S 300
+#define GIVEN_BACK_ENOUGH 2 /* times what it took to fire */
 #define ACCEPT_S (7 * DETECTOR_DAY_S)
 #define IMPROVED_QUIET_S DETECTOR_DAY_S
 #define NO_DATA_REQUESTS 6 /* per hour */
@@ -103,11 +104,16 @@ enter(struct detector_route *route, const struct detector_frame *frame, int64_t 
 		event.evidence_nats = route->slower.nats;
 		event.threshold_nats = DETECTOR_PENDING_NATS;
 		event.quantile = detector_evidence_quantile(&route->slower);
-	} else if (state == DETECTOR_RESOLVED) {
+	} else if (state == DETECTOR_RESOLVED && route->back.nats >= BACK_NATS) {
 		event.since_s = detector_evidence_since(&route->back);
 		event.evidence_nats = route->back.nats;
 		event.threshold_nats = BACK_NATS;
 		event.quantile = detector_evidence_quantile(&route->back);
+	} else if (state == DETECTOR_RESOLVED) {
+		event.since_s = route->given_since_s;
+		event.evidence_nats = route->given_back;
+		event.threshold_nats = GIVEN_BACK_ENOUGH * route->fired_nats;
+		event.quantile = detector_quantiles[route->fired_process / DETECTOR_ODDS];
 	}
 	tell(route, frame, &event);
 }
@@ -313,20 +319,32 @@ judge_slower(struct detector_route *route, const struct tick *tick)
 		fire(route, tick, &event, by);
 }
 
-/* The end of an incident. Beside the evidence that latency is back, the very process that fired
- * must have taken back as much as it took to fire: else a median that never rose would end the
- * incident of a tail. */
+/* Whether the incident may end by its evidence. The very process that fired must have taken back what
+ * it took to fire: else a median that never rose would end the incident of a tail. Twice that is
+ * enough alone: a level that drifts within half the effect would keep the other test waiting. */
+static bool
+is_back(const struct detector_route *route)
+{
+	if (route->given_back < route->fired_nats || route->slower.nats >= DETECTOR_PENDING_NATS)
+		return false;
+	return route->back.nats >= BACK_NATS ||
+	       route->given_back >= GIVEN_BACK_ENOUGH * route->fired_nats;
+}
+
 static void
 judge_back(struct detector_route *route, const struct tick *tick)
 {
 	double gain[DETECTOR_PROCESSES];
 
 	gains_of(&route->edges.up, tick, tick->slower, -1, gain);
-	route->given_back = fmax(route->given_back, 0) + gain[route->fired_process];
+	if (route->given_back <= 0) {
+		route->given_back = 0;
+		route->given_since_s = tick->t_s;
+	}
+	route->given_back += gain[route->fired_process];
 	gains_of(&route->edges.down, tick, tick->back, 1, gain);
 	detector_evidence_add(&route->back, tick->t_s, gain, true);
-	if (route->back.nats < BACK_NATS || tick->t_s - route->fired_s < BACK_MIN_S ||
-	    route->given_back < route->fired_nats || route->slower.nats >= DETECTOR_PENDING_NATS)
+	if (tick->t_s - route->fired_s < BACK_MIN_S || !is_back(route))
 		return;
 	route->resolved_s = tick->t_s;
 	enter(route, tick->frame, tick->t_s, DETECTOR_RESOLVED);

@@ -147,6 +147,7 @@ walk_ticks(struct walk *walk, struct detector_route *route)
 	walk_time(walk, &route->twin_until_s);
 	walk_doubles(walk, route->nats_before, DETECTOR_PENDING_TICKS);
 	walk_doubles(walk, &route->given_back, 1);
+	walk_time(walk, &route->given_since_s);
 	walk_unsigned(walk, &route->fired_process, DETECTOR_PROCESSES - 1);
 	walk_doubles(walk, &route->fired_nats, 1);
 	walk_time(walk, &route->fired_s);

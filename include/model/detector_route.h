@@ -94,6 +94,7 @@ struct detector_route {
 	int64_t twin_until_s; /* 0: there is no twin */
 	double nats_before[DETECTOR_PENDING_TICKS];
 	double given_back; /* nats by which the process that fired takes it back */
+	int64_t given_since_s;
 	unsigned fired_process;
 	double fired_nats;                    /* threshold it fired at */
 	int64_t fired_s, since_s, resolved_s; /* of the newest incident */
