@@ -264,6 +264,18 @@ http_rules_request(struct head *head, struct request_facts *ret)
 	return CLOSE_NONE;
 }
 
+/* RFC 9112 4: no control bytes but tabs; llhttp itself stops only at CR and LF. */
+static bool
+reason_valid(const struct head *head)
+{
+	const char *reason = head->bytes + head->reason;
+
+	for (size_t i = 0; i < head->reason_length; i++)
+		if (((unsigned char)reason[i] < ' ' && reason[i] != '\t') || reason[i] == 0x7f)
+			return false;
+	return true;
+}
+
 /* Rule 16 */
 enum close_reason
 http_rules_response(struct head *head, uint8_t method)
@@ -272,7 +284,7 @@ http_rules_response(struct head *head, uint8_t method)
 	bool has_encoding = head_has(head, HEADER_TRANSFER_ENCODING);
 
 	if (head->major != 1 || head->minor > 1 || head->status < 100 || head->status > 599 ||
-	    head->status == 101)
+	    head->status == 101 || !reason_valid(head))
 		return CLOSE_BAD_RESPONSE;
 	if (has_length && has_encoding)
 		return CLOSE_BAD_RESPONSE;

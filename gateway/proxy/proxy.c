@@ -320,6 +320,8 @@ step_abort(struct exchange *exchange)
 	drop_upstream(exchange);
 	if (!exchange->has_trace)
 		exchange_trace(exchange, false);
+	if (exchange->marks.at_ns[MARK_REPLIED] == 0)
+		exchange->status = 0; /* a head was made, and none of it left */
 	marks_close(&exchange->marks, PHASE_END_ABORT, 0, loop_now(exchange->loop));
 	exchange_end(exchange);
 	if (by_client)

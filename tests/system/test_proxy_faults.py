@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -118,6 +119,7 @@ def test_reset_of_a_body_that_ends_with_the_connection(
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx",
         b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+        b"HTTP/1.1 200 O\0K\r\nContent-Length: 1\r\n\r\nx",
         b"HTTP/1.1 103 Hints\r\n\r\n" * 17 + OK,
     ],
 )
@@ -140,6 +142,21 @@ def test_bad_chunk_in_an_answer(gateway_factory: GatewayFactory, stub_factory: S
         client.send(get())
         with pytest.raises((ConnectionResetError, EOFError)):
             client.answer()
+
+
+def test_nothing_sent_has_no_status(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """An answer that breaks before its first byte went out is stored without a status."""
+    gateway = gateway_factory([stub_factory(serving(CHUNKED + b"zz\r\n")).address])
+    with Connection(gateway.port) as client:
+        client.send(get("/nothing"))
+        with pytest.raises((ConnectionResetError, EOFError)):
+            client.answer()
+        assert client.rest == b""
+    assert _last_cause(gateway, "/nothing")[0] == "bad_response"
+    (exchange,) = gateway.json("/api/v1/requests?sort=latest&limit=1")["requests"]
+    assert exchange["status"] is None
 
 
 @pytest.mark.parametrize(("over", "status"), [(0, 200), (1, 502)])
@@ -404,6 +421,36 @@ def test_response_timeout(gateway_factory: GatewayFactory, stub_factory: StubFac
         client.send(get())
         with pytest.raises(ConnectionResetError):
             client.eof()
+
+
+def test_app_that_takes_no_more_of_a_body(gateway_factory: GatewayFactory) -> None:
+    """An app that shut down its reading side and does not answer is given up like any other."""
+
+    def serve(listener: socket.socket) -> None:
+        conn, _ = listener.accept()
+        with conn:
+            read_head(conn)
+            conn.shutdown(socket.SHUT_RD)
+            asked.set()
+            ended.wait(10)
+
+    asked, ended = threading.Event(), threading.Event()
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/app.sock")
+        listener.listen()
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        gateway = gateway_factory(
+            [f"unix:{folder}/app.sock"], upstream={"response_timeout_ms": 300}
+        )
+        with Connection(gateway.port) as client:
+            client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+            assert asked.wait(5)
+            client.send(b"x" * 1000)
+            answer = client.answer()
+        ended.set()
+        thread.join(5)
+    assert answer.status == 504 and _code(answer) == "upstream_response_timeout"
 
 
 def test_head_timeout_is_absolute(
