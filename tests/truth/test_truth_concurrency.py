@@ -85,7 +85,7 @@ def check_own(kind: str, ms: int, answer: dict[str, Any], exchange: dict[str, An
         held = time_of(profile, "ready") + time_of(profile, "run")
         assert waited <= measured + SLACK_NS
         assert measured <= waited + held + cut + SLACK_NS
-        assert waited >= ms * MS * 3 / 4
+        assert waited >= (ms * MS - cut) * 3 / 4
     else:
         ran = sum(row["ns"] for row in profile["breakdown"] if row["kind"] == "thread_run")
         assert ms * MS - cut <= ran <= measured + 20 * MS, (cut, profile["breakdown"])
