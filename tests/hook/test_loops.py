@@ -37,15 +37,16 @@ def totals_of(caplog, main):
     return profiles
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
-def test_eager_task_factory_gets_totals(caplog, steps_again):
-    async def twice():
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
-        app = hook(plain(lambda: asyncio.sleep(0.02)))
-        await request(app)
-        await request(app)
+if sys.version_info >= (3, 12):  # eager tasks came with it
 
-    assert len(totals_of(caplog, lambda: run("asyncio", twice))) == 2
+    def test_eager_task_factory_gets_totals(caplog, steps_again):
+        async def twice():
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+            app = hook(plain(lambda: asyncio.sleep(0.02)))
+            await request(app)
+            await request(app)
+
+        assert len(totals_of(caplog, lambda: run("asyncio", twice))) == 2
 
 
 def test_trio_gets_totals(caplog, steps_again):
