@@ -305,6 +305,8 @@ def test_debug_mode(loop, caplog):
         if loop == "asyncio":  # uvloop checks nothing
             with pytest.raises(TypeError):
                 here.call_soon(coroutine)
+            with pytest.raises(TypeError):
+                here.call_soon(3)
         here.call_soon(slow_callback)
         await asyncio.sleep(0.2)
         await send({"type": "http.response.start", "status": 200, "headers": []})

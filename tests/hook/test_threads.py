@@ -72,6 +72,19 @@ def test_job_names_both_functions_and_sums_exactly(loop, how):
     assert p.sum("wait", "thread") == 0
 
 
+def test_own_run_longer_than_the_job(loop):
+    """The job was done before its lane came to wait for it: the lane's run decided."""
+
+    async def handler():
+        job = asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.01)
+        time.sleep(0.06)
+        await job
+
+    p = profile(loop, handler)
+    assert p.sum("run") >= 55 * MS, p.shown()
+    assert p.sum("thread_run") == 0 and p.sum("ready") <= 40 * MS, p.shown()
+
+
 def test_short_job_is_exact(loop):
     took = []
 

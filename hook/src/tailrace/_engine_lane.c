@@ -197,7 +197,8 @@ lane_resume(struct lane *lane, const struct step *step, int64_t now_ns)
 	    source->request != NULL && source->request == lane->request && source->lane != lane;
 	if (!lane->started)
 		lane->started = true;
-	else if (ours && (source->kind == SOURCE_LANE || source->kind == SOURCE_THREAD))
+	else if (ours && source->due_ns > lane->paused_ns && /* else its own run decided */
+	         (source->kind == SOURCE_LANE || source->kind == SOURCE_THREAD))
 		take_path(lane, step, now_ns);
 	else if (source->lane != lane)
 		add_wait(lane, step, source->due_ns < now_ns ? source->due_ns : now_ns);

@@ -179,7 +179,7 @@ step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from
 	struct step *step = NULL;
 	if (engine.disabled || Py_IS_TYPE(callback, &step_type) ||
 	    (loop->active == 0 && !(task != NULL && is_step)) ||
-	    (task == NULL && is_coroutine_function(callback)) ||
+	    (task == NULL && (!PyCallable_Check(callback) || is_coroutine_function(callback))) ||
 	    (step = step_new(loop, callback)) == NULL) {
 		PyErr_Clear();
 		Py_INCREF(callback);
