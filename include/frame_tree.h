@@ -26,7 +26,7 @@ struct frame_node {
 	int lines[FRAME_LINES_MAX];
 };
 
-/* The rows of `breakdown` (an array of interfaces.md) that have this kind, as a tree under a nameless
+/* The rows of `breakdown` (an array of docs/api.md) that have this kind, as a tree under a nameless
  * root. Never null; free with frame_tree_free(). */
 struct frame_node *frame_tree_make(const json_t *breakdown, const char *kind);
 

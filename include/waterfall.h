@@ -1,4 +1,4 @@
-/* Draws one exchange of the control API (interfaces.md) for people: phases on a time axis, then the app's
+/* Draws one exchange of the control API (docs/api.md) for people: phases on a time axis, then the app's
  * part unfolded down to the awaiting lines. One thread. */
 #ifndef TAILRACE_WATERFALL_H
 #define TAILRACE_WATERFALL_H

@@ -1,4 +1,4 @@
-/* Exchanges as the API shows them (interfaces.md): JSON text from record, profile and join. One
+/* Exchanges as the API shows them (docs/api.md): JSON text from record, profile and join. One
  * thread. */
 #ifndef TAILRACE_COLLECTOR_RENDER_H
 #define TAILRACE_COLLECTOR_RENDER_H

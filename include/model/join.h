@@ -1,4 +1,4 @@
-/* The split of an exchange by its profile (design.md section 4): t5 to t7 = app_queue + app +
+/* The split of an exchange by its profile (docs/internals.md section 7): t5 to t7 = app_queue + app +
  * app_out, exactly, and the profile's rows + unattributed = app, exactly. Pure. */
 #ifndef TAILRACE_MODEL_JOIN_H
 #define TAILRACE_MODEL_JOIN_H

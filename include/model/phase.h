@@ -1,4 +1,4 @@
-/* Marks and phases of one exchange (design.md section 4): twelve intervals that sum to the total.
+/* Marks and phases of one exchange (docs/internals.md section 3): twelve intervals that sum to the total.
  * Pure: no clock is read here, every time is an argument in CLOCK_MONOTONIC nanoseconds. */
 #ifndef TAILRACE_MODEL_PHASE_H
 #define TAILRACE_MODEL_PHASE_H
@@ -44,7 +44,7 @@ enum phase_end {
 	PHASE_END_ABORT, /* cut off: every unset mark = end */
 };
 
-/* The name users see, as in interfaces.md. `phase` < PHASE_COUNT. Static storage. */
+/* The name users see, as in docs/api.md. `phase` < PHASE_COUNT. Static storage. */
 const char *phase_name(enum phase phase);
 
 /* Sets a mark to `now_ns`. A mark that is set already keeps its first value. */

@@ -1,4 +1,4 @@
-/* Rebuilds message heads from parsed fields: nothing raw travels on (RFC 9110 7.6, interfaces.md). */
+/* Rebuilds message heads from parsed fields: nothing raw travels on (RFC 9110 7.6, docs/protocol.md). */
 #ifndef TAILRACE_PROXY_HEAD_WRITE_H
 #define TAILRACE_PROXY_HEAD_WRITE_H
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import resource
 import socket
 import threading
 import time
@@ -65,7 +67,7 @@ def gateway(app: HandApp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_request(gateway: Gateway, app: HandApp) -> None:
-    """The keys of interfaces.md, their order of phases, times that agree with this clock."""
+    """The keys of docs/api.md, their order of phases, times that agree with this clock."""
     before = time.time_ns()
     exchange = gateway.json(f"/api/v1/requests/{joined(gateway, app, 'GET /one', 0.01)}")
     assert [phase["name"] for phase in exchange["phases"]] == PHASES
@@ -187,6 +189,31 @@ def test_clients_that_leave(gateway: Gateway) -> None:
     assert gateway.json("/api/v1/requests?limit=1")["requests"]
     assert gateway.collector_pid() == collector
     assert metrics(gateway)['tailrace_restarts_total{process="collector"}'] == 0
+
+
+def test_out_of_descriptors(app: HandApp, gateway_factory: Start) -> None:
+    """A collector that cannot accept waits without spinning, and serves again when it can."""
+    gateway = gateway_factory([app.address])
+    pid = gateway.collector_pid()
+    open_now = len(os.listdir(f"/proc/{pid}/fd"))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now + 2, open_now + 2))
+
+    def cpu_ticks() -> int:
+        with open(f"/proc/{pid}/stat") as stat:
+            return sum(int(n) for n in stat.read().rpartition(")")[2].split()[11:13])
+
+    clients = []
+    for _ in range(8):
+        clients.append(socket.socket(socket.AF_UNIX))
+        clients[-1].connect(gateway.control)
+    time.sleep(0.2)
+    before = cpu_ticks()
+    time.sleep(2)
+    assert cpu_ticks() - before < os.sysconf("SC_CLK_TCK"), "over half a core for nothing"
+    for client in clients:
+        client.close()
+    assert gateway.json("/healthz")
+    assert gateway.collector_pid() == pid
 
 
 def test_metrics(gateway: Gateway, app: HandApp) -> None:

@@ -34,7 +34,7 @@ def long_waits(profile: dict[str, Any], at_least_ms: float = 5) -> list[dict[str
 
 
 def check_sums(exchange: dict[str, Any]) -> dict[str, Any]:
-    """Assert every sum interfaces.md promises; return the profile."""
+    """Assert every sum docs/api.md promises; return the profile."""
     assert sum(phase["ns"] for phase in exchange["phases"]) == exchange["total_ns"]
     profile: dict[str, Any] = exchange["profile"]
     phases = {phase["name"]: phase["ns"] for phase in exchange["phases"]}

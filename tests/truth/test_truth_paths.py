@@ -1,4 +1,4 @@
-"""The critical path of design.md §6: which of several lanes decided, and only that one."""
+"""The critical path of docs/internals.md section 8: which of several lanes decided, and only that one."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ code_in_app(const struct code_info *info)
 	return info->in_app;
 }
 
-/* design.md §6: the outermost known library frame below the innermost in-app frame; a pool or a
+/* docs/internals.md section 8: the outermost known library frame below the innermost in-app frame; a pool or a
  * limiter it waits for says more than who asked for it, task and thread say less than anything
  * else. */
 static enum cause
