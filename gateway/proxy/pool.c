@@ -45,8 +45,16 @@ pools_free(struct loop *loop)
 	loop->pools = NULL;
 }
 
+static bool
+is_better(const struct server *server, const struct server *best, const struct server *failed)
+{
+	if (!best || best == failed || server == failed)
+		return !best || best == failed;
+	return server->in_flight < best->in_flight;
+}
+
 struct server *
-pool_take_slot(struct pool *pool)
+pool_take_slot(struct pool *pool, const struct server *failed)
 {
 	struct server *best = NULL;
 
@@ -54,7 +62,7 @@ pool_take_slot(struct pool *pool)
 		struct server *server = &pool->servers[(pool->turn + i) % pool->server_count];
 
 		if (server->in_flight < pool->config->max_connections &&
-		    (!best || server->in_flight < best->in_flight))
+		    is_better(server, best, failed))
 			best = server;
 	}
 	if (!best)

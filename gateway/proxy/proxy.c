@@ -210,7 +210,9 @@ step_queue(struct exchange *exchange)
 {
 	struct loop *loop = exchange->loop;
 	struct pool *pool = &loop->pools[exchange->group];
-	struct server *server = pool_take_slot(pool);
+	struct server *failed =
+	    exchange->attempts > 0 ? &pool->servers[exchange->server_index] : NULL;
+	struct server *server = pool_take_slot(pool, failed);
 
 	if (!server)
 		return fail_step(exchange, CLOSE_UPSTREAM_FULL);

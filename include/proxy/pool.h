@@ -30,8 +30,10 @@ struct pool {
 int pools_init(struct loop *loop);
 void pools_free(struct loop *loop); /* closes idle connections */
 
-/* A slot at the server with the fewest exchanges in flight, or null when all are full. */
-struct server *pool_take_slot(struct pool *pool);
+/* A slot at the server with the fewest exchanges in flight, or null when all are full. `failed`
+ * (null: none) is taken only where every other one is full: a server that refuses at once has the
+ * fewest in flight, and would be given its own retries. */
+struct server *pool_take_slot(struct pool *pool, const struct server *failed);
 void pool_return_slot(struct server *server);
 
 /* An idle connection, chosen at random so that the processes behind one port share the work. */

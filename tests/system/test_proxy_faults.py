@@ -249,6 +249,30 @@ def test_second_server_takes_over(
         assert ask(gateway.port, request_bytes("POST", "/", body=b"x")).status == 200
 
 
+def test_retry_goes_to_another_server(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """A server that refuses has nothing in flight; its retries go to the busy one all the same."""
+    release = threading.Event()
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        while True:
+            if b" /hold " in read_head(conn):
+                release.wait(10)
+            conn.sendall(OK)
+
+    stub = stub_factory(handler)
+    gateway = gateway_factory([f"127.0.0.1:{free_port()}", stub.address])
+    holding = [Connection(gateway.port) for _ in range(3)]
+    for client in holding:
+        client.send(get("/hold"))
+    wait_for(lambda: stub.accepted == 3, 5, "three exchanges at the server that lives")
+    answers = [ask(gateway.port, get()).status for _ in range(10)]
+    release.set()
+    assert [client.answer().status for client in holding] == [200] * 3
+    assert answers == [200] * 10
+
+
 def test_all_servers_full(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
     """max_connections per server: at the maximum served, one past it refused."""
     release = threading.Event()
