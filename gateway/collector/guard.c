@@ -111,10 +111,28 @@ on_accept(struct event_base *base, void *arg)
 	return bev;
 }
 
+/* Out of descriptors, most likely: left on, it would be tried again at once and without end. The
+ * next tick is soon enough. */
+static void
+on_accept_error(struct evconnlistener *listener, void *arg)
+{
+	(void)arg; /* evhttp's */
+	evconnlistener_disable(listener);
+}
+
+/* On again, where nothing speaks against it; those that are on stay as they are. */
+static void
+enable_listeners(struct guard *guard)
+{
+	for (size_t i = 0; !guard->paused && !guard->closed && i < guard->listener_count; i++)
+		evconnlistener_enable(guard->listeners[i]);
+}
+
 void
 guard_watch(struct guard *guard, struct evhttp *http, struct evconnlistener *listener)
 {
 	evhttp_set_bevcb(http, on_accept, guard);
+	evconnlistener_set_error_cb(listener, on_accept_error);
 	if (guard->listener_count >= GUARD_LISTENERS_MAX)
 		fatal("control: more than %d listeners", GUARD_LISTENERS_MAX);
 	guard->listeners[guard->listener_count++] = listener;
@@ -169,6 +187,7 @@ guard_tick(struct guard *guard, uint64_t now_ns)
 	}
 	if (guard->count < GUARD_CONNECTIONS_MAX)
 		set_paused(guard, false);
+	enable_listeners(guard);
 }
 
 void
