@@ -1,5 +1,5 @@
-/* Marks -> phases. The order of marks is mended in one place, marks_close(), once per exchange, so that
- * everything downstream may rely on twelve non-negative durations that sum to the total. */
+/* Marks -> phases. The order of marks is mended in one place, marks_close(), once per exchange, so
+ * that everything downstream may rely on twelve non-negative durations that sum to the total. */
 #include "model/phase.h"
 #include <assert.h>
 #include <inttypes.h>
@@ -64,7 +64,8 @@ fill_unset(uint64_t *at_ns, unsigned from, unsigned to, uint64_t value_ns)
 			at_ns[i] = value_ns;
 }
 
-/* A response that was delivered leaves at most t6 (early answer) and t10 open: they take the next mark. */
+/* A response that was delivered leaves at most t6 (early answer) and t10 open: they take the next
+ * mark. */
 static void
 fill_from_next(uint64_t *at_ns)
 {
@@ -98,7 +99,7 @@ marks_close(struct marks *marks, enum phase_end how, uint64_t decision_ns, uint6
 		break;
 	}
 	at[MARK_SENT_LAST] = min_u64(at[MARK_SENT_LAST], at[MARK_READ_FIRST]);
-	/* The last byte is often read before the first one goes out: the monotone pass lifts it to t9. */
+	/* The last byte is often read before the first one goes out: the monotone pass lifts it. */
 	for (unsigned i = MARK_HEAD; i < MARK_END; i++) {
 		at[i] = min_u64(at[i], end);
 		if (at[i] < at[i - 1])
@@ -126,8 +127,8 @@ phase_server_timing(const struct marks *marks, char *buf, size_t size)
 	marks_phases(&known, ns);
 	for (unsigned i = PHASE_HEAD; i <= PHASE_WAIT; i++) {
 		int n = snprintf(buf + length, size - length, "%s%s;dur=%" PRIu64 ".%03" PRIu64,
-				 i == 0 ? "" : ", ", phase_names[i], ns[i] / 1000000,
-				 ns[i] / 1000 % 1000);
+		                 i == 0 ? "" : ", ", phase_names[i], ns[i] / 1000000,
+		                 ns[i] / 1000 % 1000);
 
 		if (n < 0 || (size_t)n >= size - length)
 			return 0;

@@ -16,19 +16,19 @@ enum phase {
 
 /* One timestamp of an exchange. Mark i+1 ends phase i. The names in brackets are the design's. */
 enum mark {
-	MARK_START,	 /* t0 first byte of the request read */
-	MARK_HEAD,	 /* t1 head parsed and accepted */
-	MARK_ADMIT,	 /* t2 handed to the upstream scheduler */
+	MARK_START,      /* t0 first byte of the request read */
+	MARK_HEAD,       /* t1 head parsed and accepted */
+	MARK_ADMIT,      /* t2 handed to the upstream scheduler */
 	MARK_SLOT_FIRST, /* t3 slot granted for the first attempt */
-	MARK_SLOT_LAST,	 /* t3' slot granted for the last attempt */
-	MARK_CONNECTED,	 /* t4 connection usable */
+	MARK_SLOT_LAST,  /* t3' slot granted for the last attempt */
+	MARK_CONNECTED,  /* t4 connection usable */
 	MARK_SENT_FIRST, /* t5 first byte of the request head taken by the kernel */
-	MARK_SENT_LAST,	 /* t6 last byte of the request taken by the kernel; m6 = min(t6, t7) */
+	MARK_SENT_LAST,  /* t6 last byte of the request taken by the kernel; m6 = min(t6, t7) */
 	MARK_READ_FIRST, /* t7 first byte of the final response read */
 	MARK_REPLY_HEAD, /* t8 response head parsed and accepted */
-	MARK_REPLIED,	 /* t9 first response byte taken by the kernel towards the client */
-	MARK_READ_LAST,	 /* t10 last response byte read; m10 = clamp(t10, t9, t11) */
-	MARK_END,	 /* t11 last response byte taken by the kernel towards the client */
+	MARK_REPLIED,    /* t9 first response byte taken by the kernel towards the client */
+	MARK_READ_LAST,  /* t10 last response byte read; m10 = clamp(t10, t9, t11) */
+	MARK_END,        /* t11 last response byte taken by the kernel towards the client */
 	MARK_COUNT
 };
 
@@ -39,7 +39,7 @@ struct marks {
 
 /* How the exchange came to its end, which decides what unset marks become. */
 enum phase_end {
-	PHASE_END_DONE,	 /* the app's response was delivered */
+	PHASE_END_DONE,  /* the app's response was delivered */
 	PHASE_END_LOCAL, /* answered by the gateway itself: unset marks up to t8 = decision */
 	PHASE_END_ABORT, /* cut off: every unset mark = end */
 };

@@ -11,20 +11,21 @@
 
 #define TRACE_ID_SIZE 16
 #define SPAN_ID_SIZE 8
-#define RECORD_EARLIER_MAX 3	   /* spans of earlier attempts kept; config: retries <= 3 */
-#define RECORD_PATH_MAX 1024	   /* cut beyond, RECORD_PATH_CUT */
+#define RECORD_EARLIER_MAX 3 /* spans of earlier attempts kept; config: retries <= 3 */
+#define RECORD_PATH_MAX 1024 /* cut beyond, RECORD_PATH_CUT */
 #define RECORD_METHOD_MAX 32
 #define RECORD_NO_INDEX UINT16_MAX
 
 enum record_flag {
-	RECORD_CLIENT_REUSED = 1u << 0,	 /* not the first request of its client connection */
-	RECORD_SERVER_REUSED = 1u << 1,	 /* last attempt went over a kept-alive connection */
-	RECORD_PIPELINED = 1u << 2,	 /* t0 = end of the previous exchange */
-	RECORD_PROVISIONAL = 1u << 3,	 /* still open 10 s after its response began; t11 is not final */
-	RECORD_LOCAL_REPLY = 1u << 4,	 /* answered by the gateway, not the app */
+	RECORD_CLIENT_REUSED = 1u << 0, /* not the first request of its client connection */
+	RECORD_SERVER_REUSED = 1u << 1, /* last attempt went over a kept-alive connection */
+	RECORD_PIPELINED = 1u << 2,     /* t0 = end of the previous exchange */
+	RECORD_PROVISIONAL =
+	    1u << 3, /* still open 10 s after its response began; t11 is not final */
+	RECORD_LOCAL_REPLY = 1u << 4, /* answered by the gateway, not the app */
 	RECORD_PATH_CUT = 1u << 5,
-	RECORD_TRUSTED_TRACE = 1u << 6,	 /* trace ID came from the client */
-	RECORD_HAS_FOREIGN = 1u << 7,	 /* foreign_trace_id holds an untrusted inbound trace */
+	RECORD_TRUSTED_TRACE = 1u << 6, /* trace ID came from the client */
+	RECORD_HAS_FOREIGN = 1u << 7,   /* foreign_trace_id holds an untrusted inbound trace */
 };
 
 struct exchange_record {
@@ -33,22 +34,23 @@ struct exchange_record {
 	uint8_t earlier_spans[RECORD_EARLIER_MAX][SPAN_ID_SIZE];
 	uint8_t foreign_trace_id[TRACE_ID_SIZE];
 	uint64_t marks_ns[MARK_COUNT]; /* closed, monotone, CLOCK_MONOTONIC */
-	uint64_t start_wall_ns;	       /* CLOCK_REALTIME at t0 */
+	uint64_t start_wall_ns;        /* CLOCK_REALTIME at t0 */
 	uint64_t request_body_bytes;   /* as read from the client, without framing */
 	uint64_t response_body_bytes;  /* as read from the app, without framing */
 	uint64_t idle_before_ns;       /* overlay: keep-alive pause before t0; 0 on the first */
-	uint64_t backpressure_ns;      /* overlay: reading the app paused because the client was slow */
-	uint32_t flags;		       /* enum record_flag */
-	uint16_t status;	       /* 0 = nothing was sent */
-	uint16_t route;		       /* index into config->routes, RECORD_NO_INDEX = none */
-	uint16_t upstream, server;     /* indices, RECORD_NO_INDEX = none */
+	uint64_t backpressure_ns;  /* overlay: reading the app paused because the client was slow */
+	uint32_t flags;            /* enum record_flag */
+	uint16_t status;           /* 0 = nothing was sent */
+	uint16_t route;            /* index into config->routes, RECORD_NO_INDEX = none */
+	uint16_t upstream, server; /* indices, RECORD_NO_INDEX = none */
 	uint16_t attempts;
-	uint8_t died_in; /* enum phase, PHASE_COUNT = it did not */
-	uint8_t cause;	 /* enum close_reason */
+	uint8_t died_in;        /* enum phase, PHASE_COUNT = it did not */
+	uint8_t cause;          /* enum close_reason */
 	uint16_t client_family; /* AF_INET, AF_INET6, AF_UNIX */
 	uint16_t client_port;
 	uint8_t client_ip[16];
-	uint16_t method_length, path_length; /* text follows the struct: method, then path (with query) */
+	uint16_t method_length,
+	    path_length; /* text follows the struct: method, then path (with query) */
 };
 
 #define RECORD_SIZE_MAX (sizeof(struct exchange_record) + RECORD_METHOD_MAX + RECORD_PATH_MAX)
@@ -56,6 +58,6 @@ struct exchange_record {
 /* The text behind a record of `size` bytes. Returns 0, or -1 where the lengths do not fit `size` (a
  * record from a broken producer: counted, skipped). Pointers are borrowed from the record. */
 int record_text(const struct exchange_record *record, size_t size, const char **ret_method,
-		const char **ret_path);
+                const char **ret_path);
 
 #endif

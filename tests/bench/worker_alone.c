@@ -1,5 +1,5 @@
-/* The worker without its supervisor, for callgrind: that tool cannot follow a process that executes itself
- * anew. Usage: worker_alone CONFIG; ends on SIGTERM. The ring is large enough for a short run undrained. */
+/* The worker without its supervisor, for callgrind: that tool cannot follow a process that executes
+ * itself anew. Usage: worker_alone CONFIG; ends on SIGTERM. The ring holds a short run undrained. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -34,7 +34,8 @@ main(int argc, char **argv)
 	handover.life_fd = life[0];
 	handover.ready_fd = ready[1];
 	for (size_t i = 0; i < config->listener_count; i++) {
-		handover.listener_fds[i] = net_listen(&config->listeners[i].address, 1024, 0660, &err);
+		handover.listener_fds[i] =
+		    net_listen(&config->listeners[i].address, 1024, 0660, &err);
 		if (handover.listener_fds[i] < 0)
 			fatal("%s: %s", config->listeners[i].text, err);
 		handover.listener_count++;

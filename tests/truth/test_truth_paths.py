@@ -1,4 +1,4 @@
-"""The critical path of docs/internals.md section 8: which of several lanes decided, and only that one."""
+"""The critical path (docs/internals.md section 8): which of several lanes decided, and only it."""
 
 from __future__ import annotations
 

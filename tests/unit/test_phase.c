@@ -1,4 +1,4 @@
-/* phase: closed marks are monotone and their phases sum to the total, whatever happened in whatever order. */
+/* phase: closed marks are monotone and their phases sum to the total, whatever happened. */
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -47,8 +47,8 @@ assert_closed(const struct marks *marks, uint64_t start_ns, uint64_t end_ns)
 	assert_true(sum == end_ns - start_ns);
 }
 
-/* One made-up life: events happen in causal order per direction, the two directions interleave at random,
- * the life may end at every point by a local reply or an abort, and attempts may be repeated. */
+/* One made-up life: events happen in causal order per direction, the two directions interleave at
+ * random, the life may end at every point by a local reply or an abort, attempts may be repeated. */
 struct life {
 	struct marks marks;
 	uint64_t now_ns;
@@ -69,8 +69,7 @@ attempt(struct life *life, bool first)
 	if (first)
 		mark_once(&life->marks, MARK_SLOT_FIRST, tick(life));
 	for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
-		mark_once(&life->marks, steps[i],
-			  i == 0 && first ? life->now_ns : tick(life));
+		mark_once(&life->marks, steps[i], i == 0 && first ? life->now_ns : tick(life));
 }
 
 /* Upload (t6) against response (t7 t8 t9 t10 t11), in random interleaving; 1xx set no mark. */
@@ -148,8 +147,8 @@ test_random_lives(void **state)
 		if (life.marks.at_ns[MARK_END] == 0) {
 			assert_true(running < PHASE_COUNT);
 			how = life.marks.at_ns[MARK_REPLIED] == 0 && random_below(2) == 0
-				  ? PHASE_END_LOCAL
-				  : PHASE_END_ABORT;
+			          ? PHASE_END_LOCAL
+			          : PHASE_END_ABORT;
 			if (how == PHASE_END_LOCAL && random_below(4) != 0) {
 				mark_once(&life.marks, MARK_REPLIED, tick(&life));
 				mark_once(&life.marks, MARK_END, tick(&life));
@@ -161,7 +160,7 @@ test_random_lives(void **state)
 		assert_closed(&life.marks, start_ns, end_ns);
 		if (how == PHASE_END_LOCAL)
 			assert_true(life.marks.at_ns[MARK_READ_LAST] ==
-				    life.marks.at_ns[MARK_REPLIED]);
+			            life.marks.at_ns[MARK_REPLIED]);
 	}
 	/* The generator must reach all three ends, each often. */
 	for (unsigned i = 0; i < 3; i++)
@@ -189,7 +188,8 @@ test_impossible_orders(void **state)
 static void
 test_early_response(void **state)
 {
-	struct marks marks = {.at_ns = {100, 110, 120, 130, 130, 140, 150, 0, 200, 210, 220, 300, 310}};
+	struct marks marks = {
+	    .at_ns = {100, 110, 120, 130, 130, 140, 150, 0, 200, 210, 220, 300, 310}};
 	uint64_t ns[PHASE_COUNT];
 
 	(void)state;
@@ -204,7 +204,8 @@ test_early_response(void **state)
 static void
 test_upload_outlives_response(void **state)
 {
-	struct marks marks = {.at_ns = {100, 110, 120, 130, 130, 140, 150, 290, 200, 210, 220, 215, 310}};
+	struct marks marks = {
+	    .at_ns = {100, 110, 120, 130, 130, 140, 150, 290, 200, 210, 220, 215, 310}};
 	uint64_t ns[PHASE_COUNT];
 
 	(void)state;
@@ -284,14 +285,15 @@ test_running_with_body_read_before_reply(void **state)
 static void
 test_server_timing(void **state)
 {
-	struct marks marks = {.at_ns = {1000000, 1010000, 1011000, 1012000, 1012000, 1012000, 1020000, 1030000,
-					13430000, 13431000}};
+	struct marks marks = {.at_ns = {1000000, 1010000, 1011000, 1012000, 1012000, 1012000,
+	                                1020000, 1030000, 13430000, 13431000}};
 	char buf[256];
 
 	(void)state;
 	assert_true(phase_server_timing(&marks, buf, sizeof(buf)) == strlen(buf));
-	assert_string_equal(buf, "head;dur=0.010, admit;dur=0.001, queue;dur=0.001, retry;dur=0.000, "
-				 "connect;dur=0.000, dispatch;dur=0.008, send;dur=0.010, wait;dur=12.400");
+	assert_string_equal(
+	    buf, "head;dur=0.010, admit;dur=0.001, queue;dur=0.001, retry;dur=0.000, "
+	         "connect;dur=0.000, dispatch;dur=0.008, send;dur=0.010, wait;dur=12.400");
 	assert_int_equal(phase_server_timing(&marks, buf, strlen(buf)), 0); /* one byte short */
 	assert_string_equal(phase_name(PHASE_DRAIN), "drain");
 }
