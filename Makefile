@@ -118,7 +118,7 @@ $(B)/worker_alone: tests/bench/worker_alone.c $(filter-out $(B)/gateway/main.o,$
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
-# The figures of docs/detector.md, for hours: false alarms, and delays beside the reference's.
+# The figures of docs/detector.md, an hour or two: false alarms, and delays beside the reference's.
 backtest-null backtest-power: deps-test
 	@$(MAKE) --no-print-directory build
 	@build/venv/bin/python tests/streams/backtest_table.py $(@:backtest-%=%)
