@@ -134,6 +134,7 @@ loop_run(struct loop *loop)
 	while (!loop->stopped) {
 		int flags = EVLOOP_ONCE | (loop->ready ? EVLOOP_NONBLOCK : 0);
 
+		loop->turn_ns = 0; /* read while starting: the wait for events is no lag */
 		if (event_base_loop(loop->base, flags) < 0) {
 			log_error("event loop failed");
 			return;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -426,3 +427,14 @@ def test_requests_per_connection(
             client.send(get())
             kept.append("connection" not in client.answer().headers)
         assert kept == [True, True, False] and client.eof() == b""
+
+
+def test_idle_loop_has_no_lag(
+    gateway_factory: Callable[..., Gateway], stub_factory: Callable[..., StubServer]
+) -> None:
+    """Waiting for events is not lag, not even the first wait."""
+    gateway = gateway_factory([stub_factory(lambda conn, index: conn.close()).address])
+    time.sleep(1.5)  # past the first heartbeat
+    text = gateway.api("/metrics")[2].decode()
+    found = re.search(r"^tailrace_loop_lag_max_seconds (\S+)$", text, re.M)
+    assert found and float(found[1]) < 0.5
