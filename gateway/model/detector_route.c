@@ -319,9 +319,9 @@ judge_slower(struct detector_route *route, const struct tick *tick)
 		fire(route, tick, &event, by);
 }
 
-/* Whether the incident may end by its evidence. The very process that fired must have taken back what
- * it took to fire: else a median that never rose would end the incident of a tail. Twice that is
- * enough alone: a level that drifts within half the effect would keep the other test waiting. */
+/* Whether the incident may end by its evidence. The very process that fired must have taken back
+ * what it took to fire: else a median that never rose would end the incident of a tail. Twice that
+ * is enough alone: a level that drifts within half the effect would keep the other test waiting. */
 static bool
 is_back(const struct detector_route *route)
 {
