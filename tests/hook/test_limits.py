@@ -7,10 +7,11 @@ import gc
 import json
 import resource
 import sys
+import time
 import weakref
 
 import pytest
-from hook_support import LOOPS, MS, hook, plain, profile, request, run, take
+from hook_support import LOOPS, MS, hook, make_scope, plain, profile, request, run, take
 from tailrace import _engine
 
 LANES_MAX = 256
@@ -251,3 +252,87 @@ def test_closed_loop_with_pending_handles_is_collected(loop):
     gc.collect()
     assert refs[0]() is None
     take()
+
+
+class Server:
+    """What stands behind `send`, as uvicorn's cycle does, with the request's body."""
+
+    def __init__(self):
+        self.body = bytearray(1 << 16)
+
+    async def send(self, message):
+        pass
+
+
+def serve(app, refs, path="/"):
+    """A task of one request; refs gets a weak reference to its server's side."""
+    server = Server()
+    refs.append(weakref.ref(server))
+    return asyncio.get_running_loop().create_task(app(make_scope(path)[0], None, server.send))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_the_log_of_stalls_keeps_no_request(loop):
+    """256 stalls are remembered while any request is open; those who made them are let go, and
+    their victims still name them."""
+    refs = []
+
+    async def blocks():
+        time.sleep(0.006)
+
+    async def main():
+        app = hook(plain(blocks))
+        release = asyncio.Event()
+        idle = asyncio.create_task(request(hook(plain(release.wait))))
+        await asyncio.sleep(0.01)
+        for _ in range(20):
+            await serve(app, refs)
+        victim = asyncio.create_task(request(hook(plain(lambda: asyncio.sleep(0.002)))))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await asyncio.gather(victim, serve(app, refs))
+        gc.collect()
+        alive = sum(r() is not None for r in refs)
+        release.set()
+        await idle
+        return alive
+
+    take()
+    assert run(loop, main) == 0
+    profiles = {p.key: p for p in take()[0]}
+    assert len(profiles) == len(refs) + 2
+    named = {s[0] for p in profiles.values() for s in p.stalls if s[0]}  # not the test's own
+    assert named and named <= {key[:32] for key in profiles}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_path_keeps_no_foreign_request(loop):
+    """A request woken by another one names it and does not keep it."""
+    refs = []
+
+    async def main():
+        event, release = asyncio.Event(), asyncio.Event()
+
+        async def waits():
+            await event.wait()
+            await release.wait()
+
+        async def wakes():
+            await asyncio.sleep(0.01)
+            event.set()
+
+        open_one = asyncio.create_task(request(hook(plain(waits))))
+        await serve(hook(plain(wakes)), refs)
+        await asyncio.sleep(0.01)
+        gc.collect()
+        alive = refs[0]()
+        release.set()
+        return alive, await open_one
+
+    take()
+    alive, key = run(loop, main)
+    assert alive is None
+    profiles = {p.key: p for p in take()[0]}
+    (other,) = set(profiles) - {key}
+    rows = [r for r in profiles[key].find("wait", "event") if r.by_trace is not None]
+    assert [r.by_trace for r in rows] == [other[:32]]

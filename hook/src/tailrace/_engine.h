@@ -75,11 +75,19 @@ struct lane;
 struct loop;
 struct job;
 
+/* Who a request is, for stalls and paths that outlive it: holds nothing of the app. */
+struct identity {
+	uint32_t refs;
+	int32_t first_stack; /* its endpoint's, or STACK_NONE */
+	const char *route;   /* JSON-escaped, without quotes; owned by the route cache */
+	char trace[TRACE_LEN + 1];
+};
+
 /* One segment of a path: it lasts from its parent's end_ns to its own.
  * Shared by reference; changed only while one lane alone holds it. */
 struct node {
 	struct node *parent;
-	struct request *by; /* strong, or NULL */
+	struct identity *by; /* strong, or NULL */
 	int64_t end_ns;
 	uint32_t refs;
 	uint32_t depth;
@@ -99,7 +107,7 @@ struct segment {
 	uint32_t samples;
 	bool exact;
 	bool continued;
-	struct request *by;
+	struct identity *by; /* borrowed */
 };
 
 struct sample {
@@ -163,7 +171,7 @@ enum hold_state { HOLD_UNKNOWN, HOLD_BLOCKED, HOLD_BUSY };
 
 struct stall {
 	int64_t begin_ns, end_ns;
-	struct request *request; /* strong, or NULL */
+	struct identity *who; /* strong, or NULL */
 	int32_t stack;
 	uint8_t is_step;
 	uint8_t state;
@@ -220,6 +228,7 @@ struct request {
 	PyObject_HEAD vectorcallfunc vectorcall;
 	struct loop *loop; /* strong; NULL: totals only */
 	PyObject *send, *scope, *root_path;
+	struct identity *who; /* strong */
 	struct request *closing_next;
 	struct lane *lanes;
 	struct lane *root; /* strong */
@@ -227,12 +236,10 @@ struct request {
 	int64_t enter_ns, start_ns, end_ns, part_ns, queued_ns;
 	uint32_t lane_count;
 	uint32_t part;
-	int32_t first_stack;
 	uint32_t generation;
 	uint8_t state, ended;
 	bool truncated;
-	char trace[TRACE_LEN + 1], span[SPAN_LEN + 1];
-	const char *route; /* JSON-escaped, without quotes; owned by the route cache */
+	char span[SPAN_LEN + 1];
 };
 
 struct engine {
@@ -346,8 +353,7 @@ path_ref(struct node *path)
 	return path;
 }
 
-/* Puts path (whose reference is taken) in place of what was there. Freeing a path can free a
- * request and so run the app's code, which must not find the old one. */
+/* Puts path (whose reference is taken) in place of what was there. */
 static inline void
 path_set(struct node **place, struct node *path)
 {
@@ -403,6 +409,16 @@ void loop_after_fork(void);
 /* --- request ----------------------------------------------------------------------------------- */
 
 bool request_init(void);
+void identity_unref(struct identity *who);
+
+static inline struct identity *
+identity_ref(struct identity *who)
+{
+	if (who != NULL)
+		who->refs++;
+	return who;
+}
+
 /* The step in which last body messages were sent has ended: their rows are due. */
 void request_close_pending(struct loop *loop);
 

@@ -163,8 +163,9 @@ add_wait(struct lane *lane, const struct step *step, int64_t due_ns)
 		if (wait.cause == CAUSE_LIMITER)
 			wait.kind = SEG_THREAD_QUEUE;
 	}
-	if (step->source.kind == SOURCE_LANE || step->source.kind == SOURCE_THREAD)
-		wait.by = step->source.request;
+	if (step->source.request != NULL &&
+	    (step->source.kind == SOURCE_LANE || step->source.kind == SOURCE_THREAD))
+		wait.by = step->source.request->who;
 	if (wait.cause == CAUSE_SHORT)
 		wait.by = NULL;
 	int64_t late_ns = 0;

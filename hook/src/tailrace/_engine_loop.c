@@ -35,15 +35,14 @@ log_stall(struct loop *loop, const struct running *running, int64_t end_ns)
 {
 	struct stall *stall = &loop->stalls[loop->stalls_next++ % STALL_LOG_MAX];
 	int32_t sampled = sample_top(running->samples);
-	struct request *old = stall->request;
-	Py_XINCREF(running->request);
+	struct identity *who = running->request != NULL ? running->request->who : NULL;
+	identity_unref(stall->who);
 	*stall = (struct stall){.begin_ns = running->begin_ns,
 	                        .end_ns = end_ns,
-	                        .request = running->request,
+	                        .who = identity_ref(who),
 	                        .stack = sampled != STACK_NONE ? sampled : running->stack,
 	                        .is_step = running->task != NULL,
 	                        .state = running->state};
-	Py_XDECREF(old); /* may run the app's code */
 }
 
 /* A step or callback of 1 ms and more has ended. */
@@ -207,8 +206,6 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
 	for (int i = 0; i < REPLACED_COUNT; i++)
 		Py_VISIT(*original(loop, i));
 	Py_VISIT(loop->time);
-	for (int i = 0; i < STALL_LOG_MAX; i++)
-		Py_VISIT(loop->stalls[i].request);
 	return 0;
 }
 
@@ -219,8 +216,6 @@ loop_clear(PyObject *self)
 	for (int i = 0; i < REPLACED_COUNT; i++)
 		Py_CLEAR(*original(loop, i));
 	Py_CLEAR(loop->time);
-	for (int i = 0; i < STALL_LOG_MAX; i++)
-		Py_CLEAR(loop->stalls[i].request);
 	return 0;
 }
 
@@ -230,6 +225,8 @@ loop_dealloc(PyObject *self)
 	struct loop *loop = (struct loop *)self;
 	PyObject_GC_UnTrack(self);
 	loop_clear(self);
+	for (int i = 0; i < STALL_LOG_MAX; i++)
+		identity_unref(loop->stalls[i].who);
 	if (loop->slot >= 0)
 		loops[loop->slot] = NULL;
 	PyObject_GC_Del(self);

@@ -32,7 +32,7 @@ path_unref(struct node *path)
 {
 	while (path != NULL && --path->refs == 0) {
 		struct node *parent = path->parent;
-		Py_CLEAR(path->by);
+		identity_unref(path->by);
 		if (spare_count < SPARE_MAX) {
 			path->parent = spare;
 			spare = path;
@@ -63,10 +63,9 @@ path_add(struct node *path, const struct segment *segment, int64_t end_ns)
 	struct node *node = node_new();
 	if (node == NULL)
 		return path;
-	Py_XINCREF(segment->by);
 	*node = (struct node){
 	    .parent = path,
-	    .by = segment->by,
+	    .by = identity_ref(segment->by),
 	    .end_ns = end_ns,
 	    .refs = 1,
 	    .depth = path->depth + 1,

@@ -86,7 +86,7 @@ learn_endpoint(struct request *request)
 	PyCodeObject *code = endpoint != NULL ? walk_callable_code(endpoint) : NULL;
 	const struct code_info *info = code != NULL ? code_intern(code) : NULL;
 	if (info != NULL && code_in_app(info))
-		request->first_stack = stack_of_code(code);
+		request->who->first_stack = stack_of_code(code);
 }
 
 static void
@@ -97,7 +97,7 @@ learn_route(struct request *request)
 		return;
 	PyObject *name = PyObject_Vectorcall(engine.name_route, args, 2, NULL);
 	if (name != NULL && PyUnicode_Check(name))
-		request->route = route_text(name);
+		request->who->route = route_text(name);
 	Py_XDECREF(name);
 	if (PyDict_Check(request->scope))
 		learn_endpoint(request);
@@ -146,7 +146,7 @@ request_close_pending(struct loop *loop)
 static void
 end_now(struct request *request, enum ended ended, int64_t now_ns)
 {
-	if (request->route == NULL)
+	if (request->who->route == NULL)
 		learn_route(request);
 	request->end_ns = now_ns;
 	request->ended = (uint8_t)ended;
@@ -343,6 +343,24 @@ find_header(PyObject *headers)
 	return NULL;
 }
 
+static struct identity *
+identity_new(const char *trace)
+{
+	struct identity *who = malloc(sizeof(*who));
+	if (who == NULL)
+		return NULL;
+	*who = (struct identity){.refs = 1, .first_stack = STACK_NONE};
+	memcpy(who->trace, trace, TRACE_LEN);
+	return who;
+}
+
+void
+identity_unref(struct identity *who)
+{
+	if (who != NULL && --who->refs == 0)
+		free(who);
+}
+
 static struct request *
 request_new(PyObject *scope, PyObject *send, const char *key)
 {
@@ -350,6 +368,11 @@ request_new(PyObject *scope, PyObject *send, const char *key)
 	if (request == NULL)
 		return NULL;
 	memset((char *)request + sizeof(PyObject), 0, sizeof(*request) - sizeof(PyObject));
+	request->who = identity_new(key);
+	if (request->who == NULL) {
+		PyObject_GC_Del(request);
+		return (struct request *)PyErr_NoMemory();
+	}
 	request->vectorcall = request_send;
 	Py_INCREF(scope);
 	Py_INCREF(send);
@@ -359,10 +382,8 @@ request_new(PyObject *scope, PyObject *send, const char *key)
 	if (request->root_path == NULL)
 		request->root_path = Py_None;
 	Py_INCREF(request->root_path);
-	memcpy(request->trace, key, TRACE_LEN);
 	memcpy(request->span, key + TRACE_LEN + 1, SPAN_LEN);
 	request->start_ns = request->end_ns = request->queued_ns = NO_TIME;
-	request->first_stack = STACK_NONE;
 	request->generation = engine.generation;
 	request->enter_ns = request->part_ns = clock_now_ns();
 	PyObject_GC_Track(request);
@@ -415,7 +436,7 @@ begin(PyObject *module, PyObject *const *args, Py_ssize_t count)
 	if (!stepping && !engine.totals_only && args[2] != Py_True)
 		Py_RETURN_FALSE;
 	struct request *outer = stepping ? current_request(running) : NULL;
-	if (outer != NULL && memcmp(outer->trace, key, TRACE_LEN) == 0 &&
+	if (outer != NULL && memcmp(outer->who->trace, key, TRACE_LEN) == 0 &&
 	    memcmp(outer->span, key + TRACE_LEN + 1, SPAN_LEN) == 0)
 		Py_RETURN_NONE; /* a second hook round the same app */
 	struct request *request = request_new(args[0], args[1], key);
@@ -461,6 +482,7 @@ request_dealloc(PyObject *self)
 	let_go(request);
 	Py_CLEAR(request->send);
 	lane_unref(request->root);
+	identity_unref(request->who);
 	Py_CLEAR(request->loop);
 	PyObject_GC_Del(self);
 }

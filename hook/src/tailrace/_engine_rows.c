@@ -129,8 +129,8 @@ stack_of(const struct request *request, const struct node *node)
 {
 	if (node->stack != STACK_LANE)
 		return node->stack;
-	if (request->first_stack >= 0 || request->root == NULL)
-		return request->first_stack;
+	if (request->who->first_stack >= 0 || request->root == NULL)
+		return request->who->first_stack;
 	return request->root->first_stack >= 0 ? request->root->first_stack : STACK_NONE;
 }
 
@@ -232,9 +232,9 @@ put_stall(struct text *text, const struct stall *stall, int64_t ns)
 {
 	static const char *const STATES[] = {"null", "\"blocked\"", "\"busy\""};
 	put(text, "[", 1);
-	put_quoted(text, stall->request != NULL ? stall->request->trace : NULL);
+	put_quoted(text, stall->who != NULL ? stall->who->trace : NULL);
 	put(text, ",", 1);
-	put_quoted(text, stall->request != NULL ? stall->request->route : NULL);
+	put_quoted(text, stall->who != NULL ? stall->who->route : NULL);
 	put_text(text, stall->is_step ? ",\"step\"," : ",\"callback\",");
 	put_text(text, STATES[stall->state]);
 	put(text, ",", 1);
@@ -242,7 +242,7 @@ put_stall(struct text *text, const struct stall *stall, int64_t ns)
 	put(text, ",1,", 3);
 	int32_t stack = stall->stack;
 	if (stack == STACK_LANE)
-		stack = stall->request != NULL ? stall->request->first_stack : STACK_NONE;
+		stack = stall->who != NULL ? stall->who->first_stack : STACK_NONE;
 	put_number(text, stack);
 	put(text, "]", 1);
 }
@@ -280,7 +280,7 @@ static void
 put_key(struct text *text, const struct request *request)
 {
 	put(text, "[\"", 2);
-	put(text, request->trace, TRACE_LEN);
+	put(text, request->who->trace, TRACE_LEN);
 	put(text, "-", 1);
 	put(text, request->span, SPAN_LEN);
 	put(text, "\",", 2);
@@ -294,7 +294,7 @@ put_head(struct text *text, const struct request *request, int64_t tail_ns, bool
 	put_key(text, request);
 	put_number(text, request->part);
 	put_text(text, is_final ? ",1," : ",0,");
-	put_quoted(text, request->route);
+	put_quoted(text, request->who->route);
 	put(text, ",", 1);
 	put_time(text, request->queued_ns);
 	put(text, ",", 1);
