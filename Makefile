@@ -82,9 +82,10 @@ $(B)/flags: FORCE
 	@printf '%s\n' '$(CC) $(subst ','"'"',$(CPPFLAGS)) $(CFLAGS)' | cmp -s - $@ || \
 		printf '%s\n' '$(CC) $(subst ','"'"',$(CPPFLAGS)) $(CFLAGS)' >$@
 
-# The schema is committed; tests/system/test_config.py says when it is stale.
+# Schema and manual page are committed; tests/system/test_config.py says when they are stale.
 schema: build
 	$(BIN) check --schema >conf/tailrace.schema.json
+	$(BIN) check --man >docs/tailrace.json.5
 
 # --- tests -----------------------------------------------------------------
 $(B)/unit/%: tests/unit/%.c $(B)/libtailrace.a $(B)/flags

@@ -28,6 +28,7 @@ static const char usage[] =
     "usage: tailrace run -c FILE                run the gateway (\"run\" may be left out)\n"
     "       tailrace check -c FILE              say all that is wrong with a configuration\n"
     "       tailrace check --schema             print the JSON schema of the configuration\n"
+    "       tailrace check --man                print its manual page, tailrace.json(5)\n"
     "       tailrace routes                     what each route's requests took\n"
     "       tailrace requests [--route R] [--slowest]\n"
     "                                           kept requests, the latest first\n"
@@ -195,6 +196,10 @@ main(int argc, char **argv)
 		return child(argc, argv);
 	if (strcmp(word, "check") == 0 && argc == 3 && strcmp(argv[2], "--schema") == 0) {
 		config_print_schema(stdout);
+		return EXIT_DONE;
+	}
+	if (strcmp(word, "check") == 0 && argc == 3 && strcmp(argv[2], "--man") == 0) {
+		config_print_man(stdout);
 		return EXIT_DONE;
 	}
 	if (strcmp(word, "check") == 0)

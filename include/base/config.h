@@ -149,4 +149,7 @@ int config_default_control(char *buf, size_t size);
 /* Prints the draft-07 schema generated from config.def to `out`. */
 void config_print_schema(void *out /* FILE * */);
 
+/* Prints the manual page tailrace.json(5), mdoc, generated from config.def to `out`. */
+void config_print_man(void *out /* FILE * */);
+
 #endif

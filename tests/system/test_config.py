@@ -1,4 +1,4 @@
-"""The command line around configurations: check, exit statuses, schema, examples, overrides."""
+"""The command line around configurations: check, exit statuses, schema, manual, overrides."""
 
 from __future__ import annotations
 
@@ -53,6 +53,48 @@ def test_example_holds_the_defaults() -> None:
 def test_schema_is_fresh() -> None:
     committed = (ROOT / "conf" / "tailrace.schema.json").read_text()
     assert tailrace("check", "--schema").stdout == committed, "run: make schema"
+
+
+def test_manual_page_is_fresh() -> None:
+    committed = (ROOT / "docs" / "tailrace.json.5").read_text()
+    assert tailrace("check", "--man").stdout == committed, "run: make schema"
+
+
+def test_manual_page_holds_every_key() -> None:
+    """Each key of the schema stands under its object's heading, with help, bounds, default."""
+    schema = json.loads(tailrace("check", "--schema").stdout)
+    page = tailrace("check", "--man").stdout.replace("\\-", "-")
+    objects = dict(part.split("\n", 1) for part in page.split("\n.Ss ")[1:])
+    seen = 0
+
+    def below(rule: dict[str, Any], path: str) -> None:
+        nonlocal seen
+        heading = path.removeprefix(".") or "Top level"
+        entries = dict(part.split("\n", 1) for part in objects[heading].split("\n.It Cm ")[1:])
+        own = {key: value for key, value in rule["properties"].items() if key != "$schema"}
+        assert set(entries) == set(own), heading
+        for key, value in own.items():
+            text = entries[key].split("\n.El")[0]
+            assert value["description"].replace("\\", "\\e") in text, key
+            assert ("required." in text) == (key in rule.get("required", [])), key
+            for bound in ("minimum", "maximum", "minItems", "maxItems", "maxLength"):
+                if 0 < value.get(bound, 0) < 2**63 - 1:
+                    assert str(value[bound]) in text, (key, bound)
+            for one in [value, *value.get("anyOf", [])]:
+                assert "default" not in one or json.dumps(one["default"]) in text, key
+                assert all(f'"{choice}"' in text for choice in one.get("enum", [])), key
+            seen += 1
+            items = value.get("items", {})
+            for inner, mark in (
+                (value if "properties" in value else None, ""),
+                (value.get("additionalProperties") or None, ".NAME"),
+                *((one, "[]") for one in [items, *items.get("anyOf", [])]),
+            ):
+                if inner and "properties" in inner:
+                    below(inner, f"{path}.{key}{mark}")
+
+    below(schema, "")
+    assert seen >= 50
 
 
 def test_all_semantic_errors_are_printed(tmp_path: Path) -> None:
