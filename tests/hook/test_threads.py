@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -238,3 +239,52 @@ def test_abandoned_job_of_a_closed_request(loop):
     p = profile(loop, handler)
     assert done.wait(5)
     assert p.app_ns < 100 * MS and p.sum("thread_run") == 0
+
+
+def looks_max(ns):
+    """How often what blocks so long may be looked at: every 4 ms until 40 ms of age, then at each
+    tenth more."""
+    return 9 + max(0.0, math.log(ns / (40 * MS)) / math.log(1.1)) + 1
+
+
+@pytest.mark.parametrize("where", ["thread", "step"])
+def test_what_blocks_for_long_is_looked_at_ever_less(loop, where):
+    """A job or step of 0.8 s gets 40 samples, not 200, and its time is all there."""
+
+    async def handler():
+        if where == "thread":
+            await asyncio.to_thread(time.sleep, 0.8)
+        else:
+            time.sleep(0.8)
+
+    p = profile(loop, handler)
+    rows = p.find("thread_run" if where == "thread" else "run", None, "handler")
+    sampled = [r for r in rows if r.samples > 0]
+    spent = sum(r.ns for r in sampled)
+    assert spent >= 790 * MS, p.shown()
+    assert 5 <= sum(r.samples for r in sampled) <= looks_max(spent), p.shown()
+
+
+def test_samples_far_apart_share_the_time(loop):
+    """A, B, A again: the rest after the last look is A's, whatever was seen first."""
+    spent = {"first": 0, "second": 0}
+
+    def first(seconds):
+        begin = time.monotonic_ns()
+        time.sleep(seconds)
+        spent["first"] += time.monotonic_ns() - begin
+
+    def second(seconds):
+        begin = time.monotonic_ns()
+        time.sleep(seconds)
+        spent["second"] += time.monotonic_ns() - begin
+
+    def job():
+        first(0.15)
+        second(0.15)
+        first(0.6)
+
+    p = profile(loop, lambda: asyncio.to_thread(job))
+    total = p.sum("thread_run")
+    for name, ns in spent.items():
+        assert abs(p.sum("thread_run", None, name) - ns) <= 0.1 * total, p.shown()

@@ -117,7 +117,7 @@ struct sample {
 };
 
 struct sample_set {
-	uint32_t len;
+	uint32_t len, last; /* last: the item sampled last */
 	int64_t last_ns;
 	struct sample items[SAMPLE_STACKS_MAX];
 };

@@ -89,10 +89,9 @@ path_add_run(struct node *path, int64_t end_ns, int32_t stack, bool continued,
 	if (path == NULL || samples == NULL || samples->len == 0 || end_ns <= path->end_ns)
 		return path_add(path, &segment, end_ns);
 	int64_t begin_ns = path->end_ns, total_ns = end_ns - begin_ns, weights_ns = 0, sum_ns = 0;
-	/* Each sample speaks for the time since the one before it, the last also for what came
-	 * after. */
+	/* The last sample speaks also for what came after. */
 	if (end_ns > samples->last_ns)
-		samples->items[samples->len - 1].ns += end_ns - samples->last_ns;
+		samples->items[samples->last].ns += end_ns - samples->last_ns;
 	for (uint32_t i = 0; i < samples->len; i++)
 		weights_ns += samples->items[i].ns;
 	for (uint32_t i = 0; i < samples->len; i++) {
