@@ -24,6 +24,7 @@ struct guard {
 	struct guarded *connections;
 	size_t count;
 	struct evconnlistener *listeners[GUARD_LISTENERS_MAX]; /* borrowed */
+	size_t limits[GUARD_LISTENERS_MAX]; /* connections of all listeners at which each rests */
 	size_t listener_count;
 	bool paused, closed;
 	struct guard_counters counters;
@@ -63,19 +64,21 @@ on_output(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *ar
 	c->since_ns = 0;
 }
 
+/* Listeners accept or rest, each by its own limit. */
 static void
-set_paused(struct guard *guard, bool paused)
+set_accepting(struct guard *guard)
 {
-	if (guard->paused == paused || guard->closed)
-		return;
-	guard->paused = paused;
-	*guard->counters.pauses += paused;
+	bool paused = false;
 	for (size_t i = 0; i < guard->listener_count; i++) {
-		if (paused)
+		bool full = guard->count >= guard->limits[i];
+		paused |= full;
+		if (full || guard->closed)
 			evconnlistener_disable(guard->listeners[i]);
 		else
 			evconnlistener_enable(guard->listeners[i]);
 	}
+	*guard->counters.pauses += paused && !guard->paused;
+	guard->paused = paused;
 }
 
 static bool
@@ -106,8 +109,8 @@ on_accept(struct event_base *base, void *arg)
 	evbuffer_add_cb(bufferevent_get_output(bev), on_output, c);
 	c->next = guard->connections;
 	guard->connections = c;
-	if (++guard->count >= GUARD_CONNECTIONS_MAX)
-		set_paused(guard, true);
+	guard->count++;
+	set_accepting(guard);
 	return bev;
 }
 
@@ -120,12 +123,15 @@ on_accept_error(struct evconnlistener *listener, void *arg)
 	evconnlistener_disable(listener);
 }
 
-/* On again, where nothing speaks against it; those that are on stay as they are. */
-static void
-enable_listeners(struct guard *guard)
+static size_t
+limit_of(struct evconnlistener *listener)
 {
-	for (size_t i = 0; !guard->paused && !guard->closed && i < guard->listener_count; i++)
-		evconnlistener_enable(guard->listeners[i]);
+	struct sockaddr_storage address = {0};
+	socklen_t length = sizeof(address);
+	int fd = evconnlistener_get_fd(listener);
+	bool local = getsockname(fd, (struct sockaddr *)(void *)&address, &length) == 0 &&
+	             address.ss_family == AF_UNIX;
+	return local ? GUARD_CONNECTIONS_MAX : GUARD_TCP_MAX;
 }
 
 void
@@ -135,6 +141,7 @@ guard_watch(struct guard *guard, struct evhttp *http, struct evconnlistener *lis
 	evconnlistener_set_error_cb(listener, on_accept_error);
 	if (guard->listener_count >= GUARD_LISTENERS_MAX)
 		fatal("control: more than %d listeners", GUARD_LISTENERS_MAX);
+	guard->limits[guard->listener_count] = limit_of(listener);
 	guard->listeners[guard->listener_count++] = listener;
 }
 
@@ -185,16 +192,14 @@ guard_tick(struct guard *guard, uint64_t now_ns)
 		}
 		at = &c->next;
 	}
-	if (guard->count < GUARD_CONNECTIONS_MAX)
-		set_paused(guard, false);
-	enable_listeners(guard);
+	set_accepting(guard);
 }
 
 void
 guard_close_listeners(struct guard *guard)
 {
-	set_paused(guard, true);
 	guard->closed = true;
+	set_accepting(guard);
 }
 
 void

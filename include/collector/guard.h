@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #define GUARD_CONNECTIONS_MAX 64 /* of all control listeners; at the limit they stop accepting */
+#define GUARD_TCP_MAX 48 /* where those on TCP stop: strangers leave room to the unix sockets */
 #define GUARD_LISTENERS_MAX 64
 #define GUARD_REQUEST_MS 10000 /* first byte of a request to its last */
 

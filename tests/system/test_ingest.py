@@ -384,3 +384,23 @@ def test_fence(gateway: Gateway) -> None:
     dripping.close()
     assert time.monotonic() - begin > 9
     assert metrics(gateway)["tailrace_control_timeouts_total"] == 1
+
+
+def test_tcp_leaves_room(app: HandApp, tmp_path: Path) -> None:
+    """Idle strangers on a probe listener never keep the hook and the admin out."""
+    port = free_port()
+    listeners = [
+        {"address": f"unix:{tmp_path}/control.sock", "role": "admin"},
+        {"address": f"127.0.0.1:{port}", "role": "probe"},
+    ]
+    gateway = start_gateway(tmp_path, [app.address], control={"listeners": listeners})
+    try:
+        idle = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(100)]
+        time.sleep(0.2)
+        begin = time.monotonic()
+        assert post(gateway, batch())[0] == 200
+        assert time.monotonic() - begin < 5, "waited for the strangers' time-out"
+        for sock in idle:
+            sock.close()
+    finally:
+        gateway.stop()
