@@ -147,9 +147,9 @@ upstream_late(struct upstream *upstream, uint64_t now_ns)
 	    upstream->active_ns + upstream->server->group->response_timeout_ms * NS_PER_MS;
 	/* An app that waits for the rest of a body, or whose answer we do not read, is not late;
 	 * one that takes no more of the body is waited for no longer than any other. */
-	bool ours = upstream->paused_ns != 0 ||
-	            (exchange->request_state == DIRECTION_BODY && upstream->out.bytes == 0 &&
-	             !exchange->send_failed);
+	bool ours =
+	    upstream->paused_ns != 0 || (exchange->request_state == DIRECTION_BODY &&
+	                                 upstream->out.bytes == 0 && !exchange->send_failed);
 
 	if (ours)
 		upstream->active_ns = now_ns;
