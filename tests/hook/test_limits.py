@@ -336,3 +336,109 @@ def test_a_path_keeps_no_foreign_request(loop):
     (other,) = set(profiles) - {key}
     rows = [r for r in profiles[key].find("wait", "event") if r.by_trace is not None]
     assert [r.by_trace for r in rows] == [other[:32]]
+
+
+class Heavy:
+    """The route that takes most room: 512 bytes, nearly all of which are escaped to six."""
+
+    path_format = "/" + "\1" * 507
+
+
+def waits_for(counts):
+    """Coroutine functions, all different code, that each await a future of their own."""
+    space = {"counts": counts}
+    source = "\n".join(
+        f"async def wait{i}(here, futures):\n"
+        "    future = here.create_future()\n"
+        "    futures.append(future)\n"
+        "    await future\n"
+        for i in range(sum(counts))
+    )
+    exec(compile(source, __file__, "exec"), space)
+    functions = [space[f"wait{i}"] for i in range(sum(counts))]
+    return functions[: counts[0]], functions[counts[0] :]
+
+
+def woken_by_heavy(counts, culprits):
+    """The profile of a request with so many foreign wakeups before and after the start of its
+    response, and so many stalls in it; every route is Heavy."""
+    before, after = waits_for(counts)
+    futures, blocked = [], []
+    start = {"type": "http.response.start", "status": 200, "headers": []}
+    end = {"type": "http.response.body", "body": b""}
+
+    async def victim(scope, receive, send):
+        here = asyncio.get_running_loop()
+        for wait in before:
+            await wait(here, futures)
+        await send(start)
+        for wait in after:
+            await wait(here, futures)
+        blocked.extend(here.create_task(request(app, "/culprit")) for _ in range(culprits))
+        await asyncio.sleep(0.001)
+        await send(end)
+
+    async def wakes(scope, receive, send):
+        await send(start)
+        for _ in range(sum(counts)):
+            while not futures:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.0002)
+            futures.pop().set_result(None)
+        await send(end)
+
+    async def culprit(scope, receive, send):
+        await send(start)
+        time.sleep(0.006)
+        await send(end)
+
+    async def route(scope, receive, send):
+        scope["route"] = Heavy
+        apps = {"/victim": victim, "/wakes": wakes, "/culprit": culprit}
+        await apps[scope["path"]](scope, receive, send)
+
+    app = hook(route)
+
+    async def main():
+        waker = asyncio.create_task(request(app, "/wakes"))
+        key = await request(app, "/victim")
+        await asyncio.gather(waker, *blocked)
+        return key
+
+    take()
+    lost = _engine.dropped()
+    key = run("asyncio", main)
+    profiles = {p.key: p for p in take()[0]}
+    assert _engine.dropped() == lost
+    return profiles[key]
+
+
+def test_a_row_with_every_list_full_is_whole():
+    """Lists of the longest rows there can be: what does not fit is cut between rows, and said."""
+    p = woken_by_heavy((60, 60), 15)
+    assert p.truncated == 1 and p.route == "GET " + Heavy.path_format
+    for rows in (p.breakdown, p.stream):
+        assert 25 <= len([r for r in rows if r.by_route == p.route]) < 60
+    assert p.unattributed_ns > 0 and p.stream_unattributed_ns > 0
+    assert 5 <= len(p.stalls) < 15 and {s[1] for s in p.stalls} == {p.route}
+
+
+def test_rows_of_both_lists_together():
+    """1024 rows a profile with its stalls, as the gateway takes them; the stream has its share."""
+    functions = make_functions(1200)
+
+    async def app(scope, receive, send):
+        for function in functions[:600]:
+            await function()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for function in functions[600:]:
+            await function()
+        await send({"type": "http.response.body", "body": b""})
+
+    take()
+    run("asyncio", lambda: request(hook(app)))
+    (p,) = take()[0]
+    assert p.truncated == 1
+    assert len(p.breakdown) + len(p.stream) + len(p.stalls) <= 1024
+    assert len(p.breakdown) >= 500 and len(p.stream) >= 250
+    assert len(p.breakdown) + len(p.stream) >= 1024 - 32 - 8

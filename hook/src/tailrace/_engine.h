@@ -22,7 +22,7 @@ enum {
 	STACK_FRAMES_MAX = 64,
 	REQUEST_LANES_MAX = 256,
 	REQUEST_STACKS_MAX = 512,
-	REQUEST_ROWS_MAX = 1024,
+	REQUEST_ROWS_MAX = 1024, /* with stalls, as the gateway takes them */
 	PATH_SEGMENTS_MAX = 4096,
 	REQUEST_STALLS_MAX = 32,
 	STALL_LOG_MAX = 256,
@@ -34,7 +34,7 @@ enum {
 	CALLBACK_HOPS_MAX = 4,
 	PROFILE_RING_BYTES = 2 << 20,
 	TAIL_RING_BYTES = 256 << 10,
-	ROW_BYTES_MAX = 192 << 10,
+	ROW_BYTES_MAX = 240 << 10, /* the sender takes 256 KiB at a time */
 	STACK_NONE = -1,
 	STACK_LANE = -2, /* the first in-app frame of the request, known later */
 };

@@ -3,7 +3,20 @@
  * runs under the GIL and calls nothing. */
 #include "_engine.h"
 
-enum { ROW_SLOTS = REQUEST_ROWS_MAX * 2, ONE_ROW_MAX = 224 + ROUTE_BYTES_MAX * 6, NUMBER_MAX = 24 };
+enum {
+	ROW_SLOTS = REQUEST_ROWS_MAX * 2,
+	LISTED_ROWS_MAX = REQUEST_ROWS_MAX - REQUEST_STALLS_MAX, /* both breakdowns */
+	BREAKDOWN_ROWS_MAX = LISTED_ROWS_MAX * 3 / 4,            /* leaves the stream some */
+	ONE_ROW_MAX = 224 + ROUTE_BYTES_MAX * 6,
+	BREAKDOWN_BYTES = 96 << 10,
+	STREAM_BYTES = 96 << 10,
+	STALL_BYTES = 32 << 10,
+	HEAD_BYTES = 512 + ROUTE_BYTES_MAX * 6, /* all that is in none of the three lists */
+	NUMBER_MAX = 24
+};
+_Static_assert(BREAKDOWN_BYTES + STREAM_BYTES + STALL_BYTES + HEAD_BYTES <= ROW_BYTES_MAX,
+               "a profile with all its lists full has room");
+_Static_assert(STALL_BYTES >= REQUEST_STALLS_MAX * 192 + ONE_ROW_MAX, "stalls of plain routes fit");
 
 struct row {
 	const struct node *node; /* kind, cause, exact, by */
@@ -21,21 +34,28 @@ struct merged {
 
 struct text {
 	char *at, *end;
+	bool cut; /* something had no room */
 };
 
 static struct merged merged;
 static const struct node *chain[PATH_SEGMENTS_MAX + 1];
-static char breakdown_text[ROW_BYTES_MAX / 2], stream_text[ROW_BYTES_MAX / 2];
-static char stall_text[REQUEST_STALLS_MAX * 192 + ROUTE_BYTES_MAX * 6],
-    row_text[ROW_BYTES_MAX + 4096];
+static char breakdown_text[BREAKDOWN_BYTES], stream_text[STREAM_BYTES], stall_text[STALL_BYTES];
+static char row_text[ROW_BYTES_MAX];
+
+#define TEXT(buffer)                                             \
+	{                                                        \
+		.at = (buffer), .end = (buffer) + sizeof(buffer) \
+	}
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
 static void
 put(struct text *text, const char *from, size_t len)
 {
-	if ((size_t)(text->end - text->at) < len)
-		len = (size_t)(text->end - text->at);
+	if ((size_t)(text->end - text->at) < len) {
+		text->cut = true;
+		return;
+	}
 	memcpy(text->at, from, len);
 	text->at += len;
 }
@@ -136,7 +156,7 @@ stack_of(const struct request *request, const struct node *node)
 
 /* The row for this segment; NULL where there are as many as may be. */
 static struct row *
-row_for(struct request *request, const struct node *node, int32_t stack)
+row_for(struct request *request, const struct node *node, int32_t stack, int rows_max)
 {
 	uint32_t hash = (uint32_t)stack * 2654435761u + node->kind * 31u + node->cause * 131u +
 	                node->exact * 7u + (uint32_t)((uintptr_t)node->by >> 4);
@@ -146,9 +166,9 @@ row_for(struct request *request, const struct node *node, int32_t stack)
 			return &merged.rows[merged.slots[slot] - 1];
 	if (stack >= 0 && merged.stacks >= REQUEST_STACKS_MAX) {
 		request->truncated = true;
-		return row_for(request, node, STACK_NONE);
+		return row_for(request, node, STACK_NONE, rows_max);
 	}
-	if (merged.len == REQUEST_ROWS_MAX)
+	if (merged.len == rows_max)
 		return NULL;
 	struct row *row = &merged.rows[merged.len++];
 	*row = (struct row){.node = node, .stack = stack};
@@ -175,12 +195,11 @@ collect(const struct node *path, int64_t from_ns)
 	return len;
 }
 
-/* Writes the rows of the path between two times; returns what they leave unattributed. */
-static int64_t
-write_rows(struct request *request, const struct node *path, int64_t from_ns, int64_t to_ns,
-           struct text *text)
+/* The path between two times as merged.rows, at most rows_max. */
+static void
+merge(struct request *request, const struct node *path, int64_t from_ns, int64_t to_ns,
+      int rows_max)
 {
-	int64_t left_ns = to_ns - from_ns;
 	int len = collect(path, from_ns);
 	const struct node *const *segments = &chain[PATH_SEGMENTS_MAX + 1 - len];
 	if (path != NULL && path->depth >= PATH_SEGMENTS_MAX)
@@ -190,8 +209,8 @@ write_rows(struct request *request, const struct node *path, int64_t from_ns, in
 	for (int i = 0; i < len; i++) {
 		int64_t ns =
 		    overlap(segments[i]->parent->end_ns, segments[i]->end_ns, from_ns, to_ns);
-		struct row *row =
-		    ns <= 0 ? NULL : row_for(request, segments[i], stack_of(request, segments[i]));
+		int32_t stack = stack_of(request, segments[i]);
+		struct row *row = ns <= 0 ? NULL : row_for(request, segments[i], stack, rows_max);
 		if (row == NULL) {
 			request->truncated |= ns > 0;
 			continue;
@@ -200,17 +219,26 @@ write_rows(struct request *request, const struct node *path, int64_t from_ns, in
 		row->count += segments[i]->count;
 		row->samples += segments[i]->samples;
 	}
-	for (int i = 0; i < merged.len; i++) {
-		if (text->end - text->at < ONE_ROW_MAX) {
-			request->truncated = true;
-			break;
-		}
-		if (i > 0)
+}
+
+/* Writes rows of the path between two times, as many as have room, at most rows_max; returns how
+ * many. What they leave of the time goes to ret_left_ns. */
+static int
+write_rows(struct request *request, const struct node *path, int64_t from_ns, int64_t to_ns,
+           int rows_max, struct text *text, int64_t *ret_left_ns)
+{
+	int written = 0;
+	*ret_left_ns = to_ns - from_ns;
+	merge(request, path, from_ns, to_ns, rows_max);
+	for (; written < merged.len && text->end - text->at >= ONE_ROW_MAX; written++) {
+		if (written > 0)
 			put(text, ",", 1);
-		put_row(text, &merged.rows[i]);
-		left_ns -= merged.rows[i].ns;
+		put_row(text, &merged.rows[written]);
+		*ret_left_ns -= merged.rows[written].ns;
 	}
-	return left_ns;
+	if (written < merged.len)
+		request->truncated = true;
+	return written;
 }
 
 /* --- stalls ----------------------------------------------------------------------------------- */
@@ -249,13 +277,13 @@ put_stall(struct text *text, const struct stall *stall, int64_t ns)
 
 /* Steps that held the loop while this request was due. */
 static void
-write_stalls(const struct request *request, struct text *text)
+write_stalls(struct request *request, struct text *text)
 {
 	const struct loop *loop = request->loop;
 	const struct node *path =
 	    request->end_path != NULL ? request->end_path : request->start_path;
 	int64_t since_ns = request->part > 0 ? request->part_ns : request->enter_ns;
-	const char *begin = text->at;
+	int written = 0;
 	if (loop == NULL)
 		return;
 	uint32_t first = loop->stalls_next > STALL_LOG_MAX ? loop->stalls_next - STALL_LOG_MAX : 0;
@@ -266,9 +294,11 @@ write_stalls(const struct request *request, struct text *text)
 		int64_t ns = ready_overlap(path, stall, since_ns);
 		if (ns <= 0)
 			continue;
-		if (text->end - text->at < ONE_ROW_MAX)
+		if (written == REQUEST_STALLS_MAX || text->end - text->at < ONE_ROW_MAX) {
+			request->truncated = true;
 			break;
-		if (text->at > begin)
+		}
+		if (written++ > 0)
 			put(text, ",", 1);
 		put_stall(text, stall, ns);
 	}
@@ -314,21 +344,20 @@ put_head(struct text *text, const struct request *request, int64_t tail_ns, bool
 void
 rows_emit(struct request *request, int64_t tail_ns, bool is_final)
 {
-	struct text rows = {breakdown_text, breakdown_text + sizeof(breakdown_text)};
-	struct text stream = {stream_text, stream_text + sizeof(stream_text)};
-	struct text stalls = {stall_text, stall_text + sizeof(stall_text)};
-	struct text all = {row_text, row_text + sizeof(row_text)};
+	struct text rows = TEXT(breakdown_text), stream = TEXT(stream_text);
+	struct text stalls = TEXT(stall_text), all = TEXT(row_text);
 	bool started = request->start_ns != NO_TIME;
 	int64_t left_ns = 0, stream_left_ns = 0;
+	int listed = 0;
 	if (request->part == 0)
-		left_ns = write_rows(request, started ? request->start_path : request->end_path,
-		                     request->enter_ns,
-		                     started ? request->start_ns : request->end_ns, &rows);
+		listed =
+		    write_rows(request, started ? request->start_path : request->end_path,
+		               request->enter_ns, started ? request->start_ns : request->end_ns,
+		               BREAKDOWN_ROWS_MAX, &rows, &left_ns);
 	if (started)
-		stream_left_ns =
-		    write_rows(request, request->end_path,
-		               request->part > 0 ? request->part_ns : request->start_ns,
-		               request->end_ns, &stream);
+		write_rows(request, request->end_path,
+		           request->part > 0 ? request->part_ns : request->start_ns,
+		           request->end_ns, LISTED_ROWS_MAX - listed, &stream, &stream_left_ns);
 	write_stalls(request, &stalls);
 	put_head(&all, request, tail_ns, is_final);
 	put(&all, breakdown_text, (size_t)(rows.at - breakdown_text));
@@ -341,7 +370,8 @@ rows_emit(struct request *request, int64_t tail_ns, bool is_final)
 	put(&all, ",[", 2);
 	put(&all, stall_text, (size_t)(stalls.at - stall_text));
 	put_text(&all, "],null]");
-	if (!ring_put_profile(row_text, (size_t)(all.at - row_text)))
+	if (rows.cut || stream.cut || stalls.cut || all.cut ||
+	    !ring_put_profile(row_text, (size_t)(all.at - row_text)))
 		engine.dropped++;
 }
 
@@ -349,7 +379,7 @@ void
 rows_emit_tail(const struct request *request, int64_t tail_ns)
 {
 	char bytes[128];
-	struct text text = {bytes, bytes + sizeof(bytes)};
+	struct text text = TEXT(bytes);
 	put_key(&text, request);
 	put_number(&text, tail_ns);
 	put(&text, "]", 1);
