@@ -44,15 +44,15 @@ LLHTTP_OBJ := $(B)/llhttp/api.o $(B)/llhttp/http.o $(B)/llhttp/llhttp.o
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 
-.PHONY: all schema deps deps-hook deps-build deps-demo deps-test deps-bench build demo test unit clean lint format \
-	bench backtest-null backtest-power truth asan tsan install FORCE
+.PHONY: all schema deps deps-hook deps-build deps-demo deps-test deps-bench deps-deb build demo test unit clean lint format \
+	bench backtest-null backtest-power truth asan tsan install uninstall deb FORCE
 all: deps-build
 	@$(MAKE) --no-print-directory build
 
 # --- what is missing -------------------------------------------------------
 # Only these call apt-get; quiet and fast when nothing is missing.
 deps: deps-test
-deps-build deps-hook deps-demo deps-test deps-bench:
+deps-build deps-hook deps-demo deps-test deps-bench deps-deb:
 	@PYTHON="$(PYTHON)" LLHTTP_DIR="$(LLHTTP_DIR)" scripts/deps $(@:deps-%=%)
 
 # --- the daemon ------------------------------------------------------------
@@ -128,11 +128,11 @@ backtest-null backtest-power: deps-test
 # The unit tests and the system suite against an instrumented binary.
 asan: deps-test
 	@$(MAKE) --no-print-directory MODE=asan build unit
-	@TAILRACE_BINARY=build/asan/tailrace scripts/test -n 2 tests/system
+	@TAILRACE_BIN=$(CURDIR)/build/asan/tailrace scripts/test -n 2 tests/system
 
 tsan: deps-test
 	@$(MAKE) --no-print-directory MODE=tsan build unit
-	@TAILRACE_BINARY=build/tsan/tailrace scripts/test -n 2 tests/system
+	@TAILRACE_BIN=$(CURDIR)/build/tsan/tailrace scripts/test -n 2 tests/system
 
 # --- the tree --------------------------------------------------------------
 lint: deps-test
@@ -143,11 +143,47 @@ format:
 	build/venv/bin/ruff check -q --fix .
 	build/venv/bin/ruff format -q .
 
+# --- installing ------------------------------------------------------------
 PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+SBINDIR ?= $(PREFIX)/sbin
+MANDIR ?= $(PREFIX)/share/man
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+SCHEMA := $(PREFIX)/share/tailrace/tailrace.schema.json
+DOCDIR := $(PREFIX)/share/doc/tailrace
+CONFIG := $(SYSCONFDIR)/tailrace/tailrace.json
+
+# A configuration that is there already stays; the example beside the licences is always the newest.
 install: build
-	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/tailrace
-	install -D -m 644 conf/tailrace.json $(DESTDIR)$(PREFIX)/share/doc/tailrace/tailrace.json
-	install -D -m 644 conf/tailrace.schema.json $(DESTDIR)$(PREFIX)/share/tailrace/tailrace.schema.json
+	install -D -m 755 $(BIN) $(DESTDIR)$(SBINDIR)/tailrace
+	install -D -m 644 docs/tailrace.8 $(DESTDIR)$(MANDIR)/man8/tailrace.8
+	install -D -m 644 docs/tailrace.json.5 $(DESTDIR)$(MANDIR)/man5/tailrace.json.5
+	install -D -m 644 conf/tailrace.schema.json $(DESTDIR)$(SCHEMA)
+	install -D -m 644 conf/minimal.json $(DESTDIR)$(DOCDIR)/minimal.json
+	install -D -m 644 LICENSE $(DESTDIR)$(DOCDIR)/LICENSE
+	@for f in $(LLHTTP_DIR)/LICENSE*; do test ! -f "$$f" || install -m 644 "$$f" $(DESTDIR)$(DOCDIR)/LICENSE.llhttp; done
+	sed 's|"tailrace.schema.json"|"$(SCHEMA)"|' conf/tailrace.json >$(DESTDIR)$(DOCDIR)/tailrace.json
+	@chmod 644 $(DESTDIR)$(DOCDIR)/tailrace.json
+	test -e $(DESTDIR)$(CONFIG) || install -D -m 644 $(DESTDIR)$(DOCDIR)/tailrace.json $(DESTDIR)$(CONFIG)
+	install -D -m 644 conf/tailrace.sysusers $(DESTDIR)$(SYSUSERSDIR)/tailrace.conf
+	install -d -m 755 $(DESTDIR)$(UNITDIR)
+	sed -e 's|/usr/sbin/tailrace|$(SBINDIR)/tailrace|' -e 's|/etc/tailrace/tailrace.json|$(CONFIG)|' \
+		conf/tailrace.service >$(DESTDIR)$(UNITDIR)/tailrace.service
+	@chmod 644 $(DESTDIR)$(UNITDIR)/tailrace.service
+
+# A configuration that was changed stays, and so does the store.
+uninstall:
+	@! cmp -s $(DESTDIR)$(CONFIG) $(DESTDIR)$(DOCDIR)/tailrace.json || rm -f $(DESTDIR)$(CONFIG)
+	rm -f $(DESTDIR)$(SBINDIR)/tailrace $(DESTDIR)$(MANDIR)/man8/tailrace.8 $(DESTDIR)$(MANDIR)/man5/tailrace.json.5 \
+		$(DESTDIR)$(UNITDIR)/tailrace.service $(DESTDIR)$(SYSUSERSDIR)/tailrace.conf $(DESTDIR)$(SCHEMA) \
+		$(addprefix $(DESTDIR)$(DOCDIR)/,tailrace.json minimal.json LICENSE LICENSE.llhttp)
+	@for d in $(dir $(SCHEMA)) $(DOCDIR) $(dir $(CONFIG)); do rmdir $(DESTDIR)$$d 2>/dev/null || true; done
+
+# build/tailrace_VERSION_ARCHITECTURE.deb
+deb: deps-deb
+	@$(MAKE) --no-print-directory build
+	@VERSION=$(VERSION) LLHTTP_DIR="$(LLHTTP_DIR)" scripts/deb
 
 clean:
 	rm -rf build

@@ -150,7 +150,8 @@ put_type(FILE *out, const struct config_key *key)
 		fputs("Object", out);
 		break;
 	case CONFIG_KIND_LIST:
-		put_list(out, key, key->child == CONFIG_OBJECT_SERVER ? "objects or texts" : "objects",
+		put_list(out, key,
+		         key->child == CONFIG_OBJECT_SERVER ? "objects or texts" : "objects",
 		         key->min > 0 ? "" : "; default: none");
 		break;
 	case CONFIG_KIND_MAP:
