@@ -261,3 +261,41 @@ def test_an_error_of_ours_disables_the_hook_and_nothing_else():
         assert len(sent) == 4 and len(failures) == 1 and _engine.is_disabled()
 
     in_child(child)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_what_interrupts_the_naming_of_a_route_is_the_apps(kind, when):
+    """Ctrl-C while our Python code runs is no error of ours: it passes, and the hook stays on."""
+    naming = []
+
+    def interrupted(scope, root_path):
+        naming.append(1)
+        raise kind
+
+    async def silent(scope, receive, send):
+        await asyncio.sleep(0.001)  # no response: its route is named when it ends
+
+    async def main():
+        scope, _ = make_scope()
+
+        async def send(message):
+            pass
+
+        app = hook(plain(lambda: asyncio.sleep(0.001)) if when == "start" else silent)
+        await middleware.prepare_loop()
+        await asyncio.sleep(0)
+        _engine.bind(middleware._send_last, interrupted, middleware._report)
+        with pytest.raises(kind):
+            await app(scope, None, send)
+        assert not _engine.is_disabled()
+
+    take()
+    try:
+        run("asyncio", main)
+    finally:
+        _engine.bind(middleware._send_last, middleware.name_route, middleware._report)
+    assert naming
+    (p,) = take()[0]
+    assert p.ended == ("exception" if when == "start" else "disconnect")
+    assert p.final == 1

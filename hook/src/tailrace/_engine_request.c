@@ -89,20 +89,24 @@ learn_endpoint(struct request *request)
 		request->who->first_stack = stack_of_code(code);
 }
 
-static void
+/* False with an exception that is no error of ours: KeyboardInterrupt, SystemExit. */
+static bool
 learn_route(struct request *request)
 {
 	PyObject *const args[] = {request->scope, request->root_path};
 	if (request->scope == NULL || engine.name_route == NULL)
-		return;
+		return true;
 	PyObject *name = PyObject_Vectorcall(engine.name_route, args, 2, NULL);
 	if (name != NULL && PyUnicode_Check(name))
 		request->who->route = route_text(name);
 	Py_XDECREF(name);
-	if (PyDict_Check(request->scope))
+	if (name != NULL && PyDict_Check(request->scope))
 		learn_endpoint(request);
+	if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception))
+		return false;
 	if (PyErr_Occurred())
 		engine_failed("route");
+	return true;
 }
 
 /* --- its end ---------------------------------------------------------------------------------- */
@@ -143,15 +147,20 @@ request_close_pending(struct loop *loop)
 	}
 }
 
-static void
+/* False with an exception, as learn_route(). */
+static bool
 end_now(struct request *request, enum ended ended, int64_t now_ns)
 {
+	PyObject *type, *value, *traceback;
 	if (request->who->route == NULL)
-		learn_route(request);
+		(void)learn_route(request);
+	PyErr_Fetch(&type, &value, &traceback);
 	request->end_ns = now_ns;
 	request->ended = (uint8_t)ended;
 	request->end_path = path_now(request, now_ns);
 	request->state = REQUEST_SENT;
+	PyErr_Restore(type, value, traceback);
+	return type == NULL;
 }
 
 static bool
@@ -167,50 +176,57 @@ sent_last(PyObject *self, PyObject *unused)
 	(void)unused;
 	if (request->state != REQUEST_OPEN || is_stale(request))
 		Py_RETURN_NONE;
-	end_now(request, ENDED_RESPONSE, clock_now_ns());
+	bool interrupted = !end_now(request, ENDED_RESPONSE, clock_now_ns());
 	if (request->loop != NULL && request->loop->running != NULL) {
 		Py_INCREF(request);
 		request->closing_next = request->loop->closing;
 		request->loop->closing = request;
 	}
+	if (interrupted)
+		return NULL;
 	Py_RETURN_NONE;
 }
 
 /* The app is done with this request: by return (ended is ENDED_DISCONNECT where the answer is
  * not whole) or not. */
-static void
+static PyObject *
 leave(struct request *request, enum ended ended)
 {
+	PyObject *type, *value, *traceback;
 	int64_t now_ns = clock_now_ns();
 	if (is_stale(request))
-		return;
+		Py_RETURN_NONE;
 	if (request->state == REQUEST_CLOSED) {
 		rows_emit_tail(request, now_ns - request->end_ns);
-		return;
+		Py_RETURN_NONE;
 	}
 	if (request->state == REQUEST_OPEN) {
 		if (ended != ENDED_DISCONNECT && request->start_ns == NO_TIME) {
 			request->start_ns = now_ns;
 			request->start_path = path_now(request, now_ns);
 		}
-		end_now(request, ended, now_ns);
+		(void)end_now(request, ended, now_ns);
 	}
+	PyErr_Fetch(&type, &value, &traceback);
 	request_close(request, now_ns - request->end_ns);
+	if (type == NULL)
+		Py_RETURN_NONE;
+	PyErr_Restore(type, value, traceback);
+	return NULL;
 }
 
 static PyObject *
 request_leave(PyObject *self, PyObject *unused)
 {
 	(void)unused;
-	leave((struct request *)self, ENDED_DISCONNECT);
-	Py_RETURN_NONE;
+	return leave((struct request *)self, ENDED_DISCONNECT);
 }
 
 static PyObject *
 request_fail(PyObject *self, PyObject *cancelled)
 {
-	leave((struct request *)self, cancelled == Py_True ? ENDED_CANCELLED : ENDED_EXCEPTION);
-	Py_RETURN_NONE;
+	return leave((struct request *)self,
+	             cancelled == Py_True ? ENDED_CANCELLED : ENDED_EXCEPTION);
 }
 
 /* --- send ------------------------------------------------------------------------------------- */
@@ -222,15 +238,18 @@ text_is(PyObject *text, const char *wanted, Py_ssize_t len)
 	       PyUnicode_IS_ASCII(text) && memcmp(PyUnicode_DATA(text), wanted, (size_t)len) == 0;
 }
 
-static void
+/* False with an exception, as learn_route(): the message is then not sent. */
+static bool
 on_start(struct request *request)
 {
 	int64_t now_ns = clock_now_ns();
 	if (request->start_ns != NO_TIME)
-		return;
-	learn_route(request);
+		return true;
+	if (!learn_route(request))
+		return false;
 	request->start_ns = request->part_ns = now_ns;
 	request->start_path = path_now(request, now_ns);
+	return true;
 }
 
 /* A long response: what happened so far goes out as a part, and the path begins anew. */
@@ -278,7 +297,10 @@ request_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
 	if (live && message != NULL && PyDict_Check(message)) {
 		PyObject *type = PyDict_GetItemWithError(message, name_type);
 		if (text_is(type, "http.response.start", 19)) {
-			on_start(request);
+			if (!on_start(request)) {
+				Py_DECREF(send);
+				return NULL;
+			}
 		} else if (text_is(type, "http.response.body", 18) ||
 		           text_is(type, "http.response.zerocopysend", 26)) {
 			if (is_last(message) && engine.send_last != NULL) {
