@@ -22,8 +22,12 @@ xcalloc(size_t n, size_t size)
 void *
 xrealloc(void *p, size_t n, size_t size)
 {
-	void *grown = reallocarray(p, n ? n : 1, size ? size : 1);
+	size_t bytes;
+	void *grown = NULL;
 
+	/* Checked here, not by reallocarray(): a sanitizer's allocator ends the process its own way. */
+	if (!__builtin_mul_overflow(n ? n : 1, size ? size : 1, &bytes))
+		grown = realloc(p, bytes);
 	if (grown == NULL)
 		fatal("out of memory (%zu times %zu bytes)", n, size);
 	return grown;
