@@ -9,11 +9,11 @@ import asyncio
 import atexit
 import logging
 import os
+import re
 import site
 import sys
 import sysconfig
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from tailrace import sender
@@ -30,6 +30,10 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ROUTES_MAX = 4096  # names kept; an app that makes up more routes gets null for the rest
+MOUNTS_MAX = 16  # one inside the other
+METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+)  # others name a route only where it declares them
 SELF_TEST_STEPS = 1
 
 log = logging.getLogger("tailrace")
@@ -38,6 +42,8 @@ _in_app: set[str] = set()
 _routes: dict[tuple[Any, ...], str] = {}
 _names: dict[str | None, str] = {}  # one string per route: the engine knows it by identity
 _kept: list[Any] = []  # the objects whose identity is a key of _routes
+# by identity of what has routes: it, how many it had, those that lead to others
+_mounts_known: dict[int, tuple[Any, int, list[tuple[Any, re.Pattern[str] | None, str]]]] = {}
 _totals_said = False
 _prepared = False
 
@@ -244,7 +250,10 @@ def _watch_worker_threads() -> None:
 
 def name_route(scope: Scope, root_path: str | None) -> str | None:
     """``METHOD /template/{of}/route``, or None where the app named none. root_path: as it was
-    when the hook was called; what mounts added to it belongs to the template."""
+    when the hook was called.
+
+    Made of templates only, never of what the client sent: else clients could make up names.
+    """
     route = scope.get("route")
     if route is None:
         return None
@@ -258,39 +267,100 @@ def name_route(scope: Scope, root_path: str | None) -> str | None:
         return _routes[key]
     except KeyError:
         pass
-    name = _make_name(scope, route, context, mounted, root_path or "")
+    prefix = _mounts_template(scope, mounted, root_path or "")
+    name = None if prefix is None else _make_name(scope, route, context, prefix)
     if name is None or name in _names:
         return _names.get(name)
     if len(_names) == ROUTES_MAX:
         return None
     _names[name] = name
-    if "{" not in name.removesuffix(getattr(route, "path_format", "") or ""):
+    if "{" not in (prefix or ""):
         _kept.append((route, context))
         _routes[key] = name
     return name
 
 
-def _make_name(scope: Scope, route: Any, context: Any, mounted: str, root_path: str) -> str | None:
+def _make_name(scope: Scope, route: Any, context: Any, prefix: str) -> str | None:
     path = None
     for source in (context, getattr(context, "starlette_route", None), route):
         path = getattr(source, "path_format", None) or getattr(source, "path", None)
         if isinstance(path, str):
             break
+    method = scope.get("method", "GET")
     if not isinstance(path, str):
         return None
-    prefix = mounted[len(root_path) :] if mounted.startswith(root_path) else mounted
-    if prefix and hasattr(route, "app") and not hasattr(route, "methods"):
-        path = ""  # the mount itself matched last: its part is in root_path already
-    return f"{scope.get('method', 'GET')} {_template(scope, prefix)}{path or '/'}"
+    if method not in METHODS and method not in (getattr(route, "methods", None) or ()):
+        return None
+    if prefix and _is_mount(route):
+        path = ""  # the mount itself matched last: its part is in the prefix already
+    return f"{method} {prefix}{path or '/'}"
 
 
-def _template(scope: Scope, prefix: str) -> str:
-    """What mounts matched, with the values of path parameters turned back into their names."""
-    if not prefix:
+def _is_mount(route: Any) -> bool:
+    return hasattr(route, "app") and not hasattr(route, "methods")
+
+
+def _mounts_template(scope: Scope, mounted: str, root_path: str) -> str | None:
+    """The templates of the mounts that led to the route, joined; None where they are not found.
+
+    Starlette keeps only the last route: the ones before are found again, by what each took of
+    the path. What stood before the app's first router (the server's own root path, a dispatcher's)
+    is no template and left out.
+    """
+    if mounted == root_path:
         return ""
-    names = {}
-    for name, value in (scope.get("path_params") or {}).items():
-        with suppress(Exception):  # str() of the app's own types may raise anything
-            names[str(value)] = name
-    parts = prefix.split("/")
-    return "/".join("{" + names[part] + "}" if part in names else part for part in parts)
+    start = scope.get("app_root_path", mounted)
+    if not mounted.startswith(start):
+        return None
+    path = scope.get("path") or ""
+    if not path.startswith(mounted):  # older Starlette takes what it mounted off the path
+        path = mounted + path
+    return _find_mounts(scope.get("router"), path[len(start) :], len(mounted) - len(start), 0)
+
+
+def _find_mounts(owner: Any, path: str, length: int, depth: int) -> str | None:
+    """The templates of mounts below owner that take the first `length` characters of the path."""
+    if length == 0:
+        return ""
+    if length < 0 or depth == MOUNTS_MAX:
+        return None
+    for mount, regex, template in _mounts(owner):
+        match = regex.match(path) if regex is not None else None
+        if regex is not None and match is None:
+            continue
+        taken = match.start("path") - 1 if match is not None else 0
+        rest = _find_mounts(mount, path[taken:], length - taken, depth + 1)
+        if rest is not None:
+            return template + rest
+    return None
+
+
+def _mounts(owner: Any) -> list[tuple[Any, re.Pattern[str] | None, str]]:
+    """What among an app's or a mount's routes leads to other routes: (it, its pattern, its
+    template); no pattern for what takes nothing of the path (a host, an included router)."""
+    for _ in range(MOUNTS_MAX):  # through the middleware round a mounted app
+        routes = _routes_of(owner)
+        if routes or owner is None:
+            break
+        owner = getattr(owner, "app", None)
+    known = _mounts_known.get(id(owner))
+    if known is not None and known[1] == len(routes):
+        return known[2]
+    found: list[tuple[Any, re.Pattern[str] | None, str]] = []
+    for route in routes:
+        regex, template = getattr(route, "path_regex", None), getattr(route, "path_format", None)
+        if regex is None and (hasattr(route, "app") or hasattr(route, "effective_route_contexts")):
+            found.append((route, None, ""))
+        elif regex is not None and "path" in regex.groupindex and _is_mount(route):
+            found.append((route, regex, str(template).removesuffix("/{path}")))
+    if len(_mounts_known) == ROUTES_MAX:
+        _mounts_known.clear()
+    _mounts_known[id(owner)] = (owner, len(routes), found)
+    return found
+
+
+def _routes_of(owner: Any) -> list[Any]:
+    contexts = getattr(owner, "effective_route_contexts", None)
+    if contexts is not None:  # FastAPI's included router: its routes with the prefix before them
+        return [getattr(c, "starlette_route", None) or c for c in contexts()]
+    return list(getattr(owner, "routes", None) or ())
