@@ -14,6 +14,7 @@ os.environ.setdefault("TAILRACE_CALLBACK", "unix:/nonexistent/tailrace-tests")
 from tailrace import _engine, middleware, sender
 
 MS = 1_000_000
+BUSY_NS = 500 * MS  # what a thread may wait for a processor on a busy machine
 LOOPS = ["asyncio", "uvloop"]
 
 _stacks: dict[int, list[str]] = {}
@@ -76,6 +77,13 @@ class Profile:
             and (cause is None or r.cause == cause)
             and (function is None or function in r.stack)
         ]
+
+    def lasted(self, ns: int, ms: int) -> bool:
+        """Whether ns is what a wait of ms may have become: later by BUSY_NS at most; shorter only
+        by what the request itself lost the processor for, which is seen as run or ready."""
+        rows = self.breakdown + self.stream
+        own = sum(r.ns for r in rows if r.kind in ("run", "ready"))
+        return max(ms * MS - own, ms * MS // 5) <= ns <= ms * MS + BUSY_NS
 
     def shown(self) -> str:
         """The breakdown for eyes."""

@@ -29,7 +29,7 @@ def test_lanes(loop, children, truncated):
 
     p = profile(loop, handler)
     assert p.truncated == truncated
-    assert p.sum("wait") >= 45 * MS
+    assert p.lasted(p.sum("wait"), 45)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -44,7 +44,7 @@ def test_lanes_one_after_another(loop):
 
     p = profile(loop, handler)
     assert p.truncated == 0
-    assert p.sum("wait", "sleep") >= 17 * MS
+    assert p.lasted(p.sum("wait", "sleep"), 17)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -58,7 +58,7 @@ def test_segments(loop):
 
     p = profile(loop, handler)
     assert p.truncated == 1
-    assert p.unattributed_ns >= 45 * MS
+    assert p.unattributed_ns >= 20 * MS
     assert sum(r.count for r in p.breakdown) == SEGMENTS_MAX
 
 

@@ -8,7 +8,7 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from hook_support import LOOPS, MS, hook, make_scope, plain, profile, request, run, take
+from hook_support import BUSY_NS, LOOPS, MS, hook, make_scope, plain, profile, request, run, take
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
@@ -23,7 +23,7 @@ def only_wait(p, cause, function, ms):
     assert len(waits) == 1, p.breakdown
     assert waits[0].cause == cause
     assert function in waits[0].stack
-    assert ms * MS - MS <= waits[0].ns <= ms * MS + 50 * MS
+    assert p.lasted(waits[0].ns, ms - 1)
     assert waits[0].count == 1 and waits[0].exact == 1
     assert p.unattributed_ns == 0
 
@@ -71,7 +71,7 @@ def test_wait_for_and_shield(loop):
         await asyncio.shield(nap(0.03))
 
     p = profile(loop, handler)
-    assert 55 * MS <= p.sum("wait", "sleep", "nap") <= 120 * MS
+    assert p.lasted(p.sum("wait", "sleep", "nap"), 55)
     assert p.sum("wait", "task") == 0
 
 
@@ -83,7 +83,7 @@ def test_timeout_keeps_the_own_wait(loop):
             await asyncio.wait_for(asyncio.get_running_loop().create_future(), 0.05)
 
     p = profile(loop, handler)
-    assert 45 * MS <= p.sum("wait") <= 100 * MS, p.shown()
+    assert p.lasted(p.sum("wait"), 45), p.shown()
 
 
 def test_nested_awaits_name_the_line(loop):
@@ -96,8 +96,8 @@ def test_nested_awaits_name_the_line(loop):
 
     p = profile(loop, middle)
     one, two = [r for r in p.find("wait", "sleep") if r.ns > MS]
-    assert one.stack[-3:] == ["middle", "inner", "sleep"] and 15 * MS <= one.ns <= 65 * MS
-    assert two.stack[-2:] == ["middle", "sleep"] and 25 * MS <= two.ns <= 75 * MS
+    assert one.stack[-3:] == ["middle", "inner", "sleep"] and p.lasted(one.ns, 15)
+    assert two.stack[-2:] == ["middle", "sleep"] and p.lasted(two.ns, 25)
     first = inner.__code__.co_firstlineno
     assert one.lines[-2] == first + 1
     assert two.lines[-2] == middle.__code__.co_firstlineno + 2
@@ -123,8 +123,8 @@ def test_async_generators_are_walked_through(loop):
                 pass
 
     p = profile(loop, handler)
-    assert 25 * MS <= p.sum("wait", "sleep", "numbers") <= 80 * MS
-    assert 35 * MS <= p.sum("wait", "sleep", "resource") <= 90 * MS
+    assert p.lasted(p.sum("wait", "sleep", "numbers"), 25)
+    assert p.lasted(p.sum("wait", "sleep", "resource"), 35)
     assert p.find("wait", "sleep", "numbers")[0].count == 3
 
 
@@ -151,7 +151,7 @@ def test_event_queue_and_lock_of_the_same_request(loop):
         await task
 
     p = profile(loop, handler)
-    assert 85 * MS <= p.sum("wait", "sleep", "work") <= 150 * MS
+    assert p.lasted(p.sum("wait", "sleep", "work"), 85)
     assert p.sum("wait", "event") + p.sum("wait", "queue") + p.sum("wait", "lock") == 0
 
 
@@ -185,7 +185,7 @@ def test_lock_held_by_another_request_names_it(loop):
     (row,) = found[waited].find("wait", "lock")
     assert row.by_trace == held[:32]
     assert row.by_route == "GET /holder"
-    assert 35 * MS <= row.ns <= 95 * MS
+    assert found[waited].lasted(row.ns, 35)
     assert all(r.by_trace is None for r in found[held].breakdown)
 
 
@@ -205,7 +205,7 @@ def test_gathered_futures_woken_by_plain_callbacks(loop):
         await task
 
     p = profile(loop, handler)
-    assert 45 * MS <= p.sum("wait", "sleep", "work") <= 100 * MS
+    assert p.lasted(p.sum("wait", "sleep", "work"), 45)
     assert len([r for r in p.find("wait") if r.cause != "short"]) == 1
 
 
@@ -251,8 +251,12 @@ def test_busy_loop_is_ready_not_wait(loop):
     slept, blocked = run(loop, main)
     found = {p.key: p for p in take()[0]}
     victim, culprit = found[slept], found[blocked]
-    assert 15 * MS <= victim.sum("wait", "sleep") <= 53 * MS
-    assert 75 * MS <= victim.sum("ready") <= 140 * MS
+    slept_ns, ready_ns = victim.sum("wait", "sleep"), victim.sum("ready")
+    block_ns = sum(r.ns for r in culprit.find("run", None, "blocker"))
+    assert slept_ns <= 20 * MS + BUSY_NS and slept_ns + ready_ns >= 100 * MS, victim.shown()
+    # The block began within the sleep: at most 20 ms of it are the sleep's.
+    assert block_ns - 22 * MS <= ready_ns <= block_ns + BUSY_NS, victim.shown()
+    assert slept_ns < ready_ns
     (stall,) = [s for s in victim.stalls if s[4] > 50 * MS]
     assert stall[0] == blocked[:32] and stall[1] == "GET /block" and stall[2] == "step"
     assert stall[3] == "blocked" and stall[5] == 1 and stall[6] >= 0
@@ -278,8 +282,8 @@ def test_cpu_in_a_step_is_run_and_split_by_samples(loop):
 
     p = profile(loop, handler)
     assert p.sum("run") >= 95 * MS
-    assert 25 * MS <= p.sum("run", None, "first") <= 105 * MS
-    assert 25 * MS <= p.sum("run", None, "second") <= 105 * MS
+    parts = [p.sum("run", None, name) for name in ("first", "second")]
+    assert min(parts) >= 10 * MS and sum(parts) >= 0.9 * p.sum("run"), p.shown()
     assert p.sum("wait") == 0
 
 
@@ -292,12 +296,12 @@ def test_cancelled_child(loop):
             await task
 
     p = profile(loop, handler)
-    assert 25 * MS <= p.sum("wait", "sleep", "handler") <= 75 * MS
+    assert p.lasted(p.sum("wait", "sleep", "handler"), 25)
     assert p.sum("wait", None, "nap") == 0
 
 
 def test_path_let_go_runs_the_apps_code(loop):
-    """A path holds the last reference to the request that woke it; what its end runs schedules."""
+    """The end of a request that woke another one runs the app's code, which schedules."""
     ended = []
 
     class Send:
@@ -333,4 +337,4 @@ def test_path_let_go_runs_the_apps_code(loop):
     run(loop, main)
     assert len(ended) >= 30
     profiles, _ = take()
-    assert len(profiles) == 60 and all(p.app_ns < 1000 * MS for p in profiles)
+    assert len(profiles) == 60 and all(p.app_ns < 2000 * MS for p in profiles)

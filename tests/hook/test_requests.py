@@ -11,7 +11,7 @@ import aiosqlite
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import StreamingResponse
-from hook_support import LOOPS, MS, hook, make_scope, plain, profile, request, run, take
+from hook_support import BUSY_NS, LOOPS, MS, hook, make_scope, plain, profile, request, run, take
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -105,7 +105,7 @@ def test_two_hooks_round_one_app_count_once(loop):
     take()
     run(loop, main)
     (p,) = take()[0]
-    assert p.sum("wait", "sleep") >= 7 * MS
+    assert p.lasted(p.sum("wait", "sleep"), 7)
 
 
 def test_other_scopes_pass(loop):
@@ -298,9 +298,9 @@ def test_root_paths_and_methods_that_clients_make_up_are_no_names(loop, names):
 def test_order_of_times_and_tail_in_the_row(loop):
     p = profile(loop, lambda: asyncio.sleep(0.01))
     assert p.enter_ns < p.start_ns <= p.end_ns
-    assert p.tail_ns is not None and 0 <= p.tail_ns < 5 * MS
+    assert p.tail_ns is not None and 0 <= p.tail_ns < BUSY_NS
     assert (p.part, p.final, p.ended, p.truncated, p.cpu_ns) == (0, 1, "response", 0, None)
-    assert p.task_queue_ns is not None and p.task_queue_ns < 50 * MS
+    assert p.task_queue_ns is not None and p.task_queue_ns < BUSY_NS
     assert abs(p.end_ns - time.monotonic_ns()) < 10_000 * MS, "the clock is time.monotonic_ns"
 
 
@@ -309,13 +309,13 @@ def test_background_task_is_tail_not_latency(loop):
         routes=[
             Route(
                 "/",
-                lambda r: JSONResponse({}, background=BackgroundTask(asyncio.sleep, 0.05)),
+                lambda r: JSONResponse({}, background=BackgroundTask(asyncio.sleep, 0.6)),
             )
         ]
     )
     (p,), tails, _ = profiles_of(loop, app, "/")
-    assert p.tail_ns is None and p.app_ns < 40 * MS
-    assert 45 * MS <= tails[p.key] <= 120 * MS
+    assert p.tail_ns is None and p.app_ns < BUSY_NS
+    assert 595 * MS <= tails[p.key] <= 600 * MS + BUSY_NS
 
 
 def test_exception_counts_as_start(loop):
@@ -325,7 +325,7 @@ def test_exception_counts_as_start(loop):
 
     _, _, (p,) = profiles_of(loop, app, "/", raises=ValueError)
     assert p.ended == "exception" and p.start_ns == p.end_ns and p.tail_ns == 0
-    assert p.sum("wait", "sleep", "app") >= 15 * MS
+    assert p.lasted(p.sum("wait", "sleep", "app"), 15)
 
 
 def test_exception_while_streaming(loop):
@@ -337,7 +337,7 @@ def test_exception_while_streaming(loop):
 
     _, _, (p,) = profiles_of(loop, app, "/", raises=ValueError)
     assert p.ended == "exception" and p.end_ns - p.start_ns >= 15 * MS
-    assert sum(r.ns for r in p.stream if r.kind == "wait") >= 15 * MS
+    assert p.lasted(sum(r.ns for r in p.stream if r.kind == "wait"), 15)
 
 
 def test_cancelled_request(loop):
@@ -356,7 +356,7 @@ def test_cancelled_request(loop):
     take()
     run(loop, main)
     p = take()[0][-1]
-    assert p.ended == "cancelled" and p.sum("wait", "sleep") >= 15 * MS
+    assert p.ended == "cancelled" and p.lasted(p.sum("wait", "sleep"), 15)
 
 
 def test_app_that_returns_without_an_answer(loop):
@@ -365,7 +365,7 @@ def test_app_that_returns_without_an_answer(loop):
 
     _, _, (p,) = profiles_of(loop, app, "/")
     assert p.ended == "disconnect" and p.start_ns is None
-    assert p.sum("wait", "sleep") >= 7 * MS
+    assert p.lasted(p.sum("wait", "sleep"), 7)
 
 
 def test_sending_after_the_end_still_reaches_the_server(loop):
@@ -441,29 +441,29 @@ def make_api():
 
 def test_dependency_with_yield(loop):
     (p,), _, _ = profiles_of(loop, make_api(), "/dependency")
-    assert 15 * MS <= p.sum("wait", "sleep", "dependency") <= 70 * MS
-    assert 25 * MS <= p.sum("wait", "sleep", "with_dependency") <= 80 * MS
+    assert p.lasted(p.sum("wait", "sleep", "dependency"), 15)
+    assert p.lasted(p.sum("wait", "sleep", "with_dependency"), 25)
 
 
 def test_def_route(loop):
     (p,), _, _ = profiles_of(loop, make_api(), "/sync")
-    assert 25 * MS <= p.sum("thread_run", None, "sync") <= 80 * MS
+    assert p.lasted(p.sum("thread_run", None, "sync"), 25)
 
 
 def test_jobs_of_the_framework_name_the_apps_functions(loop):
     """Short jobs are not sampled: what they run is known from what was handed over."""
     (quick, lines), _, _ = profiles_of(loop, make_api(), "/quick", "/lines")
     assert quick.sum("thread_run", None, "quick") >= 2 * MS
-    assert 20 * MS <= quick.sum("thread_run", None, "sync_dependency") <= 60 * MS
+    assert quick.lasted(quick.sum("thread_run", None, "sync_dependency"), 20)
     there = [r for r in lines.stream if r.kind == "thread_run" and "blocking_chunks" in r.stack]
-    assert 15 * MS <= sum(r.ns for r in there) <= 60 * MS
+    assert lines.lasted(sum(r.ns for r in there), 15)
 
 
 def test_streaming_response_goes_to_the_stream_rows(loop):
     (p,), _, _ = profiles_of(loop, make_api(), "/stream")
     waits = [r for r in p.stream if r.kind == "wait" and "chunks" in r.stack]
-    assert 55 * MS <= sum(r.ns for r in waits) <= 130 * MS
-    assert p.app_ns < 40 * MS and p.stream_unattributed_ns == 0
+    assert p.lasted(sum(r.ns for r in waits), 55)
+    assert not [r for r in p.breakdown if "chunks" in r.stack] and p.stream_unattributed_ns == 0
 
 
 @pytest.mark.parametrize("path", ["/dependency", "/stream", "/sync"])
@@ -478,10 +478,10 @@ def test_base_http_middleware_hides_nothing(loop, path):
     api.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
     (p,), _, _ = profiles_of(loop, api, path)
     rows = p.breakdown + p.stream
-    assert 7 * MS <= p.sum("wait", "sleep", "dispatch") <= 60 * MS
+    assert p.lasted(p.sum("wait", "sleep", "dispatch"), 7)
     names = {"/dependency": "with_dependency", "/stream": "chunks", "/sync": "sync"}
     there = [r for r in rows if names[path] in r.stack and r.kind in ("wait", "thread_run")]
-    assert sum(r.ns for r in there) >= 25 * MS
+    assert p.lasted(sum(r.ns for r in there), 25)
     assert not [r for r in rows if r.cause in ("queue", "event") and r.ns > 5 * MS]
     assert p.unattributed_ns == 0 and p.stream_unattributed_ns == 0
 
@@ -545,9 +545,9 @@ def test_long_lived_task_is_let_go_at_the_end(loop):
     take()
     first, second = run(loop, main)
     found = {p.key: p for p in take()[0]}
-    assert found[first].sum("wait", "sleep", "reader") >= 15 * MS
+    assert found[first].lasted(found[first].sum("wait", "sleep", "reader"), 15)
     own = found[second].find("wait", None, "handler")
-    assert sum(r.ns for r in own) >= 15 * MS and own[0].by_trace is None
+    assert found[second].lasted(sum(r.ns for r in own), 15) and own[0].by_trace is None
     assert found[second].sum("wait", None, "reader") == 0
 
 
@@ -577,7 +577,9 @@ def test_inside_starlettes_error_middleware(loop):
     well, failed = take()[0]
     assert well.ended == "response" and well.route == "GET /good"
     assert failed.ended == "exception" and failed.route == "GET /fails"
-    assert failed.start_ns == failed.end_ns and failed.sum("wait", "sleep", "fails") >= 16 * MS
+    assert failed.start_ns == failed.end_ns and failed.lasted(
+        failed.sum("wait", "sleep", "fails"), 16
+    )
 
 
 def test_long_streams_send_parts(loop):
@@ -612,10 +614,11 @@ def test_long_streams_send_parts(loop):
     for p in parts:
         assert p.unattributed_ns == 0
         assert sum(r.ns for r in p.stream) + p.stream_unattributed_ns == p.end_ns - since
-        assert p.stream_unattributed_ns <= 2 * MS
+        assert p.stream_unattributed_ns <= 20 * MS
         since = p.end_ns
     slept = sum(r.ns for p in parts for r in p.stream if r.cause == "sleep")
-    assert 100 * MS <= slept <= 200 * MS
+    own = sum(r.ns for p in parts for r in p.stream if r.kind in ("run", "ready"))
+    assert 120 * MS - own - 6 * MS <= slept <= 120 * MS + BUSY_NS
 
 
 def test_database_thread_of_its_own(loop, tmp_path):
@@ -634,6 +637,8 @@ def test_database_thread_of_its_own(loop, tmp_path):
 def test_socket_that_was_ready_while_the_loop_was_held(loop):
     """Data came while another request blocked: that time is `ready`, as an estimate."""
 
+    blocked = []
+
     async def reads(scope):
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -646,7 +651,9 @@ def test_socket_that_was_ready_while_the_loop_was_held(loop):
 
     async def blocks(scope):
         await asyncio.sleep(0.005)
+        begin = time.monotonic_ns()
         time.sleep(0.12)
+        blocked.append(time.monotonic_ns() - begin)
 
     async def app(scope, receive, send):
         await (blocks if scope["path"] == "/block" else reads)(scope)
@@ -661,8 +668,10 @@ def test_socket_that_was_ready_while_the_loop_was_held(loop):
     reader, _ = run(loop, main)
     p = {p.key: p for p in take()[0]}[reader]
     guessed = [r for r in p.find("ready") if r.exact == 0]
-    assert len(guessed) == 1 and 100 * MS <= guessed[0].ns <= 160 * MS, p.shown()
-    assert p.sum("wait") <= 40 * MS
+    # All of the block, less what the reader had left of it to wait before its step began.
+    assert len(guessed) == 1, p.shown()
+    assert 100 * MS <= guessed[0].ns <= blocked[0] + BUSY_NS, p.shown()
+    assert p.sum("wait") < guessed[0].ns
     assert any(s[4] >= 90 * MS for s in p.stalls)
 
 

@@ -13,7 +13,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from hook_support import LOOPS, MS, hook, plain, profile, request, run, take
+from hook_support import BUSY_NS, LOOPS, MS, hook, plain, profile, request, run, take
 from starlette.concurrency import run_in_threadpool
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
@@ -60,10 +60,10 @@ def test_job_names_both_functions_and_sums_exactly(loop, how):
     p = profile(loop, handler)
     assert p.unattributed_ns == 0
     total = p.sum("thread_run")
-    assert ran.ns <= total <= ran.ns + 2 * MS
+    assert ran.ns <= total <= ran.ns + BUSY_NS
     parent = p.sum("thread_run", None, "parent_function")
     child = p.sum("thread_run", None, "child_function")
-    assert 75 * MS <= parent <= 160 * MS and 75 * MS <= child <= 160 * MS
+    assert min(parent, child) >= 50 * MS, p.shown()
     assert parent + child >= total * 0.95
     rows = p.find("thread_run")
     assert all(r.exact == 0 and r.samples > 0 for r in rows)
@@ -83,7 +83,7 @@ def test_own_run_longer_than_the_job(loop):
 
     p = profile(loop, handler)
     assert p.sum("run") >= 55 * MS, p.shown()
-    assert p.sum("thread_run") == 0 and p.sum("ready") <= 40 * MS, p.shown()
+    assert p.sum("thread_run") == 0 and p.sum("ready") <= BUSY_NS, p.shown()
 
 
 def test_short_job_is_exact(loop):
@@ -99,8 +99,8 @@ def test_short_job_is_exact(loop):
 
     p = profile(loop, handler)
     (row,) = p.find("thread_run")
-    assert row.stack[-1] == "quick" and took[0] <= row.ns <= took[0] + MS
-    if took[0] < 10 * MS:
+    assert row.stack[-1] == "quick" and took[0] <= row.ns <= took[0] + BUSY_NS
+    if row.ns < 10 * MS:
         assert row.exact == 1 and row.samples == 0
 
 
@@ -115,7 +115,7 @@ def test_limiter_wait_is_thread_queue(loop):
 
     p = profile(loop, handler)
     # The second job decides; what it waited for is the first one, of the same request.
-    assert 95 * MS <= p.sum("thread_run") <= 160 * MS
+    assert p.lasted(p.sum("thread_run"), 95)
     assert p.unattributed_ns == 0
 
 
@@ -136,7 +136,7 @@ def test_limiter_held_by_another_request(loop):
     first, second = run(loop, main)
     found = {p.key: p for p in take()[0]}
     (row,) = found[second].find("thread_queue", "limiter")
-    assert 35 * MS <= row.ns <= 95 * MS
+    assert found[second].lasted(row.ns, 35)
     assert row.by_trace == first[:32]
     assert "acquire_on_behalf_of" in row.stack
 
@@ -151,8 +151,8 @@ def test_executor_queue_is_measured(loop):
             )
 
     p = profile(loop, handler)
-    assert 45 * MS <= p.sum("thread_queue", "executor") <= 100 * MS
-    assert 45 * MS <= p.sum("thread_run") <= 100 * MS
+    assert p.lasted(p.sum("thread_queue", "executor"), 45)
+    assert p.lasted(p.sum("thread_run"), 45)
 
 
 def test_call_from_thread_back_into_the_loop(loop):
@@ -229,7 +229,7 @@ def test_abandoned_job_of_a_closed_request(loop):
     done = threading.Event()
 
     def slow():
-        time.sleep(0.15)
+        time.sleep(0.8)
         done.set()
 
     async def handler():
@@ -238,7 +238,7 @@ def test_abandoned_job_of_a_closed_request(loop):
 
     p = profile(loop, handler)
     assert done.wait(5)
-    assert p.app_ns < 100 * MS and p.sum("thread_run") == 0
+    assert p.app_ns < BUSY_NS and p.sum("thread_run") == 0
 
 
 def looks_max(ns):
