@@ -287,10 +287,17 @@ def test_the_log_of_stalls_keeps_no_request(loop):
         await asyncio.sleep(0.01)
         for _ in range(20):
             await serve(app, refs)
-        victim = asyncio.create_task(request(hook(plain(lambda: asyncio.sleep(0.002)))))
-        for _ in range(3):
-            await asyncio.sleep(0)
-        await asyncio.gather(victim, serve(app, refs))
+        blocked = []
+
+        async def suffers():
+            while not blocked:  # a timer of its is due within the block, whenever that comes
+                await asyncio.sleep(0.001)
+
+        victim = asyncio.create_task(request(hook(plain(suffers))))
+        await asyncio.sleep(0.01)
+        await serve(app, refs)
+        blocked.append(1)
+        await victim
         gc.collect()
         alive = sum(r() is not None for r in refs)
         release.set()
