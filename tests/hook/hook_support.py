@@ -231,3 +231,24 @@ def plain(handler: Callable[[], Awaitable[Any]]) -> Any:
         await send({"type": "http.response.body", "body": b"ok"})
 
     return app
+
+
+def profiles_of(loop: str, app: Any, *paths: str, raises: Any = ()) -> Any:
+    """The profiles of requests made one after the other, and the tails sent later."""
+    wrapped = hook(app)
+
+    async def main():
+        keys = []
+        for path in paths:
+            try:
+                keys.append(await request(wrapped, path))
+            except raises:
+                keys.append(None)
+        await asyncio.sleep(0)
+        return keys
+
+    take()
+    keys = run(loop, main)
+    profiles, tails = take()
+    found = {p.key: p for p in profiles}
+    return [found.get(k) for k in keys], tails, profiles

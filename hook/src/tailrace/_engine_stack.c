@@ -170,9 +170,9 @@ code_in_app(const struct code_info *info)
 	return info->in_app;
 }
 
-/* docs/internals.md section 8: the outermost known library frame below the innermost in-app frame; a pool or a
- * limiter it waits for says more than who asked for it, task and thread say less than anything
- * else. */
+/* docs/internals.md section 8: the outermost known library frame below the innermost in-app
+ * frame; a pool or a limiter it waits for says more than who asked for it, task and thread say
+ * less than anything else. */
 static enum cause
 frames_cause(const struct frame_list *frames)
 {
