@@ -25,7 +25,7 @@ xrealloc(void *p, size_t n, size_t size)
 	size_t bytes;
 	void *grown = NULL;
 
-	/* Checked here, not by reallocarray(): a sanitizer's allocator ends the process its own way. */
+	/* Checked here: a sanitizer's reallocarray() would end the process its own way. */
 	if (!__builtin_mul_overflow(n ? n : 1, size ? size : 1, &bytes))
 		grown = realloc(p, bytes);
 	if (grown == NULL)

@@ -1,5 +1,5 @@
-/* The worker without its supervisor, for callgrind: that tool cannot follow a process that executes
- * itself anew. Usage: worker_alone CONFIG; ends on SIGTERM. The ring holds a short run undrained. */
+/* The worker without its supervisor, for callgrind, which cannot follow a process that executes
+ * itself anew. Usage: worker_alone CONFIG; ends on SIGTERM. The ring holds a short run. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>

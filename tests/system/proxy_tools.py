@@ -34,6 +34,10 @@ class Answer:
         return value
 
 
+#: The head of an answer whose 100 bytes do not all come.
+PARTIAL_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+
+
 class Connection:
     """A client connection that reads exactly one response at a time."""
 
@@ -215,3 +219,21 @@ def timed(what: Callable[[], Any]) -> tuple[float, Any]:
     start = time.monotonic()
     value = what()
     return time.monotonic() - start, value
+
+
+def error_code(answer: Answer) -> str:
+    """Return the named reason of a local reply, which carries the trace ID too."""
+    code: str = json.loads(answer.body)["error"]["code"]
+    assert json.loads(answer.body)["error"]["trace_id"] == answer.trace_id
+    return code
+
+
+def last_cause(gateway: Gateway, path: str) -> tuple[str | None, str | None]:
+    def look() -> tuple[str | None, str | None] | None:
+        for item in gateway.json("/api/v1/requests?sort=latest&limit=50")["requests"]:
+            exchange = gateway.json(f"/api/v1/requests/{item['trace_id']}")
+            if exchange["path"] == path:
+                return exchange["cause"], exchange["died_in"]
+        return None
+
+    return wait_for(look, 15, f"exchange of {path}", every_s=0.1)

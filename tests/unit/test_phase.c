@@ -48,7 +48,7 @@ assert_closed(const struct marks *marks, uint64_t start_ns, uint64_t end_ns)
 }
 
 /* One made-up life: events happen in causal order per direction, the two directions interleave at
- * random, the life may end at every point by a local reply or an abort, attempts may be repeated. */
+ * random, the life may end at every point by a local reply or an abort, attempts may repeat. */
 struct life {
 	struct marks marks;
 	uint64_t now_ns;
