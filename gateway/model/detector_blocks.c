@@ -1,5 +1,6 @@
 /* The packed ring of 5-minute histograms. */
 #include "model/detector_blocks.h"
+#include "model/varint.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -14,33 +15,6 @@
 #define COUNT_SHORT_MAX 32
 #define COUNT_BITS 5
 #define LONG_FORM 0x80
-
-static size_t
-varint_put(uint8_t *at, uint64_t value)
-{
-	size_t n = 0;
-
-	for (; value >= 0x80; value >>= 7)
-		at[n++] = (uint8_t)(value | 0x80);
-	at[n++] = (uint8_t)value;
-	return n;
-}
-
-/* Returns the bytes taken, 0 where there is no whole integer. */
-static size_t
-varint_get(const uint8_t *at, size_t left, uint64_t *ret)
-{
-	uint64_t value = 0;
-
-	for (size_t n = 0; n < left && n < 10; n++) {
-		value |= (uint64_t)(at[n] & 0x7f) << (7 * n);
-		if (!(at[n] & 0x80)) {
-			*ret = value;
-			return n + 1;
-		}
-	}
-	return 0;
-}
 
 size_t
 detector_pack(const uint64_t counts[DETECTOR_BUCKETS], uint8_t *buf)

@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <string.h>
 #include "model/histogram.h"
+#include "model/varint.h"
 
 #define LOWEST_NS 62500.0L                              /* 2^-4 ms */
 #define ROOT_32_OF_2 1.0218971486541166782344801347833L /* 2^(1/32) */
@@ -102,31 +103,6 @@ histogram_quantile(const struct histogram *h, double q)
 	uint64_t high = i == HISTOGRAM_BUCKETS - 1 ? h->max_ns : histogram_edge_ns(i);
 	uint64_t value = low + (high > low ? (high - low) / 2 : 0);
 	return value < h->min_ns ? h->min_ns : value > h->max_ns ? h->max_ns : value;
-}
-
-static size_t
-varint_put(uint8_t *at, uint64_t value)
-{
-	size_t n = 0;
-	for (; value >= 0x80; value >>= 7)
-		at[n++] = (uint8_t)(value | 0x80);
-	at[n++] = (uint8_t)value;
-	return n;
-}
-
-/* Returns the bytes taken, 0 where there is no whole integer. */
-static size_t
-varint_get(const uint8_t *at, size_t left, uint64_t *ret)
-{
-	uint64_t value = 0;
-	for (size_t n = 0; n < left && n < 10; n++) {
-		value |= (uint64_t)(at[n] & 0x7f) << (7 * n);
-		if (!(at[n] & 0x80)) {
-			*ret = value;
-			return n + 1;
-		}
-	}
-	return 0;
 }
 
 size_t

@@ -192,7 +192,7 @@ def start_tailrace(folder: Path, name: str, origin_port: int) -> Service:
     The worker stays on the proxies' core, the collector moves to the load's core.
     """
     port, conf, control = tailrace_config(folder, name, origin_port)
-    binary = os.environ.get("TAILRACE_BINARY", str(ROOT / "build" / "tailrace"))
+    binary = os.environ.get("TAILRACE_BIN", str(ROOT / "build" / "tailrace"))
     process = start([binary, "run", "-c", str(conf)], port, PROXY_CORE, conf.parent / "log")
     worker = None
     for pid in children(process.pid):
