@@ -88,7 +88,8 @@ class HandApp:
                 self.answer(conn, seen)
                 continue
             time.sleep(self.delay_s)
-            seen.start_ns = time.monotonic_ns()
+            # The client may go on before this thread does: end_ns must be one that can be true.
+            seen.start_ns = seen.end_ns = time.monotonic_ns()
             conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             seen.end_ns = time.monotonic_ns()
 
