@@ -51,6 +51,11 @@ def cpu_ns(pid: int) -> int:
     return total
 
 
+def thread_cpu_ns(pid: int, tid: int) -> int:
+    """CPU time of one thread, user and system; up to date while the thread sleeps."""
+    return int(Path(f"/proc/{pid}/task/{tid}/schedstat").read_text().split()[0])
+
+
 def children(pid: int) -> list[int]:
     """Direct children of a process."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()

@@ -26,6 +26,14 @@ def plain(value: Any) -> Any:
     raise TypeError(type(value))
 
 
+def print_table(rows: list[tuple[str, str, str]]) -> None:
+    """Rows (what, figure, verdict), aligned."""
+    width = max(len(row[0]) for row in rows)
+    for what, figure, verdict in rows:
+        print(f"{what:<{width}}  {figure}{'  ' + verdict if verdict else ''}")
+    print(flush=True)
+
+
 def main() -> int:
     """Runs the benches named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -35,19 +43,16 @@ def main() -> int:
     folder = build / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"machine": platform.platform(), "python": platform.python_version()}
-    rows = []
+    report["table"] = []
     for name in names:
         started = time.monotonic()
         bench = BENCHES[name]
         report[name] = bench.run(folder, lambda text, n=name: print(f"{n}: {text}", flush=True))
-        rows += bench.verdicts(report[name])
-        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
-    report["table"] = rows
-    (build / "bench.json").write_text(json.dumps(report, indent=1, default=plain))
-    width = max(len(row[0]) for row in rows)
-    print()
-    for what, figure, verdict in rows:
-        print(f"{what:<{width}}  {figure}{'  ' + verdict if verdict else ''}")
+        rows = bench.verdicts(report[name])
+        report["table"] += rows
+        (build / "bench.json").write_text(json.dumps(report, indent=1, default=plain))
+        print(f"{name}: {time.monotonic() - started:.0f} s\n", flush=True)
+        print_table(rows)
     return 0
 
 
