@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 #include <arpa/inet.h>
 #include "base/xmem.h"
 #include "proxy/exchange.h"
@@ -19,30 +18,6 @@ static void
 client_reap(struct reapable *reapable)
 {
 	free(reapable);
-}
-
-static void
-set_reading(struct client *client, bool on)
-{
-	if (client->reading == on)
-		return;
-	client->reading = on;
-	if (on)
-		event_add(&client->on_read, NULL);
-	else
-		event_del(&client->on_read);
-}
-
-static void
-set_writing(struct client *client, bool on)
-{
-	if (client->writing == on)
-		return;
-	client->writing = on;
-	if (on)
-		event_add(&client->on_write, NULL);
-	else
-		event_del(&client->on_write);
 }
 
 static void
@@ -84,12 +59,9 @@ client_close(struct client *client, enum close_reason reason)
 	client->state = CLIENT_CLOSED;
 	if (reason != CLOSE_NONE)
 		loop_reason(loop, reason);
-	set_reading(client, false);
-	set_writing(client, false);
 	timer_remove(&loop->wheel, &client->timer);
 	unready(client);
-	close(client->fd);
-	client->fd = -1;
+	stream_close(&client->stream);
 	drop_buffers(client);
 	queue_clear(&client->out, &loop->blocks);
 	*client->link = client->next;
@@ -104,11 +76,9 @@ client_close(struct client *client, enum close_reason reason)
 void
 client_reset(struct client *client, enum close_reason reason)
 {
-	struct linger now = {.l_onoff = 1, .l_linger = 0};
-
 	if (client->state == CLIENT_CLOSED)
 		return;
-	setsockopt(client->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	stream_reset(&client->stream);
 	client_close(client, reason);
 }
 
@@ -118,7 +88,7 @@ client_linger(struct client *client, enum close_reason reason, uint64_t now_ns)
 	struct loop *loop = client->loop;
 
 	drop_buffers(client);
-	if (client->saw_fin || shutdown(client->fd, SHUT_WR) < 0) {
+	if (client->saw_fin || stream_shutdown(&client->stream) < 0) {
 		client_close(client, reason);
 		return;
 	}
@@ -126,8 +96,8 @@ client_linger(struct client *client, enum close_reason reason, uint64_t now_ns)
 		loop_reason(loop, reason);
 	client->state = CLIENT_LINGER;
 	client->discarded = 0;
-	set_writing(client, false);
-	set_reading(client, true);
+	stream_set_writing(&client->stream, false);
+	stream_set_reading(&client->stream, true);
 	timer_set(&loop->wheel, &client->timer, now_ns + LINGER_NS, now_ns);
 }
 
@@ -143,7 +113,7 @@ linger_readable(struct client *client)
 		return;
 	}
 	for (int i = 0; i < READS_PER_WAKEUP; i++) {
-		n = recv(client->fd, sink->data, sink->capacity, 0);
+		n = recv(client->stream.fd, sink->data, sink->capacity, 0);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
 			n = 1;
 			break;
@@ -203,7 +173,7 @@ client_hung(struct client *client, bool reset)
 		return;
 	}
 	if (!reset && client->listener->half_close && exchange->request_state == DIRECTION_DONE) {
-		set_reading(client, false); /* it still wants its answer */
+		stream_set_reading(&client->stream, false); /* it still wants its answer */
 		return;
 	}
 	proxy_client_gone(exchange);
@@ -214,7 +184,7 @@ static ssize_t
 read_into(struct client *client, struct block *block)
 {
 	struct loop *loop = client->loop;
-	ssize_t n = recv(client->fd, block->data + block->end, block_room(block), 0);
+	ssize_t n = stream_read(&client->stream, block->data + block->end, block_room(block));
 
 	if (n > 0) {
 		loop_now(loop);
@@ -329,14 +299,13 @@ int
 client_flush(struct client *client, size_t *ret_written)
 {
 	struct loop *loop = client->loop;
-	bool waited = client->writing;
-	int done = queue_write(&client->out, &loop->blocks, client->fd, ret_written);
+	bool waited = client->stream.writing;
+	int done = stream_write(&client->stream, &client->out, &loop->blocks, ret_written);
 
 	if (*ret_written > 0)
 		loop_count(loop, COUNTER_CLIENT_WRITTEN_BYTES, *ret_written);
 	if (*ret_written > 0 || !waited)
 		client->write_ns = loop->now_ns;
-	set_writing(client, done == 0);
 	if (done == 0 && !waited)
 		client_watch(client, loop->now_ns);
 	return done;
@@ -345,17 +314,17 @@ client_flush(struct client *client, size_t *ret_written)
 void
 client_pause(struct client *client)
 {
-	set_reading(client, false);
+	stream_set_reading(&client->stream, false);
 	client_watch(client, client->loop->now_ns);
 }
 
 void
 client_resume(struct client *client)
 {
-	if (client->reading || client->saw_fin)
+	if (client->stream.reading || client->saw_fin)
 		return;
 	client->read_ns = client->loop->now_ns;
-	set_reading(client, true);
+	stream_set_reading(&client->stream, true);
 	client_watch(client, client->read_ns);
 }
 
@@ -378,11 +347,11 @@ client_watch(struct client *client, uint64_t now_ns)
 		return;
 	if (exchange->step == STEP_READ_HEAD)
 		due_ns = exchange->marks.at_ns[MARK_START] + limits->head_timeout_ms * NS_PER_MS;
-	if (exchange->request_state == DIRECTION_BODY && client->reading)
+	if (exchange->request_state == DIRECTION_BODY && client->stream.reading)
 		nearer(&due_ns, client->read_ns + idle_ns);
 	if (client->out.bytes > 0)
 		nearer(&due_ns, client->write_ns + idle_ns);
-	if (!client->reading)
+	if (!client->stream.reading)
 		nearer(&due_ns, now_ns + PAUSED_CHECK_NS);
 	if (due_ns)
 		timer_set(&client->loop->wheel, &client->timer, due_ns, now_ns);
@@ -394,7 +363,7 @@ static bool
 hung_up(const struct client *client)
 {
 	short sought = client->listener->half_close ? 0 : POLLRDHUP;
-	struct pollfd poll_fd = {.fd = client->fd, .events = sought};
+	struct pollfd poll_fd = {.fd = client->stream.fd, .events = sought};
 
 	return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (sought | POLLERR | POLLHUP));
 }
@@ -412,7 +381,7 @@ busy_late(struct client *client, uint64_t now_ns)
 			proxy_fail(exchange, CLOSE_HEAD_TIMEOUT);
 			return;
 		}
-	} else if (exchange->request_state == DIRECTION_BODY && client->reading &&
+	} else if (exchange->request_state == DIRECTION_BODY && client->stream.reading &&
 	           now_ns >= client->read_ns + idle_ns) {
 		proxy_fail(exchange, CLOSE_BODY_TIMEOUT);
 		return;
@@ -421,7 +390,7 @@ busy_late(struct client *client, uint64_t now_ns)
 		proxy_fail(exchange, CLOSE_CLIENT_WRITE_TIMEOUT);
 		return;
 	}
-	if (!client->reading && !client->saw_fin && hung_up(client)) {
+	if (!client->stream.reading && !client->saw_fin && hung_up(client)) {
 		client_hung(client, true);
 		return;
 	}
@@ -550,7 +519,6 @@ client_accept(struct loop *loop, const struct config_listener *listener, int fd,
 	client->reapable.reap = client_reap;
 	client->loop = loop;
 	client->listener = listener;
-	client->fd = fd;
 	client->peer = *peer;
 	peer_text(client);
 	client->trusted_proxy = config_peers_match(&listener->trusted_proxies, peer);
@@ -558,8 +526,7 @@ client_accept(struct loop *loop, const struct config_listener *listener, int fd,
 	client->gets_timing = config_peers_match(&loop->config->trace.server_timing, peer);
 	client->ended_ns = now_ns;
 	client->timer.fire = on_timer;
-	event_assign(&client->on_read, loop->base, fd, EV_READ | EV_PERSIST, on_readable, client);
-	event_assign(&client->on_write, loop->base, fd, EV_WRITE | EV_PERSIST, on_writable, client);
+	stream_init(&client->stream, loop->base, fd, on_readable, on_writable, client);
 	client->next = loop->clients;
 	client->link = &loop->clients;
 	if (client->next)
@@ -567,7 +534,7 @@ client_accept(struct loop *loop, const struct config_listener *listener, int fd,
 	loop->clients = client;
 	loop->client_count++;
 	loop_gauge(&loop->board->client_connections, 1);
-	set_reading(client, true);
+	stream_set_reading(&client->stream, true);
 	timer_set(&loop->wheel, &client->timer,
 	          now_ns + loop->config->limits.head_timeout_ms * NS_PER_MS, now_ns);
 }

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 #include "proxy/client.h"
 #include "proxy/head_write.h"
 #include "proxy/proxy.h"
@@ -89,7 +88,7 @@ flush_upstream(struct exchange *exchange)
 		send_failed(exchange);
 		return;
 	}
-	if (!client->reading && exchange->request_state == DIRECTION_BODY &&
+	if (!client->stream.reading && exchange->request_state == DIRECTION_BODY &&
 	    upstream->out.bytes <= QUEUE_LOW)
 		client_resume(client);
 }
@@ -194,7 +193,7 @@ relay_client_readable(struct exchange *exchange)
 			return;
 		}
 		asked = block_room(block);
-		n = recv(client->fd, block->data + block->end, asked, 0);
+		n = stream_read(&client->stream, block->data + block->end, asked);
 		if (n <= 0) {
 			bool again = n < 0 && (errno == EAGAIN || errno == EINTR);
 
@@ -212,7 +211,7 @@ relay_client_readable(struct exchange *exchange)
 			client_watch(client, loop->now_ns);
 			return;
 		}
-		if ((size_t)n < asked)
+		if (stream_drained(&client->stream, (size_t)n, asked))
 			return;
 	}
 }
@@ -444,7 +443,7 @@ relay_upstream_readable(struct exchange *exchange)
 			return;
 		}
 		asked = block_room(block);
-		n = recv(upstream->fd, block->data + block->end, asked, 0);
+		n = stream_read(&upstream->stream, block->data + block->end, asked);
 		if (n <= 0) {
 			int error = n < 0 ? errno : 0;
 
@@ -460,7 +459,8 @@ relay_upstream_readable(struct exchange *exchange)
 			goes_on = take_response_head(exchange, block, loop->now_ns);
 		else
 			goes_on = take_response_body(exchange, block, loop->now_ns);
-		if (!goes_on || exchange->upstream != upstream || (size_t)n < asked)
+		if (!goes_on || exchange->upstream != upstream ||
+		    stream_drained(&upstream->stream, (size_t)n, asked))
 			return;
 	}
 }

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 #include "base/log.h"
 #include "base/net.h"
 #include "base/xmem.h"
@@ -18,30 +17,6 @@ static void
 upstream_reap(struct reapable *reapable)
 {
 	free(reapable);
-}
-
-static void
-set_writing(struct upstream *upstream, bool on)
-{
-	if (upstream->writing == on)
-		return;
-	upstream->writing = on;
-	if (on)
-		event_add(&upstream->on_write, NULL);
-	else
-		event_del(&upstream->on_write);
-}
-
-static void
-set_reading(struct upstream *upstream, bool on)
-{
-	if (upstream->reading == on)
-		return;
-	upstream->reading = on;
-	if (on)
-		event_add(&upstream->on_read, NULL);
-	else
-		event_del(&upstream->on_read);
 }
 
 void
@@ -60,11 +35,8 @@ upstream_close(struct upstream *upstream)
 		upstream->exchange = NULL;
 	}
 	upstream->state = UPSTREAM_GONE;
-	set_reading(upstream, false);
-	set_writing(upstream, false);
 	timer_remove(&loop->wheel, &upstream->timer);
-	close(upstream->fd);
-	upstream->fd = -1;
+	stream_close(&upstream->stream);
 	block_put(&loop->blocks, upstream->in);
 	upstream->in = NULL;
 	queue_clear(&upstream->out, &loop->blocks);
@@ -77,7 +49,7 @@ static void
 idle_readable(struct upstream *upstream)
 {
 	char byte;
-	ssize_t n = recv(upstream->fd, &byte, 1, MSG_PEEK);
+	ssize_t n = stream_read(&upstream->stream, &byte, 1);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -112,7 +84,7 @@ connect_done(struct upstream *upstream)
 	int error = 0;
 	socklen_t length = sizeof error;
 
-	if (getsockopt(upstream->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
+	if (getsockopt(upstream->stream.fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
 		error = errno;
 	if (error) {
 		log_debug("connect to %s: %s", upstream->server->config->text, strerror(error));
@@ -121,8 +93,8 @@ connect_done(struct upstream *upstream)
 		return;
 	}
 	upstream->state = UPSTREAM_ACTIVE;
-	set_writing(upstream, false);
-	set_reading(upstream, true);
+	stream_set_writing(&upstream->stream, false);
+	stream_set_reading(&upstream->stream, true);
 	proxy_connected(exchange, loop_now(upstream->loop));
 }
 
@@ -203,21 +175,17 @@ upstream_connect(struct loop *loop, struct server *server, struct exchange *exch
 	upstream->loop = loop;
 	upstream->server = server;
 	upstream->exchange = exchange;
-	upstream->fd = fd;
 	upstream->timer.fire = on_timer;
-	event_assign(&upstream->on_read, loop->base, fd, EV_READ | EV_PERSIST, on_readable,
-	             upstream);
-	event_assign(&upstream->on_write, loop->base, fd, EV_WRITE | EV_PERSIST, on_writable,
-	             upstream);
+	stream_init(&upstream->stream, loop->base, fd, on_readable, on_writable, upstream);
 	loop_count(loop, COUNTER_UPSTREAM_CONNECTS, 1);
 	loop_gauge(&loop->board->upstream_connections, 1);
 	if (connected) {
 		upstream->state = UPSTREAM_ACTIVE;
-		set_reading(upstream, true);
+		stream_set_reading(&upstream->stream, true);
 		return upstream;
 	}
 	upstream->state = UPSTREAM_CONNECTING;
-	set_writing(upstream, true);
+	stream_set_writing(&upstream->stream, true);
 	timer_set(&loop->wheel, &upstream->timer,
 	          loop->now_ns + server->group->connect_timeout_ms * NS_PER_MS, loop->now_ns);
 	return upstream;
@@ -226,11 +194,8 @@ upstream_connect(struct loop *loop, struct server *server, struct exchange *exch
 int
 upstream_flush(struct upstream *upstream, size_t *ret_written)
 {
-	struct loop *loop = upstream->loop;
-	int done = queue_write(&upstream->out, &loop->blocks, upstream->fd, ret_written);
-
-	set_writing(upstream, done == 0);
-	return done;
+	return stream_write(&upstream->stream, &upstream->out, &upstream->loop->blocks,
+	                    ret_written);
 }
 
 void
@@ -238,7 +203,7 @@ upstream_pause(struct upstream *upstream, uint64_t now_ns)
 {
 	if (upstream->paused_ns == 0)
 		upstream->paused_ns = now_ns;
-	set_reading(upstream, false);
+	stream_set_reading(&upstream->stream, false);
 }
 
 void
@@ -249,7 +214,7 @@ upstream_resume(struct upstream *upstream, uint64_t now_ns)
 	upstream->exchange->backpressure_ns += now_ns - upstream->paused_ns;
 	upstream->paused_ns = 0;
 	upstream->active_ns = now_ns;
-	set_reading(upstream, true);
+	stream_set_reading(&upstream->stream, true);
 }
 
 void

@@ -5,11 +5,10 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <event2/event.h>
-#include <event2/event_struct.h>
 #include "base/net.h"
 #include "proxy/block.h"
 #include "proxy/loop.h"
+#include "proxy/stream.h"
 #include "proxy/timer.h"
 
 #define LINGER_NS (2 * NS_PER_S)
@@ -31,12 +30,10 @@ struct client {
 	struct client *ready_next;
 	const struct config_listener *listener;
 	enum client_state state;
-	int fd;
-	bool reading, writing; /* events armed */
-	bool is_ready;         /* on loop->ready */
+	bool is_ready; /* on loop->ready */
 	bool saw_fin;
 	bool trusted_proxy, trusted_trace, gets_timing; /* by peer address, decided once */
-	struct event on_read, on_write;
+	struct stream stream;
 	struct timer timer;
 	struct block *in;    /* head of the request, then body bytes that came with it, then more */
 	uint32_t rest;       /* in->data offset of the first byte not of this request */

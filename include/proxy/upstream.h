@@ -5,10 +5,9 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <event2/event.h>
-#include <event2/event_struct.h>
 #include "proxy/block.h"
 #include "proxy/loop.h"
+#include "proxy/stream.h"
 #include "proxy/timer.h"
 
 struct pool;
@@ -21,11 +20,9 @@ struct upstream {
 	struct loop *loop;
 	struct server *server;
 	enum upstream_state state;
-	int fd;
-	bool reading, writing;
 	bool reused;
 	uint32_t idle_index; /* in server->idle while resting */
-	struct event on_read, on_write;
+	struct stream stream;
 	struct timer timer;
 	struct block *in; /* unfinished response head */
 	struct queue out;

@@ -1,0 +1,76 @@
+/* Sockets and their events. */
+#include "proxy/stream.h"
+
+#include <unistd.h>
+
+void
+stream_init(struct stream *stream, struct event_base *base, int fd, event_callback_fn on_readable,
+            event_callback_fn on_writable, void *owner)
+{
+	stream->fd = fd;
+	stream->reading = stream->writing = false;
+	event_assign(&stream->on_read, base, fd, EV_READ | EV_PERSIST, on_readable, owner);
+	event_assign(&stream->on_write, base, fd, EV_WRITE | EV_PERSIST, on_writable, owner);
+}
+
+void
+stream_set_reading(struct stream *stream, bool on)
+{
+	if (stream->reading == on)
+		return;
+	stream->reading = on;
+	if (on)
+		event_add(&stream->on_read, NULL);
+	else
+		event_del(&stream->on_read);
+}
+
+void
+stream_set_writing(struct stream *stream, bool on)
+{
+	if (stream->writing == on)
+		return;
+	stream->writing = on;
+	if (on)
+		event_add(&stream->on_write, NULL);
+	else
+		event_del(&stream->on_write);
+}
+
+int
+stream_write(struct stream *stream, struct queue *queue, struct block_pool *pool,
+             size_t *ret_written)
+{
+	int done = queue_write(queue, pool, stream->fd, ret_written);
+
+	stream_set_writing(stream, done == 0);
+	return done;
+}
+
+int
+stream_shutdown(struct stream *stream)
+{
+	return shutdown(stream->fd, SHUT_WR);
+}
+
+void
+stream_close(struct stream *stream)
+{
+	if (stream->fd == -1)
+		return;
+	stream_set_reading(stream, false);
+	stream_set_writing(stream, false);
+	close(stream->fd);
+	stream->fd = -1;
+}
+
+void
+stream_reset(struct stream *stream)
+{
+	struct linger now = {.l_onoff = 1, .l_linger = 0};
+
+	if (stream->fd == -1)
+		return;
+	setsockopt(stream->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	stream_close(stream);
+}
