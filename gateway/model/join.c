@@ -13,6 +13,12 @@ record_was_answered(const struct exchange_record *record)
 	return record->attempts > 0 && record->died_in > PHASE_WAIT;
 }
 
+bool
+record_is_error(const struct exchange_record *record)
+{
+	return record->status >= 500 || record->status == 0 || record->died_in != PHASE_COUNT;
+}
+
 static uint64_t
 clamp(uint64_t value, uint64_t low, uint64_t high)
 {

@@ -6,6 +6,7 @@
 #include "base/xmem.h"
 #include "model/json_place.h"
 #include "model/json_read.h"
+#include "model/flame.h"
 #include "model/profile_batch.h"
 #include "model/text.h"
 #include "model/trace_context.h"
@@ -147,8 +148,9 @@ read_process(struct reader *r, const struct place *top)
 
 /* --- stacks ------------------------------------------------------------------ */
 
+/* Appends the frame; *key becomes that of the stack that ends with it. */
 static bool
-read_frame(struct reader *r, const struct place *at, struct text *out)
+read_frame(struct reader *r, const struct place *at, struct text *out, uint64_t *key)
 {
 	static const char *const keys[] = {"module", "function", "file"};
 	uint64_t line;
@@ -166,17 +168,21 @@ read_frame(struct reader *r, const struct place *at, struct text *out)
 		return false;
 	text_printf(out, ",\"line\":%llu,\"in_app\":%s}", (unsigned long long)line,
 	            in_app ? "true" : "false");
+	*key = flame_key(*key, json_string_value(json_array_get(at->value, 0)),
+	                 json_string_value(json_array_get(at->value, 1)));
 	return true;
 }
 
 static struct stack *
-stack_new(const struct text *text)
+stack_new(const struct text *text, uint64_t key)
 {
 	struct stack *stack = text->failed ? NULL : xmem_try(sizeof(*stack) + text->length + 1);
 	if (stack == NULL)
 		return NULL;
+	stack->key = key;
 	stack->references = 1;
 	stack->length = (uint32_t)text->length;
+	stack->form = (uint32_t)flame_key(0, "", text->data);
 	memcpy(stack->text, text->data, text->length + 1);
 	return stack;
 }
@@ -185,7 +191,7 @@ static bool
 read_stack(struct reader *r, const struct place *at, struct text *out)
 {
 	struct profile_batch_stack *stack = &r->batch->stacks[r->batch->stack_count];
-	uint64_t id;
+	uint64_t id, key = 0;
 	size_t frames;
 	if (!read_row(r->error, at, 2) || !read_u64(r->error, at, 0, INT64_MAX, &id))
 		return false;
@@ -198,12 +204,12 @@ read_stack(struct reader *r, const struct place *at, struct text *out)
 		struct place frame = place_element(&list, i);
 		if (i > 0)
 			text_puts(out, ",");
-		if (!read_frame(r, &frame, out))
+		if (!read_frame(r, &frame, out, &key))
 			return false;
 	}
 	text_puts(out, "]");
 	stack->id = (int64_t)id;
-	stack->stack = stack_new(out);
+	stack->stack = stack_new(out, key);
 	if (stack->stack == NULL)
 		return read_fail(r->error, at, "no memory");
 	r->batch->stack_count++;

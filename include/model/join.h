@@ -26,6 +26,9 @@ struct join {
 bool record_was_sent(const struct exchange_record *record);
 bool record_was_answered(const struct exchange_record *record);
 
+/* 5xx, exchanges that died or were cut off, and those without an answer. */
+bool record_is_error(const struct exchange_record *record);
+
 /* Computes the split, and fits the profile's rows to it: what is clipped is taken from
  * unattributed_ns and, only where that does not suffice, from rows (run first, then ready, then the
  * others), which are then marked not exact. Returns 0, or -1 with the profile untouched where the

@@ -41,9 +41,11 @@ enum profile_stall_state { PROFILE_STALL_BLOCKED, PROFILE_STALL_BUSY, PROFILE_ST
 /* An interned stack, written out as the API shows it. Reference-counted: its table and the rows
  * that name it hold one each. One thread. */
 struct stack {
+	uint64_t key; /* its ID in model/flame.h; 0 = it has no frames */
 	uint32_t references;
 	uint32_t length;
-	char text[]; /* a JSON array of frames, outermost first; NUL-terminated */
+	uint32_t form; /* a hash of the text: tells lines that moved */
+	char text[];   /* a JSON array of frames, outermost first; NUL-terminated */
 };
 struct stack *stack_ref(struct stack *stack);
 void stack_unref(struct stack *stack); /* null-safe */
