@@ -13,8 +13,11 @@
 #include "collector/intake.h"
 #include "collector/query.h"
 #include "collector/service.h"
+#include "collector/spans.h"
 #include "collector/store.h"
+#include "collector/wants.h"
 #include "handover.h"
+#include "model/retention.h"
 #include "proxy/ring.h"
 
 #define ORPHANED_MS 4000 /* after the supervisor's death, for the workers' last records */
@@ -68,8 +71,10 @@ on_poll(evutil_socket_t fd, short events, void *arg)
 	atomic_store_explicit(&c->service.board->collector.heartbeat_ns, now_ns,
 	                      memory_order_relaxed);
 	bool more = intake_poll(c->service.intake, &c->service, now_ns);
-	if (++c->ticks % SECOND_TICKS == 0)
+	if (++c->ticks % SECOND_TICKS == 0) {
 		aggregate_flush(c->service.aggregate);
+		spans_tick(c->service.spans, clock_wall_ns());
+	}
 	control_tick(c->control, now_ns);
 	if (orphan_ends(c, now_ns))
 		event_base_loopbreak(c->base);
@@ -122,6 +127,23 @@ correlator_make(struct service *service)
 }
 
 static void
+spans_make(struct service *service)
+{
+	const struct config *config = service->config;
+	struct spans_options options = {.span_ms = SPANS_SPAN_MS,
+	                                .join_timeout_ms = config->profile.join_timeout_ms,
+	                                .bytes_max = SPANS_BYTES_MAX,
+	                                .rows_max = ROLLUP_ROWS_MAX,
+	                                .stacks_max = FLAME_STACKS_MAX,
+	                                .frames_max = FLAME_FRAMES_MAX};
+	service->spans = spans_new(&options, service->routes, service->store);
+	service->retention =
+	    retention_new(ROUTES_MAX + 1, config->store.keep_slowest, config->store.keep_random,
+	                  clock_now_ns() ^ clock_wall_ns());
+	service->wants = wants_new();
+}
+
+static void
 service_make(struct service *service, const struct handover *handover)
 {
 	const struct config *config = service->config;
@@ -139,6 +161,7 @@ service_make(struct service *service, const struct handover *handover)
 	service->intake = intake_new(rings);
 	service->store = store_start(&store);
 	service->aggregate = aggregate_new(config, service->routes, service->store);
+	spans_make(service);
 	correlator_make(service);
 }
 
@@ -147,6 +170,9 @@ service_free(struct service *service)
 {
 	correlator_free(service->correlator);
 	aggregate_free(service->aggregate);
+	spans_free(service->spans);
+	retention_free(service->retention);
+	wants_free(service->wants);
 	store_stop(service->store);
 	intake_free(service->intake);
 	stacks_free(service->stacks);
@@ -209,6 +235,7 @@ finish(struct collector *c)
 		;
 	correlator_finish(service->correlator, clock_now_ns());
 	aggregate_flush(service->aggregate);
+	spans_finish(service->spans, clock_wall_ns());
 	query_stop(service->query);
 	/* Answers that were just given leave with the connections' last turn. */
 	event_base_loop(c->base, EVLOOP_NONBLOCK);

@@ -95,13 +95,6 @@ minute_flush(struct aggregate *a, struct route_total *total)
 	total->dirty = false;
 }
 
-/* 5xx, exchanges that died or were cut off, and those without an answer. */
-static bool
-is_error(const struct exchange_record *record)
-{
-	return record->status >= 500 || record->status == 0 || record->died_in != PHASE_COUNT;
-}
-
 static void
 minute_add(struct aggregate *a, struct route_total *total, size_t route,
            const struct exchange_record *record, const uint64_t phases_ns[PHASE_COUNT],
@@ -116,7 +109,7 @@ minute_add(struct aggregate *a, struct route_total *total, size_t route,
 	m->route = route;
 	m->route_name = routes_name(a->routes, route);
 	m->requests++;
-	m->errors += is_error(record);
+	m->errors += record_is_error(record);
 	m->sent += record_was_sent(record);
 	m->joined += joined;
 	for (size_t i = 0; i < PHASE_COUNT; i++)

@@ -8,38 +8,13 @@
 #include "base/xmem.h"
 #include "collector/aggregate.h"
 #include "collector/api.h"
+#include "collector/api_tools.h"
 #include "collector/query.h"
 #include "collector/render.h"
 #include "collector/reply.h"
 #include "model/trace_context.h"
 
 #define LIMIT_DEFAULT 50
-#define WINDOW_DEFAULT_S 3600
-#define WINDOW_MAX_S (31ull * 24 * 3600)
-
-/* Query parameters of a request. Returns 0, or -1 where they cannot be read (answered). */
-static int
-parameters(struct evhttp_request *request, struct evkeyvalq *ret)
-{
-	const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(request);
-	const char *query = uri != NULL ? evhttp_uri_get_query(uri) : NULL;
-	TAILQ_INIT(ret);
-	if (query == NULL || query[0] == '\0' || evhttp_parse_query_str(query, ret) == 0)
-		return 0;
-	reply_error(request, 400, "bad_query", "the query string cannot be read", NULL);
-	return -1;
-}
-
-static void
-submit(struct service *service, struct evhttp_request *request, struct query_job *job)
-{
-	job->arg = request;
-	if (query_submit(service->query, job))
-		return;
-	query_job_free(job);
-	evhttp_add_header(evhttp_request_get_output_headers(request), "Retry-After", "1");
-	reply_error(request, 503, "busy", "too many queries wait", NULL);
-}
 
 void
 api_answered(void *arg, struct query_job *job)
@@ -151,7 +126,7 @@ api_request(struct service *service, struct evhttp_request *request, const char 
 		            NULL);
 		return;
 	}
-	if (parameters(request, &query) != 0)
+	if (api_parameters(request, &query) != 0)
 		return;
 	const char *span = evhttp_find_header(&query, "span");
 	bool bad = span != NULL && (strlen(span) != 2 * SPAN_ID_SIZE ||
@@ -168,20 +143,7 @@ api_request(struct service *service, struct evhttp_request *request, const char 
 	job->key = key;
 	job->has_span = has_span;
 	add_pending(service, job);
-	submit(service, request, job);
-}
-
-/* An integer of `min` to `max`, or `missing` where the parameter is not there. -1 where it is
- * wrong. */
-static int64_t
-integer(const char *text, int64_t missing, int64_t min, int64_t max)
-{
-	char *end;
-	if (text == NULL)
-		return missing;
-	long long value = strtoll(text, &end, 10);
-	return *text < '0' || *text > '9' || *end != '\0' || value < min || value > max ? -1
-	                                                                                : value;
+	api_submit(service, request, job);
 }
 
 /* Fills the job from the parameters. Returns null, or what is wrong. */
@@ -191,7 +153,7 @@ requests_parameters(struct evkeyvalq *query, struct query_job *job)
 	const char *route = evhttp_find_header(query, "route");
 	const char *sort = evhttp_find_header(query, "sort");
 	int64_t limit =
-	    integer(evhttp_find_header(query, "limit"), LIMIT_DEFAULT, 1, QUERY_LIMIT_MAX);
+	    api_integer(evhttp_find_header(query, "limit"), LIMIT_DEFAULT, 1, QUERY_LIMIT_MAX);
 	if (limit < 0)
 		return "limit is a number of 1 to 1000";
 	if (sort != NULL && strcmp(sort, "slowest") != 0 && strcmp(sort, "latest") != 0)
@@ -211,7 +173,7 @@ api_requests(struct service *service, struct evhttp_request *request, const char
 {
 	struct evkeyvalq query;
 	(void)rest;
-	if (parameters(request, &query) != 0)
+	if (api_parameters(request, &query) != 0)
 		return;
 	struct query_job *job = xcalloc(1, sizeof(*job));
 	job->kind = QUERY_REQUESTS;
@@ -223,27 +185,7 @@ api_requests(struct service *service, struct evhttp_request *request, const char
 		return;
 	}
 	add_pending(service, job);
-	submit(service, request, job);
-}
-
-/* "90", "90s", "15m", "6h", "2d" in seconds; 0 where it is wrong. */
-static uint64_t
-window_seconds(const char *text)
-{
-	static const struct {
-		const char *unit;
-		uint64_t s;
-	} units[] = {{"", 1}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
-	char *end;
-	if (text == NULL)
-		return WINDOW_DEFAULT_S;
-	if (*text < '0' || *text > '9' || strlen(text) > 10)
-		return 0;
-	uint64_t value = strtoull(text, &end, 10);
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
-		if (strcmp(units[i].unit, end) == 0)
-			return value * units[i].s <= WINDOW_MAX_S ? value * units[i].s : 0;
-	return 0;
+	api_submit(service, request, job);
 }
 
 void
@@ -251,9 +193,9 @@ api_routes(struct service *service, struct evhttp_request *request, const char *
 {
 	struct evkeyvalq query;
 	(void)rest;
-	if (parameters(request, &query) != 0)
+	if (api_parameters(request, &query) != 0)
 		return;
-	uint64_t window_s = window_seconds(evhttp_find_header(&query, "window"));
+	uint64_t window_s = api_window_s(evhttp_find_header(&query, "window"));
 	evhttp_clear_headers(&query);
 	if (window_s == 0) {
 		reply_error(request, 400, "bad_query",
@@ -264,7 +206,7 @@ api_routes(struct service *service, struct evhttp_request *request, const char *
 	struct query_job *job = xcalloc(1, sizeof(*job));
 	job->kind = QUERY_ROUTES;
 	job->window_s = window_s;
-	submit(service, request, job);
+	api_submit(service, request, job);
 }
 
 void

@@ -54,6 +54,7 @@ static const struct endpoint {
     {"/api/v1/requests", GET, ADMIN, "GET, HEAD", api_requests},
     {"/api/v1/requests/", GET, ADMIN, "GET, HEAD", api_request},
     {"/api/v1/routes", GET, ADMIN, "GET, HEAD", api_routes},
+    {"/api/v1/routes/", GET, ADMIN, "GET, HEAD", api_route},
     {"/healthz", GET, ADMIN | PROBE, "GET, HEAD", api_healthz},
     {"/readyz", GET, ADMIN | PROBE, "GET, HEAD", api_readyz},
     {"/metrics", GET, ADMIN | PROBE, "GET, HEAD", metrics_request},

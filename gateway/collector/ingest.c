@@ -10,7 +10,24 @@
 #include "base/xmem.h"
 #include "collector/ingest.h"
 #include "collector/reply.h"
+#include "collector/wants.h"
 #include "model/profile_batch.h"
+#include "model/retention.h"
+
+#define KEEP_ROUTES_MAX 64   /* told in one answer */
+#define KEEP_OVER_PERCENT 80 /* of the total time of what is kept: the hook sees the app's part */
+
+struct keep_route {
+	size_t index;
+	char name[ROUTE_NAME_MAX + 1];
+};
+
+/* Who posted, and of which routes. */
+struct kept {
+	uint8_t instance[PROFILE_INSTANCE_SIZE];
+	struct keep_route routes[KEEP_ROUTES_MAX];
+	size_t count;
+};
 
 static int
 refuse(struct service *service, enum service_counter counter, int status, const char *code,
@@ -45,12 +62,35 @@ inflate_whole(const char *bytes, size_t length, char *out, size_t *ret_length)
 	return result == Z_STREAM_END && !rest ? INFLATED : INFLATE_BAD;
 }
 
-static int
-answer(struct service *service, uint64_t accepted, uint64_t refused, const char *stacks,
-       struct text *body)
+/* Of the batch's routes, what of them is likely to be kept: of that the hook should keep detail. */
+static void
+keep(const struct keep_route *routes, size_t count, const struct service *service,
+     struct text *body)
 {
-	text_printf(body, "{\"accepted\":%llu,\"refused\":%llu,\"want\":[],\"keep\":{},",
-	            (unsigned long long)accepted, (unsigned long long)refused);
+	text_puts(body, "\"keep\":{");
+	for (size_t i = 0; i < count; i++) {
+		uint64_t over_ns;
+		double rate;
+		retention_forecast(service->retention, routes[i].index, &over_ns, &rate);
+		over_ns = over_ns < INT64_MAX ? over_ns / 100 * KEEP_OVER_PERCENT : INT64_MAX;
+		text_puts(body, i > 0 ? "," : "");
+		text_json(body, routes[i].name, strlen(routes[i].name));
+		text_printf(body, ":{\"keep_over_ns\":%llu,\"keep_rate\":%.6f}",
+		            (unsigned long long)over_ns, rate);
+	}
+	text_puts(body, "},");
+}
+
+static int
+answer(struct service *service, const struct kept *kept, uint64_t accepted, uint64_t refused,
+       const char *stacks, uint64_t now_ns, struct text *body)
+{
+	text_printf(body,
+	            "{\"accepted\":%llu,\"refused\":%llu,\"want\":", (unsigned long long)accepted,
+	            (unsigned long long)refused);
+	wants_write(service->wants, kept->instance, now_ns, body);
+	text_puts(body, ",");
+	keep(kept->routes, kept->count, service, body);
 	text_printf(body, "\"stacks\":\"%s\",\"deep_key\":\"", stacks);
 	text_hex(body, service->board->deep_key, sizeof(service->board->deep_key));
 	text_puts(body, "\"}");
@@ -66,16 +106,37 @@ has_room(const struct service *service, const struct profile_batch *batch)
 	return correlator_has_room(service->correlator, batch->profile_count, bytes);
 }
 
+/* The routes of a batch, while it is still whole. */
+static void
+kept_of(struct service *service, const struct profile_batch *batch, struct kept *ret)
+{
+	ret->count = 0;
+	memcpy(ret->instance, batch->process->instance, PROFILE_INSTANCE_SIZE);
+	for (size_t i = 0; i < batch->profile_count && ret->count < KEEP_ROUTES_MAX; i++) {
+		const char *told = batch->profiles[i]->route;
+		size_t at = 0;
+		while (told != NULL && at < ret->count && strcmp(ret->routes[at].name, told) != 0)
+			at++;
+		if (told == NULL || told[0] == '\0' || at < ret->count)
+			continue;
+		struct keep_route *route = &ret->routes[ret->count++];
+		route_name(told, "", 0, NULL, route->name);
+		route->index = routes_index(service->routes, route->name);
+	}
+}
+
 static int
 take_batch(struct service *service, struct profile_batch *batch, uint64_t now_ns, struct text *body)
 {
 	uint64_t lost, accepted = batch->profile_count;
+	struct kept kept;
+	kept_of(service, batch, &kept);
 	if (!has_room(service, batch))
 		return refuse(service, SERVICE_BATCH_FULL, 503, "full",
 		              "too many profiles wait for their exchanges", NULL, body);
 	if (stacks_take(service->stacks, batch, &lost) == STACKS_RESEND) {
 		service->counters[SERVICE_BATCH_RESEND]++;
-		return answer(service, 0, 0, "resend", body);
+		return answer(service, &kept, 0, 0, "resend", now_ns, body);
 	}
 	service->counters[SERVICE_BATCH_OK]++;
 	service->counters[SERVICE_HOOK_DROPPED] += lost;
@@ -89,7 +150,7 @@ take_batch(struct service *service, struct profile_batch *batch, uint64_t now_ns
 	}
 	for (size_t i = 0; i < batch->tail_count; i++)
 		correlator_tail(service->correlator, &batch->tails[i].key, batch->tails[i].tail_ns);
-	return answer(service, accepted, batch->refused_count, "ok", body);
+	return answer(service, &kept, accepted, batch->refused_count, "ok", now_ns, body);
 }
 
 static int

@@ -7,6 +7,7 @@
 #include "collector/metrics_text.h"
 #include "collector/query.h"
 #include "collector/reply.h"
+#include "collector/spans.h"
 #include "collector/store.h"
 #include "model/close_reason.h"
 
@@ -181,6 +182,39 @@ join(const struct service *service, struct text *out)
 }
 
 static void
+rollups(const struct service *service, const struct store_stats *stats, struct text *out)
+{
+	struct spans_stats spans;
+	spans_stats(service->spans, &spans);
+	one(out, "tailrace_rollup_windows", "gauge", "Windows of routes in memory.",
+	    spans.open + spans.packed);
+	one(out, "tailrace_rollup_memory_bytes", "gauge", "Memory of closed windows.",
+	    spans.packed_bytes);
+	one(out, "tailrace_rollup_stacks", "gauge", "Stacks that rows name.", spans.stacks);
+	metrics_head(out, "tailrace_rollup_rows_folded_total", "counter",
+	             "Rows added to their parent frame: too many of a window, or of a route.");
+	metrics_sample(out, "tailrace_rollup_rows_folded_total", "bound=\"window\"",
+	               spans.rows_folded_window);
+	metrics_sample(out, "tailrace_rollup_rows_folded_total", "bound=\"route\"",
+	               spans.rows_folded_route);
+	metrics_sample(out, "tailrace_rollup_rows_folded_total", "bound=\"stacks\"",
+	               spans.stacks_overflowed);
+	one(out, "tailrace_rollup_reopened_total", "counter",
+	    "Exchanges that came after their window was final.", spans.reopened);
+	one(out, "tailrace_rollup_left_early_total", "counter",
+	    "Windows that left memory before their time: too many bytes.", spans.left_early);
+	one(out, "tailrace_rollup_store_bytes", "gauge", "Rollups in the store's file.",
+	    stats->rollup_bytes);
+	one(out, "tailrace_rollup_aged_early_total", "counter",
+	    "Spans made coarser before their time: the file was too large.", stats->aged_early);
+	one(out, "tailrace_rollup_evicted_total", "counter",
+	    "Spans deleted: over store.max_bytes, or over store.max_age_hours.",
+	    stats->evicted_rollups);
+	one(out, "tailrace_rollup_damaged_total", "counter",
+	    "Windows of the store that could not be read.", stats->rollups_damaged);
+}
+
+static void
 store(const struct service *service, struct text *out)
 {
 	struct store_stats stats;
@@ -196,10 +230,17 @@ store(const struct service *service, struct text *out)
 	metrics_sample(out, "tailrace_store_dropped_total", "reason=\"error\"",
 	               stats.dropped_error);
 	metrics_head(out, "tailrace_store_evicted_total", "counter",
-	             "Exchanges evicted: over store.max_bytes, or over store.max_age_hours.");
+	             "Exchanges evicted: over store.max_bytes, over store.max_age_hours, or others "
+	             "of their window took their place.");
 	metrics_sample(out, "tailrace_store_evicted_total", "reason=\"bytes\"",
 	               stats.evicted_bytes);
 	metrics_sample(out, "tailrace_store_evicted_total", "reason=\"age\"", stats.evicted_age);
+	metrics_sample(out, "tailrace_store_evicted_total", "reason=\"retention\"",
+	               stats.evicted_retention);
+	one(out, "tailrace_store_pins_refused_total", "counter",
+	    "Exchanges that something cites and that could not be pinned: too many are.",
+	    stats.pins_refused);
+	rollups(service, &stats, out);
 	one(out, "tailrace_store_moved_aside_total", "counter", "Damaged files moved aside.",
 	    stats.moved_aside);
 	one(out, "tailrace_store_file_bytes", "gauge", "Size of the store's file without its WAL.",

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/xmem.h"
+#include "collector/history.h"
 #include "collector/query.h"
 #include "collector/query_answer.h"
 
@@ -43,6 +44,11 @@ query_job_free(struct query_job *job)
 		return;
 	text_free(&job->pending);
 	text_free(&job->body);
+	text_free(&job->history.saved);
+	text_free(&job->history.unsaved);
+	text_free(&job->history.names);
+	text_free(&job->history.events);
+	history_answer_free(job->history.compared);
 	free(job);
 }
 
@@ -144,6 +150,15 @@ reader(void *arg)
 /* --- the loop's side --------------------------------------------------------------- */
 
 static void
+hand_back(const struct query *query, struct query_job *job)
+{
+	if (job->done != NULL)
+		job->done(job->arg, job);
+	else
+		query->done(query->arg, job);
+}
+
+static void
 on_answered(evutil_socket_t fd, short events, void *arg)
 {
 	struct query *query = arg;
@@ -157,7 +172,7 @@ on_answered(evutil_socket_t fd, short events, void *arg)
 	pthread_mutex_unlock(&query->mutex);
 	while (job != NULL) {
 		struct query_job *next = job->next;
-		query->done(query->arg, job);
+		hand_back(query, job);
 		job = next;
 	}
 }
@@ -218,7 +233,7 @@ query_stop(struct query *query)
 		struct query_job *job = query->waiting;
 		query->waiting = job->next;
 		query_answer_error(job, 503, "stopping", "the gateway is stopping");
-		query->done(query->arg, job);
+		hand_back(query, job);
 	}
 	event_free(query->event);
 	close(query->wake_fd);

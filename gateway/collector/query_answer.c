@@ -6,12 +6,10 @@
 #include "base/clock.h"
 #include "base/xmem.h"
 #include "collector/query_answer.h"
-#include "model/histogram.h"
-#include "model/phase.h"
+#include "collector/query_history.h"
 
-/* Takes `root` over. */
-static void
-answer_json(struct query_job *job, int status, json_t *root)
+void
+query_answer_json(struct query_job *job, int status, json_t *root)
 {
 	char *text = json_dumps(root, JSON_COMPACT);
 	json_decref(root);
@@ -29,7 +27,7 @@ query_answer_error(struct query_job *job, int status, const char *code, const ch
 {
 	json_t *error =
 	    json_pack("{s:{s:s, s:s, s:n}}", "error", "code", code, "message", message, "pointer");
-	answer_json(job, status, error);
+	query_answer_json(job, status, error);
 }
 
 static json_t *
@@ -69,9 +67,8 @@ slowest_first(const void *a, const void *b)
 	return p == q ? newest_first(a, b) : p < q ? 1 : -1;
 }
 
-/* Sorts an array of objects and cuts it. */
-static void
-sort_and_cut(json_t *array, int (*order)(const void *, const void *), size_t limit)
+void
+query_sort_and_cut(json_t *array, int (*order)(const void *, const void *), size_t limit)
 {
 	size_t count = json_array_size(array);
 	json_t **items = xcalloc(count + 1, sizeof(*items));
@@ -196,7 +193,7 @@ answer_request(sqlite3 *db, struct query_job *job)
 		json_decref(array);
 		return result;
 	}
-	sort_and_cut(array, newest_first, QUERY_OTHERS_MAX);
+	query_sort_and_cut(array, newest_first, QUERY_OTHERS_MAX);
 	size_t at = picked(job, array), i;
 	json_t *chosen = json_incref(json_array_get(array, at)), *object;
 	json_t *others = json_array();
@@ -212,7 +209,7 @@ answer_request(sqlite3 *db, struct query_job *job)
 		return SQLITE_OK;
 	}
 	json_object_set_new(chosen, "others", others);
-	answer_json(job, 200, chosen);
+	query_answer_json(job, 200, chosen);
 	return SQLITE_OK;
 }
 
@@ -269,123 +266,8 @@ answer_requests(sqlite3 *db, struct query_job *job)
 		json_decref(array);
 		return result;
 	}
-	sort_and_cut(array, job->slowest ? slowest_first : newest_first, job->limit);
-	answer_json(job, 200, json_pack("{s:o}", "requests", array));
-	return SQLITE_OK;
-}
-
-/* --- routes ------------------------------------------------------------------------------ */
-
-/* One route's minutes, added up while the rows of one route follow each other. */
-struct route_sum {
-	int64_t id; /* 0 = none yet */
-	char name[ROUTE_NAME_MAX + 1];
-	int64_t requests, errors, sent, joined;
-	uint64_t phases_ns[PHASE_COUNT];
-	struct histogram total;
-};
-
-static json_t *
-route_object(const struct route_sum *sum)
-{
-	json_t *phases = json_object();
-	for (unsigned i = 0; i < PHASE_COUNT; i++)
-		json_object_set_new(
-		    phases, phase_name(i),
-		    json_integer((json_int_t)(sum->phases_ns[i] / (uint64_t)sum->requests)));
-	json_t *ratio =
-	    sum->sent > 0 ? json_real((double)sum->joined / (double)sum->sent) : json_null();
-	return json_pack(
-	    "{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "id", (json_int_t)sum->id,
-	    "route", sum->name, "requests", (json_int_t)sum->requests, "errors",
-	    (json_int_t)sum->errors, "p50_ns", (json_int_t)histogram_quantile(&sum->total, 0.50),
-	    "p95_ns", (json_int_t)histogram_quantile(&sum->total, 0.95), "p99_ns",
-	    (json_int_t)histogram_quantile(&sum->total, 0.99), "max_ns",
-	    (json_int_t)sum->total.max_ns, "phases_mean_ns", phases, "joined_ratio", ratio);
-}
-
-static void
-route_close(json_t *array, struct route_sum *sum)
-{
-	if (sum->id != 0 && sum->requests > 0)
-		json_array_append_new(array, route_object(sum));
-	*sum = (struct route_sum){0};
-}
-
-static void
-route_add_row(struct route_sum *sum, sqlite3_stmt *s)
-{
-	struct histogram histogram;
-	uint64_t phases_ns[PHASE_COUNT];
-	if (sqlite3_column_bytes(s, 6) != (int)sizeof(phases_ns) ||
-	    histogram_decode(sqlite3_column_blob(s, 7), (size_t)sqlite3_column_bytes(s, 7),
-	                     &histogram) != 0)
-		return;
-	memcpy(phases_ns, sqlite3_column_blob(s, 6), sizeof(phases_ns));
-	sum->requests += sqlite3_column_int64(s, 2);
-	sum->errors += sqlite3_column_int64(s, 3);
-	sum->sent += sqlite3_column_int64(s, 4);
-	sum->joined += sqlite3_column_int64(s, 5);
-	for (size_t i = 0; i < PHASE_COUNT; i++)
-		sum->phases_ns[i] += phases_ns[i];
-	histogram_merge(&sum->total, &histogram);
-}
-
-static int
-load_routes(sqlite3 *db, int64_t from_minute, json_t *array)
-{
-	sqlite3_stmt *s = NULL;
-	struct route_sum sum = {0};
-	int result = sqlite3_prepare_v2(db,
-	                                "SELECT m.route, r.name, m.requests, m.errors, m.sent,"
-	                                " m.joined, m.phases_ns, m.histogram FROM route_minutes m"
-	                                " JOIN routes r ON r.id = m.route WHERE m.minute >= ?"
-	                                " ORDER BY m.route",
-	                                -1, &s, NULL);
-	if (result == SQLITE_OK) {
-		sqlite3_bind_int64(s, 1, from_minute);
-		while ((result = sqlite3_step(s)) == SQLITE_ROW) {
-			if (sqlite3_column_int64(s, 0) != sum.id) {
-				route_close(array, &sum);
-				sum.id = sqlite3_column_int64(s, 0);
-				snprintf(sum.name, sizeof(sum.name), "%s",
-				         (const char *)sqlite3_column_text(s, 1));
-			}
-			route_add_row(&sum, s);
-		}
-		route_close(array, &sum);
-	}
-	sqlite3_finalize(s);
-	return result == SQLITE_DONE ? SQLITE_OK : result;
-}
-
-static int
-busiest_first(const void *a, const void *b)
-{
-	const json_t *const *x = a, *const *y = b;
-	json_int_t p = json_integer_value(json_object_get(*x, "requests"));
-	json_int_t q = json_integer_value(json_object_get(*y, "requests"));
-	return p == q  ? strcmp(json_string_value(json_object_get(*x, "route")),
-	                        json_string_value(json_object_get(*y, "route")))
-	       : p < q ? 1
-	               : -1;
-}
-
-/* Windows are whole minutes that end now: the running minute counts as one. */
-static int
-answer_routes(sqlite3 *db, struct query_job *job, uint64_t now_wall_ns)
-{
-	json_t *array = json_array();
-	int64_t minutes = (int64_t)((job->window_s + 59) / 60);
-	int64_t from = (int64_t)(now_wall_ns / (60 * NS_PER_S)) - minutes + 1;
-	int result = db != NULL ? load_routes(db, from, array) : SQLITE_OK;
-	if (result != SQLITE_OK) {
-		json_decref(array);
-		return result;
-	}
-	sort_and_cut(array, busiest_first, ROUTES_MAX + 1);
-	answer_json(job, 200,
-	            json_pack("{s:o, s:I}", "routes", array, "window_s", (json_int_t)minutes * 60));
+	query_sort_and_cut(array, job->slowest ? slowest_first : newest_first, job->limit);
+	query_answer_json(job, 200, json_pack("{s:o}", "requests", array));
 	return SQLITE_OK;
 }
 
@@ -398,7 +280,13 @@ query_answer(sqlite3 *db, struct query_job *job, uint64_t now_wall_ns)
 	case QUERY_REQUESTS:
 		return answer_requests(db, job);
 	case QUERY_ROUTES:
-		return answer_routes(db, job, now_wall_ns);
+		return query_answer_routes(db, job, now_wall_ns);
+	case QUERY_SERIES:
+		return query_answer_series(db, job, now_wall_ns);
+	case QUERY_FLAME:
+		return query_answer_flame(db, job, now_wall_ns);
+	case QUERY_COMPARE:
+		return query_answer_compare(db, job, now_wall_ns);
 	}
 	return SQLITE_MISUSE;
 }

@@ -2,8 +2,14 @@
 #include <string.h>
 #include "collector/aggregate.h"
 #include "collector/render.h"
+#include "base/clock.h"
 #include "collector/service.h"
+#include "collector/spans.h"
 #include "collector/store.h"
+#include "collector/wants.h"
+#include "model/retention.h"
+
+#define PROVISIONAL_NS (10 * NS_PER_S) /* no exchange is shown provisionally before */
 
 void
 service_route_name(const struct service *service, const struct exchange_record *record, size_t size,
@@ -19,6 +25,23 @@ service_route_name(const struct service *service, const struct exchange_record *
 	route_name(profile != NULL ? profile->route : NULL, method, method_length, name, buf);
 }
 
+/* Whether the exchange is worth its room in the store; one that loses its place to it goes. */
+static bool
+is_kept(struct service *service, size_t route, const struct exchange_record *record,
+        const struct profile_key *key, uint64_t total_ns)
+{
+	uint64_t end_ns = record->start_wall_ns + total_ns;
+	struct retention_verdict verdict =
+	    retention_add(service->retention, route, end_ns / (SPANS_SPAN_MS * NS_PER_MS), key,
+	                  total_ns, record_is_error(record));
+	if (verdict.drops)
+		store_put_drop(service->store, &verdict.dropped);
+	/* It may have been shown provisionally. */
+	if (!verdict.keep && total_ns >= PROVISIONAL_NS)
+		store_put_drop(service->store, key);
+	return verdict.keep;
+}
+
 void
 service_on_exchange(void *arg, const struct exchange_record *record, size_t size,
                     const struct profile *profile, const struct join *join,
@@ -28,21 +51,28 @@ service_on_exchange(void *arg, const struct exchange_record *record, size_t size
 	char name[ROUTE_NAME_MAX + 1];
 	service_route_name(service, record, size, profile, name);
 	size_t route = routes_index(service->routes, name);
-	if (!(record->flags & RECORD_PROVISIONAL))
-		aggregate_add(service->aggregate, route, record, profile != NULL);
+	bool provisional = record->flags & RECORD_PROVISIONAL;
 	struct store_exchange x = {
 	    .route = route,
 	    .route_name = routes_name(service->routes, route),
 	    .start_wall_ns = record->start_wall_ns,
 	    .total_ns = record->marks_ns[MARK_END] - record->marks_ns[MARK_START],
 	    .status = record->status,
-	    .provisional = record->flags & RECORD_PROVISIONAL,
+	    .provisional = provisional,
 	    .has_tail = profile != NULL && profile->has_tail,
 	    .tail_ns = profile != NULL ? profile->tail_ns : 0,
 	    .missing = missing,
 	};
 	memcpy(x.key.trace_id, record->trace_id, TRACE_ID_SIZE);
 	memcpy(x.key.span_id, record->span_id, SPAN_ID_SIZE);
+	if (!provisional) {
+		aggregate_add(service->aggregate, route, record, profile != NULL);
+		spans_add(service->spans, route, record, profile, join, missing, clock_wall_ns());
+		if (!is_kept(service, route, record, &x.key, x.total_ns))
+			return;
+		if (profile != NULL)
+			wants_add(service->wants, profile, clock_now_ns());
+	}
 	render_exchange(&x.body, service->config, record, size, x.route_name, profile, join,
 	                missing);
 	if (x.body.failed)

@@ -14,12 +14,23 @@
 #include "base/xmem.h"
 #include "collector/store.h"
 #include "collector/store_file.h"
+#include "collector/store_rollups.h"
 
 #define COMPLAIN_NS (60 * NS_PER_S) /* the same trouble is logged once a minute */
 #define IDLE_MS 1000                /* between looks at age and size when nothing is written */
 #define EVICT_STEPS 8               /* of a few hundred rows, between two transactions */
 
-enum item_kind { ITEM_EXCHANGE, ITEM_MINUTE, ITEM_LATE, ITEM_TAIL };
+enum item_kind {
+	ITEM_EXCHANGE,
+	ITEM_MINUTE,
+	ITEM_LATE,
+	ITEM_TAIL,
+	ITEM_DROP,
+	ITEM_PIN,
+	ITEM_UNPIN,
+	ITEM_ROLLUP,
+	ITEM_STACKS,
+};
 
 struct item {
 	struct item *next;
@@ -28,6 +39,7 @@ struct item {
 	uint64_t tail_ns;
 	struct store_exchange exchange; /* ITEM_EXCHANGE */
 	struct store_minute *minute;    /* ITEM_MINUTE; owned */
+	struct store_rollup rollup;     /* ITEM_ROLLUP; ITEM_STACKS: its body alone */
 };
 
 struct store {
@@ -41,7 +53,8 @@ struct store {
 	uint64_t put_count, done_count; /* items ever put; items committed or dropped */
 	bool stopping, hurry;
 	struct store_stats stats;
-	struct store_file file; /* writer thread only, from here on */
+	int64_t route_ids[ROUTES_MAX + 1]; /* as file.route_ids at the last commit */
+	struct store_file file;            /* writer thread only, from here on */
 	uint64_t complained_ns, opened_ns;
 };
 
@@ -92,6 +105,7 @@ static void
 item_free(struct item *item)
 {
 	text_free(&item->exchange.body);
+	text_free(&item->rollup.body);
 	free(item->minute);
 	free(item);
 }
@@ -99,7 +113,7 @@ item_free(struct item *item)
 static size_t
 item_bytes(const struct item *item)
 {
-	return sizeof(*item) + item->exchange.body.size +
+	return sizeof(*item) + item->exchange.body.size + item->rollup.body.size +
 	       (item->minute != NULL ? sizeof(*item->minute) : 0);
 }
 
@@ -151,12 +165,50 @@ store_put_minute(struct store *store, const struct store_minute *minute)
 	put(store, item);
 }
 
+static void
+put_key(struct store *store, enum item_kind kind, const struct profile_key *key)
+{
+	struct item *item = xcalloc(1, sizeof(*item));
+	item->kind = kind;
+	item->key = *key;
+	put(store, item);
+}
+
 void
 store_put_late(struct store *store, const struct profile_key *key)
 {
+	put_key(store, ITEM_LATE, key);
+}
+
+void
+store_put_drop(struct store *store, const struct profile_key *key)
+{
+	put_key(store, ITEM_DROP, key);
+}
+
+void
+store_put_pin(struct store *store, const struct profile_key *key, bool pinned)
+{
+	put_key(store, pinned ? ITEM_PIN : ITEM_UNPIN, key);
+}
+
+void
+store_put_rollup(struct store *store, struct store_rollup *rollup)
+{
 	struct item *item = xcalloc(1, sizeof(*item));
-	item->kind = ITEM_LATE;
-	item->key = *key;
+	item->kind = ITEM_ROLLUP;
+	item->rollup = *rollup;
+	rollup->body = (struct text){0};
+	put(store, item);
+}
+
+void
+store_put_stacks(struct store *store, struct text *stacks)
+{
+	struct item *item = xcalloc(1, sizeof(*item));
+	item->kind = ITEM_STACKS;
+	item->rollup.body = *stacks;
+	*stacks = (struct text){0};
 	put(store, item);
 }
 
@@ -227,8 +279,10 @@ file_ready(struct store *store)
 }
 
 static int
-write_item(struct store_file *file, const struct item *item)
+write_item(struct store_file *file, const struct item *item, struct store_stats *stats)
 {
+	bool refused = false;
+	int result;
 	switch (item->kind) {
 	case ITEM_EXCHANGE:
 		return store_file_exchange(file, &item->exchange);
@@ -238,18 +292,32 @@ write_item(struct store_file *file, const struct item *item)
 		return store_file_late(file, &item->key);
 	case ITEM_TAIL:
 		return store_file_tail(file, &item->key, item->tail_ns);
+	case ITEM_DROP:
+		result = store_file_drop(file, &item->key);
+		stats->evicted_retention += result == SQLITE_OK;
+		return result;
+	case ITEM_PIN:
+	case ITEM_UNPIN:
+		result = store_file_pin(file, &item->key, item->kind == ITEM_PIN,
+		                        clock_wall_ns() / NS_PER_S, &refused);
+		stats->pins_refused += refused;
+		return result;
+	case ITEM_ROLLUP:
+		return store_rollups_put(file, &item->rollup);
+	case ITEM_STACKS:
+		return store_rollups_stacks(file, &item->rollup.body, clock_wall_ns() / NS_PER_S);
 	}
 	return SQLITE_OK;
 }
 
 static int
-write_all(struct store *store, const struct item *items, uint64_t *ret_exchanges)
+write_all(struct store *store, const struct item *items, struct store_stats *stats)
 {
 	int result = store_file_begin(&store->file);
 	for (const struct item *item = items; item != NULL && result == SQLITE_OK;
 	     item = item->next) {
-		result = write_item(&store->file, item);
-		*ret_exchanges += item->kind == ITEM_EXCHANGE;
+		result = write_item(&store->file, item, stats);
+		stats->exchanges_written += item->kind == ITEM_EXCHANGE;
 	}
 	return result == SQLITE_OK ? store_file_commit(&store->file) : result;
 }
@@ -269,22 +337,37 @@ failed(struct store *store, int result)
 	}
 }
 
+/* Adds what the writer counted. */
+static void
+stats_add(struct store_stats *into, const struct store_stats *from)
+{
+	into->exchanges_written += from->exchanges_written;
+	into->evicted_bytes += from->evicted_bytes;
+	into->evicted_age += from->evicted_age;
+	into->evicted_retention += from->evicted_retention;
+	into->evicted_rollups += from->evicted_rollups;
+	into->aged_early += from->aged_early;
+	into->pins_refused += from->pins_refused;
+	into->rollups_damaged += from->rollups_damaged;
+}
+
 /* One transaction. Items that cannot be written are dropped with it. */
 static void
 write_batch(struct store *store, struct item *items, size_t count)
 {
-	uint64_t exchanges = 0;
+	struct store_stats stats = {0};
 	bool good = file_ready(store);
 	if (good) {
-		int result = write_all(store, items, &exchanges);
+		int result = write_all(store, items, &stats);
 		good = result == SQLITE_OK;
 		if (!good)
 			failed(store, result);
 	}
 	pthread_mutex_lock(&store->mutex);
 	store->stats.writable = good;
+	memcpy(store->route_ids, store->file.route_ids, sizeof(store->route_ids));
 	if (good)
-		store->stats.exchanges_written += exchanges;
+		stats_add(&store->stats, &stats);
 	else
 		store->stats.dropped_error += count;
 	pthread_mutex_unlock(&store->mutex);
@@ -296,20 +379,24 @@ evict(struct store *store)
 	struct store_stats stats = {0};
 	uint64_t age_ns = store->options.max_age_hours * 3600 * NS_PER_S, now_ns = clock_wall_ns();
 	uint64_t before_ns = age_ns > 0 && age_ns < now_ns ? now_ns - age_ns : 0;
-	bool more = true;
+	bool more = true, coarser = true;
+	int result = SQLITE_OK;
 	for (int i = 0; i < EVICT_STEPS && more && store->file.db != NULL; i++) {
-		int result = store_file_evict(&store->file, store->options.max_bytes, before_ns,
-		                              &stats, &more);
-		if (result != SQLITE_OK) {
-			failed(store, result);
+		result = store_file_evict(&store->file, store->options.max_bytes, before_ns, &stats,
+		                          &more);
+		if (result != SQLITE_OK)
 			break;
-		}
 	}
+	if (result == SQLITE_OK && store->file.db != NULL)
+		result = store_rollups_age(&store->file, now_ns / NS_PER_S, before_ns / NS_PER_S,
+		                           &stats, &coarser);
+	if (result != SQLITE_OK)
+		failed(store, result);
 	uint64_t bytes = store->file.db != NULL ? store_file_bytes(&store->file) : 0;
 	pthread_mutex_lock(&store->mutex);
-	store->stats.evicted_bytes += stats.evicted_bytes;
-	store->stats.evicted_age += stats.evicted_age;
+	stats_add(&store->stats, &stats);
 	store->stats.file_bytes = bytes;
+	store->stats.rollup_bytes = store->file.rollup_bytes;
 	pthread_mutex_unlock(&store->mutex);
 }
 
@@ -449,4 +536,16 @@ store_stats(struct store *store, struct store_stats *ret)
 	*ret = store->stats;
 	ret->queued = store->queued;
 	pthread_mutex_unlock(&store->mutex);
+}
+
+size_t
+store_route_index(struct store *store, int64_t id)
+{
+	size_t found = SIZE_MAX;
+	pthread_mutex_lock(&store->mutex);
+	for (size_t i = 0; i <= ROUTES_MAX && found == SIZE_MAX; i++)
+		if (store->route_ids[i] == id)
+			found = i;
+	pthread_mutex_unlock(&store->mutex);
+	return found;
 }

@@ -4,30 +4,12 @@
 #include <string.h>
 #include "base/clock.h"
 #include "collector/store_file.h"
+#include "collector/store_rollups.h"
+#include "collector/store_schema.h"
+#include "model/flame.h"
 
 #define EVICT_ROWS "256"
 #define VACUUM_PAGES "4000"
-
-static const char schema[] =
-    "CREATE TABLE routes(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;"
-    "CREATE TABLE exchanges("
-    "  id INTEGER PRIMARY KEY," /* in the order of arrival: the order of eviction */
-    "  trace BLOB NOT NULL, span BLOB NOT NULL,"
-    "  route INTEGER NOT NULL, start_wall_ns INTEGER NOT NULL, total_ns INTEGER NOT NULL,"
-    "  status INTEGER NOT NULL, provisional INTEGER NOT NULL,"
-    "  missing TEXT,"        /* null = it has a profile */
-    "  app_tail_ns INTEGER," /* told after the rest */
-    "  body TEXT NOT NULL) STRICT;"
-    "CREATE INDEX exchanges_trace ON exchanges(trace);"
-    "CREATE INDEX exchanges_start ON exchanges(start_wall_ns);"
-    "CREATE INDEX exchanges_total ON exchanges(total_ns);"
-    "CREATE INDEX exchanges_route_start ON exchanges(route, start_wall_ns);"
-    "CREATE INDEX exchanges_route_total ON exchanges(route, total_ns);"
-    "CREATE TABLE route_minutes("
-    "  minute INTEGER NOT NULL, route INTEGER NOT NULL, requests INTEGER NOT NULL,"
-    "  errors INTEGER NOT NULL, sent INTEGER NOT NULL, joined INTEGER NOT NULL,"
-    "  phases_ns BLOB NOT NULL," /* twelve sums, 8 bytes each in the machine's order */
-    "  histogram BLOB NOT NULL, PRIMARY KEY(minute, route)) STRICT, WITHOUT ROWID;";
 
 static const char *const sql[STORE_STATEMENTS] = {
     [STORE_INSERT] = "INSERT INTO exchanges(trace, span, route, start_wall_ns, total_ns, status,"
@@ -44,9 +26,17 @@ static const char *const sql[STORE_STATEMENTS] = {
                        " WHERE trace = ? AND span = ? AND missing IS NOT NULL",
     [STORE_SET_TAIL] = "UPDATE exchanges SET app_tail_ns = ?3"
                        " WHERE trace = ?1 AND span = ?2 AND missing IS NULL",
-    [STORE_EVICT_OLDEST] =
-        "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges ORDER BY id LIMIT " EVICT_ROWS
-        ")",
+    [STORE_DROP] = "DELETE FROM exchanges WHERE trace = ?1 AND span = ?2 AND NOT EXISTS"
+                   " (SELECT 1 FROM pins WHERE trace = ?1 AND span = ?2)",
+    [STORE_PIN] = "INSERT OR IGNORE INTO pins(trace, span, pinned_s) VALUES(?,?,?)",
+    [STORE_UNPIN] = "DELETE FROM pins WHERE trace = ? AND span = ?",
+    [STORE_PIN_COUNT] = "SELECT count(*) FROM pins",
+    [STORE_PINS_AGE] = "DELETE FROM pins WHERE pinned_s < ?",
+    [STORE_EVICT_OLDEST] = "DELETE FROM exchanges WHERE id IN (SELECT x.id FROM exchanges x"
+                           " WHERE NOT EXISTS (SELECT 1 FROM pins p WHERE p.trace = x.trace AND"
+                           " p.span = x.span) ORDER BY x.id LIMIT " EVICT_ROWS ")",
+    [STORE_EVICT_PINNED] = "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges"
+                           " ORDER BY id LIMIT " EVICT_ROWS ")",
     [STORE_EVICT_AGE] = "DELETE FROM exchanges WHERE id IN (SELECT id FROM exchanges"
                         " WHERE start_wall_ns < ? ORDER BY start_wall_ns LIMIT " EVICT_ROWS ")",
     [STORE_EVICT_MINUTES_OLDEST] =
@@ -55,6 +45,28 @@ static const char *const sql[STORE_STATEMENTS] = {
     [STORE_EVICT_MINUTES_AGE] =
         "DELETE FROM route_minutes WHERE (minute, route) IN (SELECT minute, route"
         " FROM route_minutes WHERE minute < ? ORDER BY minute, route LIMIT " EVICT_ROWS ")",
+    [STORE_ROLLUP_SELECT] =
+        "SELECT body FROM rollups WHERE route = ? AND start_s = ? AND level = ?",
+    [STORE_ROLLUP_REPLACE] =
+        "INSERT OR REPLACE INTO rollups(route, start_s, level, body) VALUES(?,?,?,?)",
+    [STORE_ROLLUP_OLDEST] = "SELECT route, start_s FROM rollups WHERE level = ? AND start_s < ?"
+                            " ORDER BY start_s LIMIT 1",
+    [STORE_ROLLUP_RANGE] = "SELECT body FROM rollups WHERE route = ? AND start_s >= ?"
+                           " AND start_s < ? AND level IN (?, ?)",
+    [STORE_ROLLUP_DELETE] = "DELETE FROM rollups WHERE route = ? AND start_s >= ?"
+                            " AND start_s < ? AND level IN (?, ?)",
+    [STORE_ROLLUP_EVICT] =
+        "DELETE FROM rollups WHERE rowid IN (SELECT rowid FROM rollups"
+        " WHERE level = ? AND start_s < ? ORDER BY start_s LIMIT " EVICT_ROWS ")",
+    [STORE_ROLLUP_BYTES] = "SELECT total(length(body)) FROM rollups",
+    [STORE_MINUTES_RANGE] = "SELECT requests, errors, sent, joined, phases_ns, histogram"
+                            " FROM route_minutes WHERE minute >= ? AND minute < ? AND route = ?",
+    [STORE_MINUTES_DELETE] =
+        "DELETE FROM route_minutes WHERE minute >= ? AND minute < ? AND route = ?",
+    [STORE_STACK_PUT] = "INSERT INTO stacks(id, seen_s, frames) VALUES(?1, ?2, ?3)"
+                        " ON CONFLICT(id) DO UPDATE SET seen_s = ?2, frames = ?3",
+    [STORE_STACK_SELECT] = "SELECT frames FROM stacks WHERE id = ?",
+    [STORE_STACKS_AGE] = "DELETE FROM stacks WHERE seen_s < ?",
     [STORE_PAGE_COUNT] = "PRAGMA page_count",
     [STORE_VACUUM] = "PRAGMA incremental_vacuum(" VACUUM_PAGES ")",
 };
@@ -76,7 +88,7 @@ number(sqlite3 *db, const char *query, int64_t *ret)
 
 /* What is in the file: ours of this version, nothing, or something that is not to be touched. */
 static int
-identify(sqlite3 *db, bool *ret_empty, char *why, size_t size)
+identify(sqlite3 *db, bool *ret_empty, int64_t *ret_version, char *why, size_t size)
 {
 	int64_t version = 0, application = 0, tables = 0;
 	int result = number(db, "PRAGMA user_version", &version);
@@ -87,6 +99,7 @@ identify(sqlite3 *db, bool *ret_empty, char *why, size_t size)
 	if (result != SQLITE_OK)
 		return result;
 	*ret_empty = tables == 0;
+	*ret_version = tables == 0 ? 0 : version;
 	if (tables > 0 && application != STORE_APPLICATION_ID) {
 		snprintf(why, size, "the file is another program's database; it is left alone");
 		return SQLITE_MISMATCH;
@@ -103,23 +116,6 @@ identify(sqlite3 *db, bool *ret_empty, char *why, size_t size)
 }
 
 static int
-make_schema(sqlite3 *db)
-{
-	char begin[128];
-	snprintf(begin, sizeof(begin), "PRAGMA application_id = %d; PRAGMA user_version = %d;",
-	         STORE_APPLICATION_ID, STORE_SCHEMA_VERSION);
-	int result = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
-	if (result == SQLITE_OK)
-		result = sqlite3_exec(db, schema, NULL, NULL, NULL);
-	if (result == SQLITE_OK)
-		result = sqlite3_exec(db, begin, NULL, NULL, NULL);
-	if (result == SQLITE_OK)
-		return sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
-	sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
-	return result;
-}
-
-static int
 prepare_all(struct store_file *file)
 {
 	int result = SQLITE_OK;
@@ -133,11 +129,11 @@ static int
 set_up(struct store_file *file, char *why, size_t size)
 {
 	bool empty = false;
-	int64_t page_bytes = 0;
+	int64_t page_bytes = 0, version = 0, rollup_bytes = 0;
 	sqlite3_busy_timeout(file->db, 2000);
 	/* Closing must not write into a file that is refused. */
 	sqlite3_db_config(file->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-	int result = identify(file->db, &empty, why, size);
+	int result = identify(file->db, &empty, &version, why, size);
 	if (result == SQLITE_OK)
 		sqlite3_db_config(file->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
 	/* auto_vacuum can only be chosen before the first table. */
@@ -149,8 +145,8 @@ set_up(struct store_file *file, char *why, size_t size)
 		                      "PRAGMA journal_size_limit = 8388608;"
 		                      "PRAGMA cache_size = -8192;",
 		                      0, 0, 0);
-	if (result == SQLITE_OK && empty)
-		result = make_schema(file->db);
+	if (result == SQLITE_OK)
+		result = store_schema_migrate(file->db, version);
 	if (result == SQLITE_OK)
 		result = prepare_all(file);
 	/* Routes that lost their last exchange make room for new ones. */
@@ -158,11 +154,15 @@ set_up(struct store_file *file, char *why, size_t size)
 		result = sqlite3_exec(
 		    file->db,
 		    "DELETE FROM routes WHERE NOT EXISTS (SELECT 1 FROM exchanges WHERE route ="
-		    " routes.id) AND id NOT IN (SELECT route FROM route_minutes)",
+		    " routes.id) AND id NOT IN (SELECT route FROM route_minutes)"
+		    " AND NOT EXISTS (SELECT 1 FROM rollups WHERE route = routes.id)",
 		    0, 0, 0);
 	if (result == SQLITE_OK)
 		result = number(file->db, "PRAGMA page_size", &page_bytes);
+	if (result == SQLITE_OK)
+		result = number(file->db, sql[STORE_ROLLUP_BYTES], &rollup_bytes);
 	file->page_bytes = (uint64_t)page_bytes;
+	file->rollup_bytes = (uint64_t)rollup_bytes;
 	return result;
 }
 
@@ -192,6 +192,7 @@ store_file_close(struct store_file *file)
 	for (size_t i = 0; i < STORE_STATEMENTS; i++)
 		sqlite3_finalize(file->statements[i]);
 	sqlite3_close(file->db);
+	flame_free(file->names);
 	*file = (struct store_file){0};
 }
 
@@ -222,9 +223,8 @@ bind_key(sqlite3_stmt *s, const struct profile_key *key)
 	sqlite3_bind_blob(s, 2, key->span_id, SPAN_ID_SIZE, SQLITE_STATIC);
 }
 
-/* Runs a statement that gives no rows, and makes it ready again. */
-static int
-run(sqlite3_stmt *s)
+int
+store_file_run(sqlite3_stmt *s)
 {
 	int result = sqlite3_step(s);
 	while (result == SQLITE_ROW)
@@ -234,14 +234,14 @@ run(sqlite3_stmt *s)
 	return result == SQLITE_DONE ? SQLITE_OK : result;
 }
 
-static int
-route_id(struct store_file *file, size_t route, const char *name, int64_t *ret)
+int
+store_file_route(struct store_file *file, size_t route, const char *name, int64_t *ret)
 {
 	int64_t *known = &file->route_ids[route <= ROUTES_MAX ? route : ROUTE_OTHER];
 	if (*known == 0) {
 		sqlite3_stmt *s = file->statements[STORE_ROUTE_INSERT];
 		sqlite3_bind_text(s, 1, name, -1, SQLITE_STATIC);
-		int result = run(s);
+		int result = store_file_run(s);
 		if (result != SQLITE_OK)
 			return result;
 		s = file->statements[STORE_ROUTE_SELECT];
@@ -261,12 +261,12 @@ int
 store_file_exchange(struct store_file *file, const struct store_exchange *x)
 {
 	int64_t route;
-	int result = route_id(file, x->route, x->route_name, &route);
+	int result = store_file_route(file, x->route, x->route_name, &route);
 	if (result != SQLITE_OK)
 		return result;
 	sqlite3_stmt *s = file->statements[STORE_DELETE_PROVISIONAL];
 	bind_key(s, &x->key);
-	if ((result = run(s)) != SQLITE_OK)
+	if ((result = store_file_run(s)) != SQLITE_OK)
 		return result;
 	s = file->statements[STORE_INSERT];
 	bind_key(s, &x->key);
@@ -279,14 +279,14 @@ store_file_exchange(struct store_file *file, const struct store_exchange *x)
 	if (x->has_tail)
 		sqlite3_bind_int64(s, 9, (int64_t)x->tail_ns);
 	sqlite3_bind_text(s, 10, x->body.data, (int)x->body.length, SQLITE_STATIC);
-	return run(s);
+	return store_file_run(s);
 }
 
 int
 store_file_late(struct store_file *file, const struct profile_key *key)
 {
 	bind_key(file->statements[STORE_SET_LATE], key);
-	return run(file->statements[STORE_SET_LATE]);
+	return store_file_run(file->statements[STORE_SET_LATE]);
 }
 
 int
@@ -294,57 +294,31 @@ store_file_tail(struct store_file *file, const struct profile_key *key, uint64_t
 {
 	bind_key(file->statements[STORE_SET_TAIL], key);
 	sqlite3_bind_int64(file->statements[STORE_SET_TAIL], 3, (int64_t)tail_ns);
-	return run(file->statements[STORE_SET_TAIL]);
-}
-
-/* Adds what the file holds of this minute. A row that cannot be read is written anew. */
-static int
-minute_add_stored(struct store_file *file, int64_t route, struct store_minute *sum)
-{
-	struct histogram stored;
-	sqlite3_stmt *s = file->statements[STORE_MINUTE_SELECT];
-	sqlite3_bind_int64(s, 1, (int64_t)sum->minute);
-	sqlite3_bind_int64(s, 2, route);
-	int result = sqlite3_step(s);
-	if (result == SQLITE_ROW && sqlite3_column_bytes(s, 4) == (int)sizeof(sum->phases_ns) &&
-	    histogram_decode(sqlite3_column_blob(s, 5), (size_t)sqlite3_column_bytes(s, 5),
-	                     &stored) == 0) {
-		uint64_t phases_ns[PHASE_COUNT];
-		memcpy(phases_ns, sqlite3_column_blob(s, 4), sizeof(phases_ns));
-		sum->requests += (uint64_t)sqlite3_column_int64(s, 0);
-		sum->errors += (uint64_t)sqlite3_column_int64(s, 1);
-		sum->sent += (uint64_t)sqlite3_column_int64(s, 2);
-		sum->joined += (uint64_t)sqlite3_column_int64(s, 3);
-		for (size_t i = 0; i < PHASE_COUNT; i++)
-			sum->phases_ns[i] += phases_ns[i];
-		histogram_merge(&sum->total, &stored);
-	}
-	sqlite3_reset(s);
-	return result == SQLITE_ROW || result == SQLITE_DONE ? SQLITE_OK : result;
+	return store_file_run(file->statements[STORE_SET_TAIL]);
 }
 
 int
-store_file_minute(struct store_file *file, const struct store_minute *minute)
+store_file_drop(struct store_file *file, const struct profile_key *key)
 {
-	uint8_t encoded[HISTOGRAM_ENCODED_MAX];
-	struct store_minute sum = *minute;
-	int64_t route;
-	int result = route_id(file, minute->route, minute->route_name, &route);
-	if (result == SQLITE_OK)
-		result = minute_add_stored(file, route, &sum);
-	if (result != SQLITE_OK)
-		return result;
-	size_t length = histogram_encode(&sum.total, encoded);
-	sqlite3_stmt *s = file->statements[STORE_MINUTE_REPLACE];
-	sqlite3_bind_int64(s, 1, (int64_t)sum.minute);
-	sqlite3_bind_int64(s, 2, route);
-	sqlite3_bind_int64(s, 3, (int64_t)sum.requests);
-	sqlite3_bind_int64(s, 4, (int64_t)sum.errors);
-	sqlite3_bind_int64(s, 5, (int64_t)sum.sent);
-	sqlite3_bind_int64(s, 6, (int64_t)sum.joined);
-	sqlite3_bind_blob(s, 7, sum.phases_ns, sizeof(sum.phases_ns), SQLITE_STATIC);
-	sqlite3_bind_blob(s, 8, encoded, (int)length, SQLITE_STATIC);
-	return run(s);
+	bind_key(file->statements[STORE_DROP], key);
+	return store_file_run(file->statements[STORE_DROP]);
+}
+
+int
+store_file_pin(struct store_file *file, const struct profile_key *key, bool pinned, uint64_t now_s,
+               bool *ret_refused)
+{
+	sqlite3_stmt *s = file->statements[STORE_PIN_COUNT];
+	*ret_refused =
+	    pinned && sqlite3_step(s) == SQLITE_ROW && sqlite3_column_int64(s, 0) >= STORE_PINS_MAX;
+	sqlite3_reset(s);
+	if (*ret_refused)
+		return SQLITE_OK;
+	s = file->statements[pinned ? STORE_PIN : STORE_UNPIN];
+	bind_key(s, key);
+	if (pinned)
+		sqlite3_bind_int64(s, 3, (int64_t)now_s);
+	return store_file_run(s);
 }
 
 int
@@ -385,22 +359,31 @@ evict(struct store_file *file, enum store_statement which, int64_t bound, int *r
 	sqlite3_stmt *s = file->statements[which];
 	if (sqlite3_bind_parameter_count(s) > 0)
 		sqlite3_bind_int64(s, 1, bound);
-	int result = run(s);
+	int result = store_file_run(s);
 	*ret_changes = result == SQLITE_OK ? sqlite3_changes(file->db) : 0;
 	return result;
 }
 
+/* Rollups give way where they have more than their half, then exchanges, then old minutes, then
+ * what is pinned, then rollups again. */
 static int
-evict_bytes(struct store_file *file, struct store_stats *stats, bool *ret_more)
+evict_bytes(struct store_file *file, uint64_t max_bytes, struct store_stats *stats, bool *ret_more)
 {
-	int rows, minutes = 0;
-	int result = evict(file, STORE_EVICT_OLDEST, 0, &rows);
-	if (result == SQLITE_OK && rows == 0)
-		result = evict(file, STORE_EVICT_MINUTES_OLDEST, 0, &minutes);
+	static const enum store_statement which[] = {STORE_EVICT_OLDEST, STORE_EVICT_MINUTES_OLDEST,
+	                                             STORE_EVICT_PINNED};
+	int rows = 0, result = SQLITE_OK;
+	*ret_more = false;
+	if (file->rollup_bytes > max_bytes / 2)
+		result = store_rollups_press(file, stats, ret_more);
+	for (size_t i = 0; i < 3 && result == SQLITE_OK && !*ret_more; i++) {
+		result = evict(file, which[i], 0, &rows);
+		*ret_more = rows > 0;
+		stats->evicted_bytes += which[i] != STORE_EVICT_MINUTES_OLDEST ? (uint64_t)rows : 0;
+	}
+	if (result == SQLITE_OK && !*ret_more)
+		result = store_rollups_press(file, stats, ret_more);
 	if (result == SQLITE_OK)
-		result = run(file->statements[STORE_VACUUM]);
-	stats->evicted_bytes += (uint64_t)rows;
-	*ret_more = rows > 0 || minutes > 0;
+		result = store_file_run(file->statements[STORE_VACUUM]);
 	return result;
 }
 
@@ -418,5 +401,5 @@ store_file_evict(struct store_file *file, uint64_t max_bytes, uint64_t before_wa
 	*ret_more = rows > 0 || minutes > 0;
 	if (result != SQLITE_OK || store_file_bytes(file) <= max_bytes)
 		return result;
-	return evict_bytes(file, stats, ret_more);
+	return evict_bytes(file, max_bytes, stats, ret_more);
 }

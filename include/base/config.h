@@ -107,6 +107,7 @@ struct config {
 		char *path;
 		uint64_t max_bytes;
 		uint32_t max_age_hours;
+		uint32_t keep_slowest, keep_random; /* of each route in 10 s */
 	} store;
 	struct {
 		char *user, *group; /* null = keep */

@@ -12,6 +12,7 @@ struct query_job;
 void api_request(struct service *service, struct evhttp_request *request, const char *rest);
 void api_requests(struct service *service, struct evhttp_request *request, const char *rest);
 void api_routes(struct service *service, struct evhttp_request *request, const char *rest);
+void api_route(struct service *service, struct evhttp_request *request, const char *rest);
 void api_healthz(struct service *service, struct evhttp_request *request, const char *rest);
 void api_readyz(struct service *service, struct evhttp_request *request, const char *rest);
 

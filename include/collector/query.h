@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "collector/store.h"
+#include "model/cause.h"
 #include "model/route.h"
 #include "model/text.h"
 
@@ -17,7 +18,37 @@
 #define QUERY_LIMIT_MAX 1000   /* rows of an answer */
 #define QUERY_OTHERS_MAX 100   /* exchanges of one trace */
 
-enum query_kind { QUERY_REQUEST, QUERY_REQUESTS, QUERY_ROUTES };
+#define QUERY_POINTS_MAX 720 /* of a series; also the parts of a span that are compared */
+#define QUERY_P95_PARTS 60   /* of a route's p95_series */
+
+enum query_kind {
+	QUERY_REQUEST,
+	QUERY_REQUESTS,
+	QUERY_ROUTES,
+	QUERY_SERIES,
+	QUERY_FLAME,
+	QUERY_COMPARE,
+};
+
+/* [from_s, to_s) in unix seconds. */
+struct query_span {
+	uint64_t from_s, to_s;
+};
+
+/* Of QUERY_SERIES, QUERY_FLAME and QUERY_COMPARE: one route in time. */
+struct query_history {
+	int64_t route_id; /* the store's; 0 = of the name */
+	bool has_before;
+	struct query_span span, before;
+	uint64_t step_s;            /* QUERY_SERIES */
+	struct cause_options cause; /* QUERY_COMPARE */
+	/* What memory has of both spans: chunks of model/rollup.h that the store may have too, and
+	 * that it has not; the stacks they name, a NUL behind each. Owned. */
+	struct text saved, unsaved, names;
+	struct text events; /* QUERY_SERIES: members of the answer, owned: what the loop
+	                                 * knows of deploys and incidents */
+	struct history_answer *compared; /* QUERY_COMPARE's answer; owned */
+};
 
 struct query_job {
 	struct query_job *next;
@@ -27,11 +58,15 @@ struct query_job {
 	bool has_route, slowest; /* QUERY_REQUESTS */
 	char route[ROUTE_NAME_MAX + 1];
 	uint32_t limit;
-	uint64_t window_s;   /* QUERY_ROUTES */
-	struct text pending; /* JSON array of what the loop knows and the store does not; owned */
-	void *arg;           /* the asker's */
-	int status;          /* the answer */
-	struct text body;    /* the answer; owned */
+	uint64_t window_s; /* QUERY_ROUTES */
+	/* What the loop knows and the store does not; owned. JSON: an array of requests;
+	 * QUERY_ROUTES: an object of members to add to a route, by its name. */
+	struct text pending;
+	struct query_history history;
+	void *arg;                                      /* the asker's */
+	void (*done)(void *arg, struct query_job *job); /* takes it over; null = query_start()'s */
+	int status;                                     /* the answer */
+	struct text body;                               /* the answer; owned */
 };
 void query_job_free(struct query_job *job); /* null-safe */
 

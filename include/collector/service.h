@@ -21,7 +21,10 @@ enum service_counter {
 struct aggregate;
 struct intake;
 struct query;
+struct retention;
+struct spans;
 struct store;
+struct wants;
 
 struct service {
 	const struct config *config; /* borrowed */
@@ -33,6 +36,9 @@ struct service {
 	struct intake *intake;
 	struct store *store;
 	struct query *query;
+	struct spans *spans;
+	struct retention *retention;
+	struct wants *wants;
 	bool stopping; /* new batches are answered 503 */
 	uint64_t counters[SERVICE_COUNTER_COUNT];
 };

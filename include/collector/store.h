@@ -20,8 +20,11 @@
 #define STORE_QUEUE_MAX 16384             /* items */
 #define STORE_QUEUE_BYTES_MAX (64u << 20) /* of their texts */
 #define STORE_BATCH_MAX 2000              /* items of a transaction */
-#define STORE_BATCH_MS 200  /* a transaction begins at most so long after its first item */
-#define STORE_RETRY_MS 5000 /* between attempts to open a file that did not open */
+#define STORE_BATCH_MS 200         /* a transaction begins at most so long after its first item */
+#define STORE_RETRY_MS 5000        /* between attempts to open a file that did not open */
+#define STORE_PINS_MAX 10000       /* exchanges that are kept because something cites them */
+#define STORE_FINE_S (2 * 3600)    /* how long windows stay as they were */
+#define STORE_MINUTE_S (48 * 3600) /* how long minutes stay; then hours, until max_age_hours */
 
 struct store;
 
@@ -37,8 +40,14 @@ struct store_stats {
 	uint64_t dropped_full;               /* items: the queue was full */
 	uint64_t dropped_error;              /* items: the file could not be written or opened */
 	uint64_t evicted_bytes, evicted_age; /* exchanges */
-	uint64_t moved_aside;                /* damaged files */
-	uint64_t file_bytes;                 /* database pages, without the WAL */
+	uint64_t evicted_retention; /* exchanges others of their window took the place of */
+	uint64_t evicted_rollups;   /* spans of rollups deleted for want of room */
+	uint64_t aged_early;        /* spans made coarser before their time, likewise */
+	uint64_t pins_refused;      /* STORE_PINS_MAX are pinned */
+	uint64_t rollups_damaged;   /* chunks that could not be read */
+	uint64_t rollup_bytes;      /* of all rollups */
+	uint64_t moved_aside;       /* damaged files */
+	uint64_t file_bytes;        /* database pages, without the WAL */
 	size_t queued;
 	bool writable; /* the file is open, and the last transaction was committed */
 };
@@ -66,6 +75,14 @@ struct store_minute {
 	struct histogram total;
 };
 
+/* Windows of one route in one minute, to be added to what the file has of it. */
+struct store_rollup {
+	size_t route;
+	const char *route_name; /* borrowed for the store's life */
+	uint64_t start_s;       /* of the minute */
+	struct text body;       /* taken over: a chunk of model/rollup.h */
+};
+
 /* Before rights are dropped: makes the file's folder and gives folder (where made here) and files
  * to `uid` and `gid` ((uid_t)-1 = keep). Failures are logged; opening tells. */
 void store_prepare(const char *path, uid_t uid, gid_t gid);
@@ -81,10 +98,26 @@ void store_put_minute(struct store *store, const struct store_minute *minute);
 void store_put_late(struct store *store, const struct profile_key *key);
 void store_put_tail(struct store *store, const struct profile_key *key, uint64_t tail_ns);
 
+/* Takes an exchange away: others took its place. One that is pinned stays. */
+void store_put_drop(struct store *store, const struct profile_key *key);
+
+/* Pins an exchange: it outlives all others until it is unpinned or too old. It may be pinned before
+ * it is written. */
+void store_put_pin(struct store *store, const struct profile_key *key, bool pinned);
+
+void store_put_rollup(struct store *store, struct store_rollup *rollup); /* empties *rollup */
+
+/* Stacks that rollups name: JSON arrays of frames, a NUL behind each. Empties *stacks. */
+void store_put_stacks(struct store *store, struct text *stacks);
+
 /* Waits until what was put before is committed or dropped, `timeout_ms` at most. Any thread but the
  * loop's. */
 void store_sync(struct store *store, uint32_t timeout_ms);
 
 void store_stats(struct store *store, struct store_stats *ret);
+
+/* The index of the route that has this ID in the file; SIZE_MAX where nothing of it was written yet
+ * since the start. */
+size_t store_route_index(struct store *store, int64_t id);
 
 #endif

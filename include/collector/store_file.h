@@ -9,7 +9,7 @@
 #include "collector/store.h"
 #include "model/route.h"
 
-#define STORE_SCHEMA_VERSION 1
+#define STORE_SCHEMA_VERSION 2          /* the number of migrations in store_schema.c */
 #define STORE_APPLICATION_ID 0x7461726c /* "tarl" */
 
 enum store_statement {
@@ -21,10 +21,28 @@ enum store_statement {
 	STORE_MINUTE_REPLACE,
 	STORE_SET_LATE,
 	STORE_SET_TAIL,
+	STORE_DROP,
+	STORE_PIN,
+	STORE_UNPIN,
+	STORE_PIN_COUNT,
+	STORE_PINS_AGE,
 	STORE_EVICT_OLDEST,
+	STORE_EVICT_PINNED,
 	STORE_EVICT_AGE,
 	STORE_EVICT_MINUTES_OLDEST,
 	STORE_EVICT_MINUTES_AGE,
+	STORE_ROLLUP_SELECT,
+	STORE_ROLLUP_REPLACE,
+	STORE_ROLLUP_OLDEST,
+	STORE_ROLLUP_RANGE,
+	STORE_ROLLUP_DELETE,
+	STORE_ROLLUP_EVICT,
+	STORE_ROLLUP_BYTES,
+	STORE_MINUTES_RANGE,
+	STORE_MINUTES_DELETE,
+	STORE_STACK_PUT,
+	STORE_STACK_SELECT,
+	STORE_STACKS_AGE,
 	STORE_PAGE_COUNT,
 	STORE_VACUUM,
 	STORE_STATEMENTS
@@ -35,6 +53,9 @@ struct store_file {
 	sqlite3_stmt *statements[STORE_STATEMENTS];
 	int64_t route_ids[ROUTES_MAX + 1]; /* by the collector's index; 0 = not looked up */
 	uint64_t page_bytes;
+	uint64_t rollup_bytes;  /* of all rollups' bodies */
+	uint64_t stacks_aged_s; /* when unused stacks were last looked for */
+	struct flame *names;    /* owned: stacks that folding has met; null = none yet */
 };
 
 enum store_opened {
@@ -58,6 +79,15 @@ int store_file_exchange(struct store_file *file, const struct store_exchange *ex
 int store_file_minute(struct store_file *file, const struct store_minute *minute);
 int store_file_late(struct store_file *file, const struct profile_key *key);
 int store_file_tail(struct store_file *file, const struct profile_key *key, uint64_t tail_ns);
+int store_file_drop(struct store_file *file, const struct profile_key *key);
+/* *ret_refused: there are STORE_PINS_MAX already. */
+int store_file_pin(struct store_file *file, const struct profile_key *key, bool pinned,
+                   uint64_t now_s, bool *ret_refused);
+
+/* For the statements of store_rollups.c. */
+int store_file_route(struct store_file *file, size_t route, const char *name, int64_t *ret);
+int store_file_run(sqlite3_stmt *statement); /* one that gives no rows; ready again afterwards */
+int store_file_minutes_to_hour(struct store_file *file, int64_t route, uint64_t hour);
 
 int store_file_begin(struct store_file *file);
 int store_file_commit(struct store_file *file);
@@ -65,9 +95,10 @@ void store_file_rollback(struct store_file *file);
 
 uint64_t store_file_bytes(struct store_file *file);
 
-/* One small step of eviction: a few hundred exchanges, oldest first, where the file is over
- * `max_bytes`, or those begun before `before_wall_ns`. Adds to the counters. Returns SQLITE_OK or
- * SQLite's error; *ret_more tells whether there is more to evict. */
+/* One small step of eviction: a few hundred exchanges, oldest first and those that are pinned last,
+ * where the file is over `max_bytes` (rollups beyond their half of it before), or those begun before
+ * `before_wall_ns`. Adds to the counters. Returns SQLITE_OK or SQLite's error; *ret_more tells
+ * whether there is more to evict. */
 int store_file_evict(struct store_file *file, uint64_t max_bytes, uint64_t before_wall_ns,
                      struct store_stats *stats, bool *ret_more);
 

@@ -21,6 +21,8 @@ from handmade import HandApp, batch, metrics, post, row, wait_exchange
 from harness import Gateway, wait_for
 
 APPLICATION_ID = 0x7461726C
+SCHEMA = 2
+KEEP_ALL = {"keep_slowest": 1000, "keep_random": 1000}
 Start = Callable[..., Gateway]
 
 
@@ -42,7 +44,7 @@ def stored(path: Path) -> dict[str, dict[str, Any]]:
     """The exchanges in a store nobody writes, by trace; asserts that the file is whole."""
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
         assert db.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
         rows = db.execute("SELECT hex(trace), missing, provisional, status FROM exchanges")
         result = {
@@ -55,7 +57,7 @@ def stored(path: Path) -> dict[str, dict[str, Any]]:
 
 def test_kill_under_load(app: HandApp, gateway_starter: Start) -> None:
     """Kill -9 of everything loses only the last second and what still waited for its profile."""
-    gateway = gateway_starter([app.address], profile={"join_timeout_ms": 300})
+    gateway = gateway_starter([app.address], profile={"join_timeout_ms": 300}, store=KEEP_ALL)
     ended: dict[str, float] = {}
     done = threading.Event()
 
@@ -162,7 +164,7 @@ def test_bounded_size(app: HandApp, gateway_factory: Start) -> None:
     """Over max_bytes the oldest exchanges go; the file stays near its bound, the newest stay."""
     limit = 1 << 20
     gateway = gateway_factory(
-        [app.address], store={"max_bytes": limit}, profile={"join_timeout_ms": 100}
+        [app.address], store={"max_bytes": limit, **KEEP_ALL}, profile={"join_timeout_ms": 100}
     )
     traces: list[str] = []
 
@@ -179,11 +181,11 @@ def test_bounded_size(app: HandApp, gateway_factory: Start) -> None:
     assert traces[-1] in kept and traces[0] not in kept
 
 
-def make_version_2(path: Path) -> None:
+def make_newer(path: Path) -> None:
     """A store that some later version wrote."""
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE later(x)")
-        db.execute("PRAGMA user_version = 2")
+        db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.close()
 
@@ -196,7 +198,8 @@ def make_foreign(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "why"), [(make_version_2, "schema version 2"), (make_foreign, "another program's")]
+    ("make", "why"),
+    [(make_newer, f"schema version {SCHEMA + 1}"), (make_foreign, "another program's")],
 )
 def test_not_ours(
     app: HandApp, gateway_factory: Start, tmp_path: Path, make: Callable[[Path], None], why: str

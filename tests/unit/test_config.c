@@ -251,11 +251,13 @@ test_places_conflict(void **state)
 static void
 test_later_keys(void **state)
 {
-	static const char *const sections[][2] = {
-	    {"alerts", ""},        {"export", ""},
-	    {"limits", "tunnels"}, {"limits", "connections_per_address"},
-	    {"profile", "deep"},   {"store", "keep_slowest"},
-	    {"log", "access"},     {"limits", "body_min_bytes_per_s"}};
+	static const char *const sections[][2] = {{"alerts", ""},
+	                                          {"export", ""},
+	                                          {"limits", "tunnels"},
+	                                          {"limits", "connections_per_address"},
+	                                          {"profile", "deep"},
+	                                          {"log", "access"},
+	                                          {"limits", "body_min_bytes_per_s"}};
 	char text[1024];
 
 	(void)state;
