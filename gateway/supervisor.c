@@ -269,6 +269,7 @@ watch(struct supervisor *s, uint64_t now_ns)
 	}
 	s->tick_ns = now_ns;
 	atomic_store(&s->board->supervisor.heartbeat_ns, now_ns);
+	ticket_keys_rotate(&s->board->tickets, now_ns);
 	child_watch(&s->worker, now_ns);
 	child_watch(&s->collector, now_ns);
 	if (s->watchdog_ns == 0 || now_ns < s->watchdog_next_ns)

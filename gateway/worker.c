@@ -14,6 +14,7 @@
 #include "proxy/listener.h"
 #include "proxy/loop.h"
 #include "proxy/ring.h"
+#include "proxy/tls_contexts.h"
 
 #define ORPHAN_DRAIN_NS (3 * NS_PER_S) /* the supervisor is gone: nobody is left after 5 s */
 #define SAME_TERM_NS (300 * NS_PER_MS) /* two within it are one order: to the group, and to us */
@@ -23,6 +24,7 @@ struct worker {
 	const struct config *config;
 	struct board *board;
 	struct board_process *process;
+	struct tls_contexts *tls;
 	struct event *on_term, *on_life;
 	int life_fd;
 	uint64_t told_ns; /* to drain; 0 = not */
@@ -90,7 +92,14 @@ worker_attach(struct worker *worker, const struct handover *handover)
 		log_error("the ring of this worker is damaged");
 		return -1;
 	}
-	return loop_init(&worker->loop, worker->config, &worker->board->threads[slot][0], ring);
+	/* Keys are read while the rights to do so are still there. */
+	worker->tls = tls_contexts_open(worker->config, &worker->board->tickets);
+	if (!worker->tls)
+		return -1;
+	if (loop_init(&worker->loop, worker->config, &worker->board->threads[slot][0], ring) < 0)
+		return -1;
+	worker->loop.tls = worker->tls;
+	return 0;
 }
 
 static int
@@ -145,6 +154,7 @@ worker_main(const struct handover *handover, const struct config *config)
 	if (worker.on_life)
 		event_free(worker.on_life);
 	loop_free(&worker.loop);
+	tls_contexts_close(worker.tls);
 	/* The collector, left alone by the supervisor, waits for this and no longer. */
 	atomic_store_explicit(&worker.process->state, BOARD_STOPPED, memory_order_release);
 	board_detach(worker.board);

@@ -112,6 +112,7 @@ board_create(void)
 	board->version = build_version();
 	board->size = sizeof(*board);
 	board->created_ns = clock_now_ns();
+	ticket_keys_init(&board->tickets, board->created_ns);
 	board->magic = BOARD_MAGIC;
 	board_detach(board);
 	return fd;

@@ -38,6 +38,22 @@ build(const char *name, json_t *root, bool on_host, struct config_errors *errs)
 	return NULL;
 }
 
+/* The name a server's certificate must have is that of its address as written: it is kept before
+ * fix_address() makes the address numeric. */
+static void
+fix_tls_name(json_t *list, size_t index, const struct config_server *server)
+{
+	json_t *item = json_array_get(list, index);
+
+	if (server->tls_name == NULL)
+		return;
+	if (json_is_string(item)) {
+		item = json_pack("{s:O}", "address", item);
+		json_array_set_new(list, index, item);
+	}
+	json_object_set_new(item, "tls_name", json_string(server->tls_name));
+}
+
 /* Replaces the address an object has, or is, by the numeric one. */
 static void
 fix_address(json_t *list, size_t index, const struct net_address *address)
@@ -79,8 +95,10 @@ settle(json_t *root, const struct config *config)
 
 		list = json_object_get(json_object_get(root, "upstreams"), upstream->name);
 		list = json_object_get(list, "servers");
-		for (size_t j = 0; j < upstream->server_count; j++)
+		for (size_t j = 0; j < upstream->server_count; j++) {
+			fix_tls_name(list, j, &upstream->servers[j]);
 			fix_address(list, j, &upstream->servers[j].address);
+		}
 	}
 	list = json_object_get(control, "listeners");
 	if (json_array_size(list) == 0) {
@@ -139,11 +157,26 @@ config_load_bytes(const char *name, const char *bytes, size_t length, struct con
 }
 
 static void
+free_tls(struct config_tls *tls)
+{
+	for (size_t i = 0; i < tls->certificate_count; i++) {
+		free(tls->certificates[i].certificate_file);
+		free(tls->certificates[i].key_file);
+	}
+	free(tls->certificates);
+	free(tls->client_ca_file);
+}
+
+static void
 free_upstream(struct config_upstream *upstream)
 {
-	for (size_t i = 0; i < upstream->server_count; i++)
+	for (size_t i = 0; i < upstream->server_count; i++) {
 		free(upstream->servers[i].text);
+		free(upstream->servers[i].tls_name);
+	}
 	free(upstream->servers);
+	free(upstream->tls.ca_file);
+	free(upstream->tls.name);
 	free(upstream->name);
 }
 
@@ -164,12 +197,14 @@ free_listeners(struct config *config)
 	for (size_t i = 0; i < config->listener_count; i++) {
 		free(config->listeners[i].text);
 		free(config->listeners[i].trusted_proxies.cidrs);
+		free_tls(&config->listeners[i].tls);
 	}
 	free(config->listeners);
 	for (size_t i = 0; i < config->control.listener_count; i++) {
 		free(config->control.listeners[i].text);
 		free(config->control.listeners[i].token_file);
 		free(config->control.listeners[i].allow_users);
+		free_tls(&config->control.listeners[i].tls);
 	}
 	free(config->control.listeners);
 }

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/config_check_tls.h"
 #include "base/xmem.h"
 
 #define TOKEN_CHARACTERS \
@@ -85,13 +86,14 @@ check_control(struct config *config, struct config_place *place, bool on_host)
 	for (size_t i = 0; i < config->control.listener_count; i++) {
 		const struct config_control_listener *own = &config->control.listeners[i];
 		bool tcp = own->address.sa.sa_family != AF_UNIX && own->address.length > 0;
+		bool beyond = tcp && !net_address_is_loopback(&own->address);
 		const char *fault;
 
-		if (tcp && !net_address_is_loopback(&own->address))
+		if (beyond && !own->tls.on)
 			FAULT(place,
-			      "a control listener beyond loopback needs TLS, which is not in "
-			      "this version: use unix:/path or a loopback address",
-			      "/control/listeners/%zu/address", i);
+			      "found nothing, allowed: certificates, as this address is beyond "
+			      "loopback (or use unix:/path or a loopback address)",
+			      "/control/listeners/%zu/tls", i);
 		if (tcp && own->role != CONFIG_ROLE_PROBE && own->token_file == NULL)
 			FAULT(place,
 			      "found nothing, allowed: a file with a token (required on TCP)",
@@ -243,6 +245,7 @@ config_check(struct config *config, struct config_place *place, bool on_host)
 	check_control(config, place, on_host);
 	check_routes(config, place);
 	check_process(config, place);
+	config_check_tls(config, place, on_host);
 	/* The line is part of the head: who lowers the head's limit alone means both. */
 	if (config->limits.request_line_bytes > config->limits.head_bytes)
 		config->limits.request_line_bytes = config->limits.head_bytes;

@@ -124,7 +124,7 @@ apply(json_t *parent, enum config_object object, const char *rest, const char *t
 			return true;
 		}
 		object = key->child;
-		if (key->kind == CONFIG_KIND_SECTION) {
+		if (key->kind == CONFIG_KIND_SECTION || key->kind == CONFIG_KIND_PART) {
 			parent = section_of(parent, key);
 			continue;
 		}

@@ -149,6 +149,9 @@ put_type(FILE *out, const struct config_key *key)
 	case CONFIG_KIND_SECTION:
 		fputs("Object", out);
 		break;
+	case CONFIG_KIND_PART:
+		fputs("Object; default: none", out);
+		break;
 	case CONFIG_KIND_LIST:
 		put_list(out, key,
 		         key->child == CONFIG_OBJECT_SERVER ? "objects or texts" : "objects",
@@ -233,8 +236,8 @@ put_object(FILE *out, enum config_object object, const char *path, const char *h
 	for (key = config_object_keys(object); key->object == object; key++) {
 		char below[PATH_SIZE];
 
-		if (key->kind != CONFIG_KIND_SECTION && key->kind != CONFIG_KIND_LIST &&
-		    key->kind != CONFIG_KIND_MAP)
+		if (key->kind != CONFIG_KIND_SECTION && key->kind != CONFIG_KIND_PART &&
+		    key->kind != CONFIG_KIND_LIST && key->kind != CONFIG_KIND_MAP)
 			continue;
 		snprintf(below, sizeof(below), "%s%s%s%s", path, path[0] != '\0' ? "." : "",
 		         key->name,

@@ -325,6 +325,19 @@ read_section(struct target to, const struct config_key *key, json_t *json)
 }
 
 static void
+read_part(struct target to, const struct config_key *key, json_t *json)
+{
+	struct target inside = {
+	    .base = to.base + key->offset, .config = to.config, .place = to.place};
+	bool on = true;
+
+	if (json == NULL)
+		return;
+	memcpy(inside.base, &on, sizeof(on));
+	read_object(inside, key->child, json);
+}
+
+static void
 refuse_later(struct target to, const struct config_key *key, json_t *json)
 {
 	(void)key;
@@ -335,13 +348,14 @@ refuse_later(struct target to, const struct config_key *key, json_t *json)
 typedef void reader(struct target to, const struct config_key *key, json_t *json);
 
 static reader *const readers[] = {
-    [CONFIG_KIND_SECTION] = read_section, [CONFIG_KIND_LIST] = read_list,
-    [CONFIG_KIND_MAP] = read_map,         [CONFIG_KIND_NUMBER] = read_number,
-    [CONFIG_KIND_BOOLEAN] = read_boolean, [CONFIG_KIND_TEXT] = read_text,
-    [CONFIG_KIND_TEXTS] = read_texts,     [CONFIG_KIND_CHOICE] = read_choice,
-    [CONFIG_KIND_PEERS] = read_peers,     [CONFIG_KIND_BLOCKS] = read_peers,
-    [CONFIG_KIND_ADDRESS] = read_address, [CONFIG_KIND_UPSTREAM] = read_upstream,
-    [CONFIG_KIND_USERS] = read_users,     [CONFIG_KIND_LATER] = refuse_later,
+    [CONFIG_KIND_SECTION] = read_section,   [CONFIG_KIND_PART] = read_part,
+    [CONFIG_KIND_LIST] = read_list,         [CONFIG_KIND_MAP] = read_map,
+    [CONFIG_KIND_NUMBER] = read_number,     [CONFIG_KIND_BOOLEAN] = read_boolean,
+    [CONFIG_KIND_TEXT] = read_text,         [CONFIG_KIND_TEXTS] = read_texts,
+    [CONFIG_KIND_CHOICE] = read_choice,     [CONFIG_KIND_PEERS] = read_peers,
+    [CONFIG_KIND_BLOCKS] = read_peers,      [CONFIG_KIND_ADDRESS] = read_address,
+    [CONFIG_KIND_UPSTREAM] = read_upstream, [CONFIG_KIND_USERS] = read_users,
+    [CONFIG_KIND_LATER] = refuse_later,
 };
 
 static void

@@ -96,6 +96,7 @@ key_schema(const struct config_key *key)
 {
 	switch (key->kind) {
 	case CONFIG_KIND_SECTION:
+	case CONFIG_KIND_PART:
 		return object_schema(key->child);
 	case CONFIG_KIND_LIST:
 		return list_schema(key);

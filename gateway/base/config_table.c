@@ -21,6 +21,8 @@
 	 .help = text,                  \
 	 __VA_ARGS__},
 #define SECTION(OBJ, key, CHILD, text) KEY(OBJ, SECTION, key, text, .child = CONFIG_OBJECT_##CHILD)
+#define PART(OBJ, type, member, key, CHILD, text) \
+	KEY(OBJ, PART, key, text, MEMBER(type, member), .child = CONFIG_OBJECT_##CHILD)
 #define LIST(OBJ, type, member, key, CHILD, least, most, text)                            \
 	KEY(OBJ, LIST, key, text, ELEMENTS(type, member), .child = CONFIG_OBJECT_##CHILD, \
 	    .min = least, .max = most)
@@ -41,6 +43,8 @@
 	KEY(OBJ, BOOLEAN, key, text, MEMBER(type, member), .fallback = value)
 #define TEXT(OBJ, type, member, key, least, most, text) \
 	KEY(OBJ, TEXT, key, text, MEMBER(type, member), .min = least, .max = most)
+#define PATH(OBJ, type, member, key, text) \
+	KEY(OBJ, TEXT, key, text, MEMBER(type, member), .min = 1, .max = 4095, .required = true)
 #define TEXTS(OBJ, type, member, key, most, text) \
 	KEY(OBJ, TEXTS, key, text, MEMBER(type, member), .min = 1, .max = most)
 #define CHOICE(OBJ, type, member, key, value, list, text) \
@@ -93,7 +97,7 @@ config_key_required(const struct config_key *key)
 {
 	if (key->kind == CONFIG_KIND_LIST || key->kind == CONFIG_KIND_MAP)
 		return key->min > 0;
-	return key->kind == CONFIG_KIND_ADDRESS;
+	return key->required || key->kind == CONFIG_KIND_ADDRESS;
 }
 
 int

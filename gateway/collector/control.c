@@ -15,12 +15,14 @@
 #include "collector/ingest.h"
 #include "collector/metrics.h"
 #include "collector/reply.h"
+#include "proxy/tls_server.h"
 
 struct listener {
 	struct control *control;
 	const struct config_control_listener *config; /* borrowed */
 	struct access_rule rule;
-	struct evhttp *http; /* owned */
+	struct tls_server *tls; /* owned; null = in clear */
+	struct evhttp *http;    /* owned */
 };
 
 struct control {
@@ -152,6 +154,13 @@ control_new(const struct config *config, struct service *service)
 		if (access_rule_init(&listener->rule, config, listener->config, why, sizeof(why)) !=
 		    0)
 			fatal("control: %s: %s", listener->config->text, why);
+		if (!listener->config->tls.on)
+			continue;
+		listener->tls =
+		    tls_server_open(&listener->config->tls, NULL, listener->config->text);
+		if (listener->tls == NULL)
+			fatal("control: %s: no TLS, and without it it stays closed",
+			      listener->config->text);
 	}
 	return control;
 }
@@ -165,7 +174,7 @@ listen_on(struct listener *listener, struct event_base *base, int fd)
 	if (listener->http == NULL || evl == NULL ||
 	    evhttp_bind_listener(listener->http, evl) == NULL)
 		fatal("control: %s: cannot be served", listener->config->text);
-	guard_watch(listener->control->guard, listener->http, evl);
+	guard_watch(listener->control->guard, listener->http, evl, listener->tls);
 	evhttp_set_max_headers_size(listener->http, CONTROL_HEADERS_MAX);
 	evhttp_set_max_body_size(listener->http, CONTROL_BODY_MAX);
 	evhttp_set_timeout(listener->http, CONTROL_TIMEOUT_S);
@@ -216,6 +225,7 @@ control_free(struct control *control)
 		if (control->listeners[i].http != NULL)
 			evhttp_free(control->listeners[i].http);
 		access_rule_clear(&control->listeners[i].rule);
+		tls_server_close(control->listeners[i].tls);
 	}
 	guard_free(control->guard);
 	free(control);

@@ -5,12 +5,15 @@
 #include <sys/socket.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/http.h>
 #include <event2/listener.h>
+#include <openssl/ssl.h>
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/xmem.h"
 #include "collector/guard.h"
+#include "proxy/tls_server.h"
 
 struct guarded {
 	struct guarded *next;
@@ -19,11 +22,18 @@ struct guarded {
 	uint64_t since_ns;       /* first byte of the request that is arriving; 0 = none is */
 };
 
+/* A listener, as each connection it accepts knows it. */
+struct entrance {
+	struct guard *guard;
+	const struct tls_server *tls; /* borrowed; null = in clear */
+};
+
 struct guard {
 	struct event_base *base;
 	struct guarded *connections;
 	size_t count;
 	struct evconnlistener *listeners[GUARD_LISTENERS_MAX]; /* borrowed */
+	struct entrance entrances[GUARD_LISTENERS_MAX];
 	size_t limits[GUARD_LISTENERS_MAX]; /* connections of all listeners at which each rests */
 	size_t listener_count;
 	bool paused, closed;
@@ -91,19 +101,42 @@ is_over(const struct guarded *c)
 	return read_cb == NULL && write_cb == NULL && event_cb == NULL;
 }
 
+/* libevent 2.1.12 loses bytes of writes done in part, and does not look for bytes read ahead. */
+static struct bufferevent *
+make_encrypted(struct event_base *base, const struct tls_server *tls)
+{
+	SSL *ssl = tls_server_connection(tls);
+	struct bufferevent *bev;
+	if (ssl == NULL)
+		return NULL;
+	SSL_clear_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE);
+	SSL_set_read_ahead(ssl, 0);
+	bev = bufferevent_openssl_socket_new(base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING,
+	                                     BEV_OPT_CLOSE_ON_FREE);
+	if (bev == NULL)
+		SSL_free(ssl);
+	else
+		bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
+	return bev;
+}
+
 /* Called by evhttp for each connection it accepts; it sets socket and callbacks afterwards. */
 static struct bufferevent *
 on_accept(struct event_base *base, void *arg)
 {
-	struct guard *guard = arg;
+	const struct entrance *entrance = arg;
+	struct guard *guard = entrance->guard;
 	/* The last reference closes the socket: closed by evhttp, its number could be another
 	 * connection's while this bufferevent's events still stand under it. */
-	struct bufferevent *bev = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+	struct bufferevent *bev = entrance->tls != NULL
+	                              ? make_encrypted(base, entrance->tls)
+	                              : bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
 	if (bev == NULL)
 		return NULL;
 	struct guarded *c = xcalloc(1, sizeof(*c));
 	c->guard = guard;
 	c->bev = bev;
+	c->since_ns = entrance->tls != NULL ? clock_now_ns() : 0; /* a handshake arrives too */
 	bufferevent_incref(bev);
 	evbuffer_add_cb(bufferevent_get_input(bev), on_input, c);
 	evbuffer_add_cb(bufferevent_get_output(bev), on_output, c);
@@ -135,12 +168,15 @@ limit_of(struct evconnlistener *listener)
 }
 
 void
-guard_watch(struct guard *guard, struct evhttp *http, struct evconnlistener *listener)
+guard_watch(struct guard *guard, struct evhttp *http, struct evconnlistener *listener,
+            const struct tls_server *tls)
 {
-	evhttp_set_bevcb(http, on_accept, guard);
-	evconnlistener_set_error_cb(listener, on_accept_error);
+	struct entrance *entrance = &guard->entrances[guard->listener_count];
 	if (guard->listener_count >= GUARD_LISTENERS_MAX)
 		fatal("control: more than %d listeners", GUARD_LISTENERS_MAX);
+	*entrance = (struct entrance){.guard = guard, .tls = tls};
+	evhttp_set_bevcb(http, on_accept, entrance);
+	evconnlistener_set_error_cb(listener, on_accept_error);
 	guard->limits[guard->listener_count] = limit_of(listener);
 	guard->listeners[guard->listener_count++] = listener;
 }

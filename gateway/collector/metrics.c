@@ -78,6 +78,9 @@ worker_gauges(const struct board *board, struct text *out)
 	    threads_sum(board, offsetof(struct board_thread, in_flight)));
 	one(out, "tailrace_client_connections", "gauge", "Client connections open.",
 	    threads_sum(board, offsetof(struct board_thread, client_connections)));
+	one(out, "tailrace_tls_handshakes_in_flight", "gauge",
+	    "TLS handshakes of clients under way.",
+	    threads_sum(board, offsetof(struct board_thread, tls_handshakes)));
 	one(out, "tailrace_upstream_connections", "gauge", "Server connections open.",
 	    threads_sum(board, offsetof(struct board_thread, upstream_connections)));
 	one(out, "tailrace_upstream_connections_idle", "gauge", "Server connections idle.",

@@ -129,6 +129,9 @@ overlays(struct text *out, const struct exchange_record *record)
 	text_puts(out, ",\"overlays\":{\"kernel_in_ns\":null");
 	number(out, "idle_before_ns", record->idle_before_ns);
 	number(out, "backpressure_ns", record->backpressure_ns);
+	number(out, "tls_handshake_ns", record->tls_handshake_ns);
+	number(out, "connect_tcp_ns", record->connect_tcp_ns);
+	number(out, "connect_tls_ns", record->connect_tls_ns);
 	text_puts(out, "}");
 }
 

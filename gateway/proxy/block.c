@@ -159,8 +159,8 @@ gather(const struct queue *queue, struct iovec *parts)
 	return count;
 }
 
-static void
-taken(struct queue *queue, struct block_pool *pool, size_t n)
+void
+queue_taken(struct queue *queue, struct block_pool *pool, size_t n)
 {
 	queue->bytes -= n;
 	while (n > 0) {
@@ -201,7 +201,7 @@ queue_write(struct queue *queue, struct block_pool *pool, int fd, size_t *ret_wr
 				continue;
 			return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
 		}
-		taken(queue, pool, (size_t)n);
+		queue_taken(queue, pool, (size_t)n);
 		*ret_written += (size_t)n;
 		if ((size_t)n < asked)
 			return 0;

@@ -61,6 +61,7 @@ client_close(struct client *client, enum close_reason reason)
 		loop_reason(loop, reason);
 	timer_remove(&loop->wheel, &client->timer);
 	unready(client);
+	opening_end(client);
 	stream_close(&client->stream);
 	drop_buffers(client);
 	queue_clear(&client->out, &loop->blocks);
@@ -88,6 +89,7 @@ client_linger(struct client *client, enum close_reason reason, uint64_t now_ns)
 	struct loop *loop = client->loop;
 
 	drop_buffers(client);
+	opening_end(client);
 	if (client->saw_fin || stream_shutdown(&client->stream) < 0) {
 		client_close(client, reason);
 		return;
@@ -274,6 +276,8 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (client->state == CLIENT_LINGER)
 		linger_readable(client);
+	else if (client->state == CLIENT_OPENING)
+		opening_readable(client);
 	else if (!exchange || exchange->step == STEP_READ_HEAD)
 		head_readable(client);
 	else if (exchange->request_state == DIRECTION_BODY && exchange->step == STEP_RELAY)
@@ -282,6 +286,7 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 		ahead_readable(client);
 	else
 		client_pause(client);
+	stream_check(&client->stream);
 }
 
 static void
@@ -291,7 +296,10 @@ on_writable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (client->exchange)
+	stream_writable(&client->stream);
+	if (client->state == CLIENT_OPENING)
+		opening_writable(client);
+	else if (client->exchange)
 		relay_client_writable(client->exchange);
 }
 
@@ -405,6 +413,9 @@ on_timer(struct timer *timer, uint64_t now_ns)
 
 	client->loop->now_ns = now_ns;
 	switch (client->state) {
+	case CLIENT_OPENING:
+		opening_late(client, now_ns);
+		return;
 	case CLIENT_IDLE:
 		client_linger(client, CLOSE_CLIENT_IDLE, now_ns);
 		return;
@@ -501,12 +512,44 @@ peer_text(struct client *client)
 {
 	const struct net_address *peer = &client->peer;
 
+	client->ip[0] = '\0';
 	if (peer->sa.sa_family == AF_INET)
 		inet_ntop(AF_INET, &peer->in.sin_addr, client->ip, sizeof client->ip);
 	else if (peer->sa.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&peer->in6.sin6_addr))
 		inet_ntop(AF_INET, &peer->in6.sin6_addr.s6_addr[12], client->ip, sizeof client->ip);
 	else if (peer->sa.sa_family == AF_INET6)
 		inet_ntop(AF_INET6, &peer->in6.sin6_addr, client->ip, sizeof client->ip);
+}
+
+void
+client_set_peer(struct client *client, const struct net_address *peer)
+{
+	const struct config *config = client->loop->config;
+
+	client->peer = *peer;
+	peer_text(client);
+	client->trusted_proxy = config_peers_match(&client->listener->trusted_proxies, peer);
+	client->trusted_trace = config_peers_match(&config->trace.trust, peer);
+	client->gets_timing = config_peers_match(&config->trace.server_timing, peer);
+}
+
+static void
+watch_first_head(struct client *client, uint64_t now_ns)
+{
+	struct loop *loop = client->loop;
+
+	timer_set(&loop->wheel, &client->timer,
+	          now_ns + loop->config->limits.head_timeout_ms * NS_PER_MS, now_ns);
+}
+
+void
+client_opened(struct client *client, uint64_t now_ns)
+{
+	client->state = CLIENT_IDLE;
+	client->ended_ns = now_ns;
+	watch_first_head(client, now_ns);
+	if (client->in)
+		take_bytes(client, now_ns, false);
 }
 
 void
@@ -519,11 +562,8 @@ client_accept(struct loop *loop, const struct config_listener *listener, int fd,
 	client->reapable.reap = client_reap;
 	client->loop = loop;
 	client->listener = listener;
-	client->peer = *peer;
-	peer_text(client);
-	client->trusted_proxy = config_peers_match(&listener->trusted_proxies, peer);
-	client->trusted_trace = config_peers_match(&loop->config->trace.trust, peer);
-	client->gets_timing = config_peers_match(&loop->config->trace.server_timing, peer);
+	client->state = CLIENT_IDLE;
+	client_set_peer(client, peer);
 	client->ended_ns = now_ns;
 	client->timer.fire = on_timer;
 	stream_init(&client->stream, loop->base, fd, on_readable, on_writable, client);
@@ -535,6 +575,6 @@ client_accept(struct loop *loop, const struct config_listener *listener, int fd,
 	loop->client_count++;
 	loop_gauge(&loop->board->client_connections, 1);
 	stream_set_reading(&client->stream, true);
-	timer_set(&loop->wheel, &client->timer,
-	          now_ns + loop->config->limits.head_timeout_ms * NS_PER_MS, now_ns);
+	watch_first_head(client, now_ns);
+	opening_begin(client, now_ns);
 }

@@ -45,6 +45,9 @@ exchange_begin(struct client *client, uint64_t start_ns)
 	exchange->idle_before_ns = client->requests ? start_ns - client->ended_ns : 0;
 	if (client->requests)
 		exchange->flags |= RECORD_CLIENT_REUSED;
+	if (client->stream.tls)
+		exchange->flags |= RECORD_CLIENT_TLS;
+	exchange->tls_handshake_ns = client->requests ? 0 : client->handshake_ns;
 	http1_init(&exchange->request, HTTP_REQUEST, &loop->config->limits);
 	client->exchange = exchange;
 	client->state = CLIENT_BUSY;
@@ -201,6 +204,9 @@ record_fill(struct exchange_record *record, const struct exchange *exchange,
 	record->response_body_bytes = exchange->response_body_bytes;
 	record->idle_before_ns = exchange->idle_before_ns;
 	record->backpressure_ns = exchange->backpressure_ns;
+	record->tls_handshake_ns = exchange->tls_handshake_ns;
+	record->connect_tcp_ns = exchange->connect_tcp_ns;
+	record->connect_tls_ns = exchange->connect_tls_ns;
 	record->status = exchange->status;
 	record->route = exchange->route;
 	record->upstream = exchange->group;

@@ -122,6 +122,8 @@ put_forwarded(char *p, const struct exchange *exchange)
 	p = put_forwarded_for(p, exchange);
 	if (client->trusted_proxy && head_has(head, HEADER_X_FORWARDED_PROTO))
 		p = put_all_of(p, head, HEADER_X_FORWARDED_PROTO);
+	else if (client->stream.tls)
+		p = put_literal(p, "X-Forwarded-Proto: https\r\n");
 	else
 		p = put_literal(p, "X-Forwarded-Proto: http\r\n");
 	if (client->trusted_proxy && head_has(head, HEADER_X_FORWARDED_HOST))

@@ -9,6 +9,7 @@
 #include "proxy/listener.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
+#include "proxy/tls.h"
 
 _Static_assert(CLOSE_REASON_COUNT <= BOARD_REASONS_MAX, "the board has no room for all reasons");
 
@@ -117,6 +118,8 @@ turn_end(struct loop *loop)
 {
 	if (loop->ready)
 		run_ready(loop);
+	if (loop->again)
+		tls_run_again(loop);
 	while (loop->dead) {
 		struct reapable *reapable = loop->dead;
 
@@ -132,7 +135,7 @@ void
 loop_run(struct loop *loop)
 {
 	while (!loop->stopped) {
-		int flags = EVLOOP_ONCE | (loop->ready ? EVLOOP_NONBLOCK : 0);
+		int flags = EVLOOP_ONCE | (loop->ready || loop->again ? EVLOOP_NONBLOCK : 0);
 
 		loop->turn_ns = 0; /* read while starting: the wait for events is no lag */
 		if (event_base_loop(loop->base, flags) < 0) {

@@ -70,8 +70,8 @@ may_retry(const struct exchange *exchange, enum close_reason reason)
 	if (exchange->attempts > config->upstreams[exchange->group].retries || exchange->heard ||
 	    exchange->reply_begun || !exchange->replayable)
 		return false;
-	if (connecting)
-		return true;
+	if (connecting) /* a wrong certificate does not become right by asking again */
+		return reason != CLOSE_UPSTREAM_CERTIFICATE;
 	if (reason != CLOSE_UPSTREAM_CLOSED_IDLE)
 		return false;
 	return marks->at_ns[MARK_SENT_FIRST] == 0 ||
@@ -252,11 +252,12 @@ step_connect(struct exchange *exchange)
 	struct loop *loop = exchange->loop;
 	enum close_reason why = CLOSE_NONE;
 
+	exchange->connect_tcp_ns = exchange->connect_tls_ns = 0;
 	if (!reuse_connection(exchange)) {
 		exchange->upstream = upstream_connect(loop, exchange->server, exchange, &why);
 		if (!exchange->upstream)
 			return attempt_failed_step(exchange, why);
-		if (exchange->upstream->state == UPSTREAM_CONNECTING) {
+		if (exchange->upstream->state != UPSTREAM_ACTIVE) {
 			if (exchange->request_state == DIRECTION_BODY)
 				client_pause(exchange->client);
 			else

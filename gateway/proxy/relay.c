@@ -400,13 +400,19 @@ take_response_head(struct exchange *exchange, struct block *block, uint64_t read
 	return true;
 }
 
-/* The server closed (error 0) or reset. */
+/* The server closed (error 0; ENODATA: TLS without its end) or reset. */
 static void
 upstream_ended(struct exchange *exchange, int error)
 {
 	bool stale = !exchange->heard && exchange->upstream->reused;
-	enum close_reason why = error ? CLOSE_UPSTREAM_RESET : CLOSE_UPSTREAM_CLOSED;
+	enum close_reason why = error == 0 || error == ENODATA ? CLOSE_UPSTREAM_CLOSED
+	                        : error == EPROTO              ? CLOSE_UPSTREAM_TLS_FAULT
+	                                                       : CLOSE_UPSTREAM_RESET;
 
+	/* Whoever cuts a TLS connection must not be able to pass a part for the whole. */
+	if (error == ENODATA && exchange->response_state == DIRECTION_BODY &&
+	    exchange->response.head.framing == BODY_UNTIL_EOF)
+		why = CLOSE_UPSTREAM_TRUNCATED;
 	if (error == 0 && exchange->response_state == DIRECTION_BODY &&
 	    http1_eof(&exchange->response) == HTTP1_DONE) {
 		mark_once(&exchange->marks, MARK_READ_LAST, loop_now(exchange->loop));

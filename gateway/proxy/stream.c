@@ -9,6 +9,7 @@ stream_init(struct stream *stream, struct event_base *base, int fd, event_callba
 {
 	stream->fd = fd;
 	stream->reading = stream->writing = false;
+	stream->tls = NULL;
 	event_assign(&stream->on_read, base, fd, EV_READ | EV_PERSIST, on_readable, owner);
 	event_assign(&stream->on_write, base, fd, EV_WRITE | EV_PERSIST, on_writable, owner);
 }
@@ -19,15 +20,18 @@ stream_set_reading(struct stream *stream, bool on)
 	if (stream->reading == on)
 		return;
 	stream->reading = on;
-	if (on)
-		event_add(&stream->on_read, NULL);
-	else
+	if (!on) {
 		event_del(&stream->on_read);
+		return;
+	}
+	event_add(&stream->on_read, NULL);
+	stream_check(stream); /* what was left when reading paused */
 }
 
 void
 stream_set_writing(struct stream *stream, bool on)
 {
+	on = on || (stream->tls && tls_wants_write(stream->tls));
 	if (stream->writing == on)
 		return;
 	stream->writing = on;
@@ -41,7 +45,8 @@ int
 stream_write(struct stream *stream, struct queue *queue, struct block_pool *pool,
              size_t *ret_written)
 {
-	int done = queue_write(queue, pool, stream->fd, ret_written);
+	int done = stream->tls ? tls_write(stream->tls, queue, pool, ret_written)
+	                       : queue_write(queue, pool, stream->fd, ret_written);
 
 	stream_set_writing(stream, done == 0);
 	return done;
@@ -50,7 +55,21 @@ stream_write(struct stream *stream, struct queue *queue, struct block_pool *pool
 int
 stream_shutdown(struct stream *stream)
 {
+	if (stream->tls)
+		tls_end(stream->tls);
 	return shutdown(stream->fd, SHUT_WR);
+}
+
+static void
+drop(struct stream *stream)
+{
+	if (stream->tls)
+		tls_free(stream->tls);
+	stream->tls = NULL;
+	stream_set_reading(stream, false);
+	stream_set_writing(stream, false);
+	close(stream->fd);
+	stream->fd = -1;
 }
 
 void
@@ -58,10 +77,9 @@ stream_close(struct stream *stream)
 {
 	if (stream->fd == -1)
 		return;
-	stream_set_reading(stream, false);
-	stream_set_writing(stream, false);
-	close(stream->fd);
-	stream->fd = -1;
+	if (stream->tls)
+		tls_end(stream->tls);
+	drop(stream);
 }
 
 void
@@ -72,5 +90,5 @@ stream_reset(struct stream *stream)
 	if (stream->fd == -1)
 		return;
 	setsockopt(stream->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-	stream_close(stream);
+	drop(stream);
 }

@@ -12,6 +12,8 @@
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/relay.h"
+#include "proxy/tls_client.h"
+#include "proxy/tls_contexts.h"
 
 static void
 upstream_reap(struct reapable *reapable)
@@ -44,7 +46,8 @@ upstream_close(struct upstream *upstream)
 	loop_reap(loop, &upstream->reapable);
 }
 
-/* Anything that happens to an idle connection ends it: a FIN, an RST, or bytes nobody asked for. */
+/* Anything that happens to an idle connection ends it: a FIN, an RST, or bytes nobody asked for.
+ * (Of what TLS says by itself, such as a new session, nothing is seen here.) */
 static void
 idle_readable(struct upstream *upstream)
 {
@@ -59,6 +62,69 @@ idle_readable(struct upstream *upstream)
 }
 
 static void
+connect_failed(struct upstream *upstream, enum close_reason reason)
+{
+	struct exchange *exchange = upstream->exchange;
+
+	upstream_close(upstream);
+	proxy_attempt_failed(exchange, reason);
+}
+
+static void
+usable(struct upstream *upstream)
+{
+	upstream->state = UPSTREAM_ACTIVE;
+	stream_set_writing(&upstream->stream, false);
+	stream_set_reading(&upstream->stream, true);
+	proxy_connected(upstream->exchange, upstream->loop->now_ns);
+}
+
+static void
+handshake_done(struct upstream *upstream)
+{
+	static const enum counter counters[2][2] = {
+	    {COUNTER_TLS_UPSTREAM_12_FULL, COUNTER_TLS_UPSTREAM_12_RESUMED},
+	    {COUNTER_TLS_UPSTREAM_13_FULL, COUNTER_TLS_UPSTREAM_13_RESUMED}};
+	const struct tls *tls = upstream->stream.tls;
+
+	upstream->exchange->connect_tls_ns = loop_now(upstream->loop) - upstream->connect_ns;
+	loop_count(upstream->loop, counters[tls_is_13(tls)][tls_is_resumed(tls)], 1);
+	usable(upstream);
+}
+
+static void
+handshake_on(struct upstream *upstream)
+{
+	enum close_reason reason = CLOSE_UPSTREAM_TLS_FAILED;
+	int done = tls_handshake(upstream->stream.tls, &reason);
+
+	if (done == 1) {
+		handshake_done(upstream);
+	} else if (done < 0) {
+		log_debug("TLS with %s: %s: %s", upstream->server->config->text,
+		          close_reason_name(reason), tls_fault(upstream->stream.tls));
+		connect_failed(upstream, reason);
+	}
+}
+
+/* -1 when memory is short. */
+static int
+handshake_begin(struct upstream *upstream)
+{
+	struct loop *loop = upstream->loop;
+	const struct config_upstream *group = upstream->server->group;
+	struct tls_client *client = tls_contexts_upstream(loop->tls, group);
+	SSL *ssl =
+	    tls_client_connection(client, (size_t)(upstream->server->config - group->servers));
+
+	if (!ssl || tls_start(loop, &upstream->stream, ssl, NULL) != 0)
+		return -1;
+	upstream->state = UPSTREAM_HANDSHAKE;
+	upstream->connect_ns = loop->now_ns;
+	return 0;
+}
+
+static void
 on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct upstream *upstream = arg;
@@ -69,6 +135,9 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 		idle_readable(upstream);
 	else if (upstream->state == UPSTREAM_ACTIVE)
 		relay_upstream_readable(upstream->exchange);
+	else if (upstream->state == UPSTREAM_HANDSHAKE)
+		handshake_on(upstream);
+	stream_check(&upstream->stream);
 }
 
 static enum close_reason
@@ -80,7 +149,6 @@ connect_reason(int error)
 static void
 connect_done(struct upstream *upstream)
 {
-	struct exchange *exchange = upstream->exchange;
 	int error = 0;
 	socklen_t length = sizeof error;
 
@@ -88,14 +156,16 @@ connect_done(struct upstream *upstream)
 		error = errno;
 	if (error) {
 		log_debug("connect to %s: %s", upstream->server->config->text, strerror(error));
-		upstream_close(upstream);
-		proxy_attempt_failed(exchange, connect_reason(error));
+		connect_failed(upstream, connect_reason(error));
 		return;
 	}
-	upstream->state = UPSTREAM_ACTIVE;
-	stream_set_writing(&upstream->stream, false);
-	stream_set_reading(&upstream->stream, true);
-	proxy_connected(exchange, loop_now(upstream->loop));
+	upstream->exchange->connect_tcp_ns = loop_now(upstream->loop) - upstream->connect_ns;
+	if (!upstream->server->group->tls.on)
+		usable(upstream);
+	else if (handshake_begin(upstream) < 0)
+		connect_failed(upstream, CLOSE_OUT_OF_MEMORY);
+	else
+		handshake_on(upstream);
 }
 
 static void
@@ -105,8 +175,11 @@ on_writable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	stream_writable(&upstream->stream);
 	if (upstream->state == UPSTREAM_CONNECTING)
 		connect_done(upstream);
+	else if (upstream->state == UPSTREAM_HANDSHAKE)
+		handshake_on(upstream);
 	else if (upstream->state == UPSTREAM_ACTIVE)
 		relay_upstream_writable(upstream->exchange);
 }
@@ -137,7 +210,6 @@ on_timer(struct timer *timer, uint64_t now_ns)
 {
 	struct upstream *upstream =
 	    (struct upstream *)(void *)((char *)timer - offsetof(struct upstream, timer));
-	struct exchange *exchange = upstream->exchange;
 
 	switch (upstream->state) {
 	case UPSTREAM_RESTING:
@@ -145,8 +217,10 @@ on_timer(struct timer *timer, uint64_t now_ns)
 		upstream_close(upstream);
 		return;
 	case UPSTREAM_CONNECTING:
-		upstream_close(upstream);
-		proxy_attempt_failed(exchange, CLOSE_CONNECT_TIMEOUT);
+		connect_failed(upstream, CLOSE_CONNECT_TIMEOUT);
+		return;
+	case UPSTREAM_HANDSHAKE:
+		connect_failed(upstream, CLOSE_UPSTREAM_TLS_TIMEOUT);
 		return;
 	case UPSTREAM_ACTIVE:
 		upstream_late(upstream, now_ns);
@@ -179,11 +253,13 @@ upstream_connect(struct loop *loop, struct server *server, struct exchange *exch
 	stream_init(&upstream->stream, loop->base, fd, on_readable, on_writable, upstream);
 	loop_count(loop, COUNTER_UPSTREAM_CONNECTS, 1);
 	loop_gauge(&loop->board->upstream_connections, 1);
-	if (connected) {
+	upstream->connect_ns = loop->now_ns;
+	if (connected && !server->group->tls.on) {
 		upstream->state = UPSTREAM_ACTIVE;
 		stream_set_reading(&upstream->stream, true);
 		return upstream;
 	}
+	/* Connected already, it is writable at once: TLS begins then. */
 	upstream->state = UPSTREAM_CONNECTING;
 	stream_set_writing(&upstream->stream, true);
 	timer_set(&loop->wheel, &upstream->timer,

@@ -1,5 +1,5 @@
 /* The board: shared memory of supervisor, workers and collector. Heartbeats, states and
- * counters; no secrets but the deep key, no pointers. Made by the supervisor as a memfd of fixed
+ * counters; no secrets but the deep key and the ticket keys, no pointers. Made by the supervisor as a memfd of fixed
  * size, mapped by all.  THREADS: every field is written by one process or thread only (said
  * beside it) and read by all, as relaxed atomics; states are release/acquire. */
 #ifndef TAILRACE_BASE_BOARD_H
@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/clock.h"
+#include "base/ticket_keys.h"
 
 #define BOARD_MAGIC 0x74616c72u /* "talr" */
 #define BOARD_GENERATIONS_MAX 4 /* workers alive at one time, draining ones included */
@@ -41,6 +42,7 @@ struct board_thread {
 	_Atomic uint64_t client_connections;   /* thread: open now */
 	_Atomic uint64_t upstream_connections; /* thread: open now, idle ones included */
 	_Atomic uint64_t upstream_idle;        /* thread: idle now */
+	_Atomic uint64_t tls_handshakes;       /* thread: clients' under way */
 	_Atomic uint64_t counters[COUNTER_COUNT];
 	_Atomic uint64_t reasons[BOARD_REASONS_MAX]; /* closes and refusals by enum close_reason */
 	_Atomic uint64_t loop_lag_count;             /* loop turns measured */
@@ -62,8 +64,9 @@ struct board {
 	uint32_t magic,
 	    version; /* version = hash of the build, so that two builds never share a board */
 	uint64_t size;
-	uint64_t created_ns;  /* CLOCK_MONOTONIC */
-	uint8_t deep_key[32]; /* random, made by the supervisor at start */
+	uint64_t created_ns;        /* CLOCK_MONOTONIC */
+	uint8_t deep_key[32];       /* random, made by the supervisor at start */
+	struct ticket_keys tickets; /* supervisor; workers read */
 	struct board_process supervisor, collector;
 	struct board_process
 	    workers[BOARD_GENERATIONS_MAX]; /* slot = generation % BOARD_GENERATIONS_MAX */

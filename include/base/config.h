@@ -15,7 +15,8 @@
 #define CONFIG_UPSTREAMS_MAX 64
 #define CONFIG_SERVERS_MAX 64 /* per upstream */
 #define CONFIG_ROUTES_MAX 256
-#define CONFIG_CIDRS_MAX 64 /* per list */
+#define CONFIG_CIDRS_MAX 64        /* per list */
+#define CONFIG_CERTIFICATES_MAX 64 /* per listener */
 #define CONFIG_BYTES_MAX (1u << 20)
 
 /* never / always / only for peers in the list */
@@ -27,16 +28,40 @@ struct config_peers {
 };
 bool config_peers_match(const struct config_peers *peers, const struct net_address *peer);
 
+struct config_certificate {
+	char *certificate_file, *key_file;
+};
+
+/* TLS of a listening socket. */
+struct config_tls {
+	bool on; /* first: whether the section is there */
+	struct config_certificate *certificates;
+	size_t certificate_count;
+	char *client_ca_file; /* null = clients show none */
+};
+
+/* TLS towards servers. */
+struct config_upstream_tls {
+	bool on;       /* first: whether the section is there */
+	char *ca_file; /* null = the system's authorities */
+	char *name;    /* null = each server's own */
+	bool verify;
+};
+
 struct config_listener {
 	char *text; /* as written */
 	struct net_address address;
 	struct config_peers trusted_proxies; /* never or list */
 	bool half_close;
+	bool proxy_protocol;
+	struct config_tls tls;
 };
 
 struct config_server {
 	char *text;
 	struct net_address address;
+	char
+	    *tls_name; /* of the certificate; where the upstream has TLS, never null once checked */
 };
 
 struct config_upstream {
@@ -49,6 +74,7 @@ struct config_upstream {
 	    response_timeout_ms; /* between two reads of a response; also until its first byte */
 	uint32_t idle_timeout_ms;
 	uint32_t retries;
+	struct config_upstream_tls tls;
 };
 
 struct config_route {
@@ -69,6 +95,7 @@ struct config_limits {
 	uint32_t keepalive_timeout_ms;
 	uint32_t connections;
 	uint32_t requests_per_connection; /* 0 = no limit */
+	uint32_t tls_handshakes;          /* under way, all threads of a worker together */
 };
 
 struct config_trace {
@@ -85,6 +112,7 @@ struct config_control_listener {
 	char *token_file;   /* null on unix sockets that have none */
 	uid_t *allow_users; /* owned; none = root, the supervisor's user and process.user */
 	size_t allow_user_count;
+	struct config_tls tls;
 };
 
 struct config {

@@ -13,7 +13,10 @@
 enum config_object {
 	CONFIG_OBJECT_ROOT,
 	CONFIG_OBJECT_LISTENER,
+	CONFIG_OBJECT_TLS,
+	CONFIG_OBJECT_CERTIFICATE,
 	CONFIG_OBJECT_UPSTREAM,
+	CONFIG_OBJECT_UPSTREAM_TLS,
 	CONFIG_OBJECT_SERVER,
 	CONFIG_OBJECT_ROUTE,
 	CONFIG_OBJECT_LIMITS,
@@ -32,6 +35,7 @@ enum config_object {
 enum config_kind {
 	CONFIG_KIND_OBJECT, /* heads the keys of an object; no key itself */
 	CONFIG_KIND_SECTION,
+	CONFIG_KIND_PART, /* struct member that begins with `bool on` */
 	CONFIG_KIND_LIST,
 	CONFIG_KIND_MAP,
 	CONFIG_KIND_NUMBER,
@@ -50,6 +54,7 @@ enum config_kind {
 struct config_key {
 	enum config_object object; /* where it stands */
 	enum config_kind kind;
+	bool required; /* TEXT; lists, maps and addresses say so otherwise */
 	const char *name;
 	size_t offset;  /* of the member in the object's struct, or in struct config for sections */
 	size_t size;    /* of the member: 4 or 8 for numbers */

@@ -16,7 +16,7 @@
 struct event_base;
 struct control;
 
-/* Before rights are dropped: reads the token files. A token that cannot be read is fatal: a
+/* Before rights are dropped: reads token files, certificates and keys. One that cannot be read is fatal: a
  * listener without its fence is never opened. `service` need not be filled yet. */
 struct control *control_new(const struct config *config, struct service *service);
 

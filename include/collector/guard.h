@@ -18,6 +18,7 @@ struct evconnlistener;
 struct evhttp;
 struct evhttp_request;
 struct guard;
+struct tls_server;
 
 /* What the guard counts; borrowed. */
 struct guard_counters {
@@ -29,8 +30,9 @@ struct guard_counters {
 struct guard *guard_new(struct event_base *base, const struct guard_counters *counters);
 void guard_free(struct guard *guard);
 
-/* Puts an evhttp and its listener under the guard. */
-void guard_watch(struct guard *guard, struct evhttp *http, struct evconnlistener *listener);
+/* Puts an evhttp and its listener under the guard; `tls` (borrowed) null: it speaks in clear. */
+void guard_watch(struct guard *guard, struct evhttp *http, struct evconnlistener *listener,
+                 const struct tls_server *tls);
 
 /* To be called first for each request: it has arrived whole. */
 void guard_arrived(struct guard *guard, struct evhttp_request *request);

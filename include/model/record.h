@@ -26,6 +26,7 @@ enum record_flag {
 	RECORD_PATH_CUT = 1u << 5,
 	RECORD_TRUSTED_TRACE = 1u << 6, /* trace ID came from the client */
 	RECORD_HAS_FOREIGN = 1u << 7,   /* foreign_trace_id holds an untrusted inbound trace */
+	RECORD_CLIENT_TLS = 1u << 8,    /* the client came by TLS */
 };
 
 struct exchange_record {
@@ -38,9 +39,12 @@ struct exchange_record {
 	uint64_t request_body_bytes;   /* as read from the client, without framing */
 	uint64_t response_body_bytes;  /* as read from the app, without framing */
 	uint64_t idle_before_ns;       /* overlay: keep-alive pause before t0; 0 on the first */
-	uint64_t backpressure_ns;  /* overlay: reading the app paused because the client was slow */
-	uint32_t flags;            /* enum record_flag */
-	uint16_t status;           /* 0 = nothing was sent */
+	uint64_t backpressure_ns; /* overlay: reading the app paused because the client was slow */
+	uint64_t
+	    tls_handshake_ns; /* overlay: the client's handshake; first exchange of a connection */
+	uint64_t connect_tcp_ns, connect_tls_ns; /* overlay: parts of `connect`; 0 when reused */
+	uint32_t flags;                          /* enum record_flag */
+	uint16_t status;                         /* 0 = nothing was sent */
 	uint16_t route;            /* index into config->routes, RECORD_NO_INDEX = none */
 	uint16_t upstream, server; /* indices, RECORD_NO_INDEX = none */
 	uint16_t attempts;

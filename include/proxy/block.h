@@ -72,6 +72,9 @@ int queue_merge(struct queue *queue, const char *data, size_t length);
  * -1 with errno. *ret_written counts the bytes taken. */
 int queue_write(struct queue *queue, struct block_pool *pool, int fd, size_t *ret_written);
 
+/* The first `n` bytes were taken elsewhere: their blocks go back. */
+void queue_taken(struct queue *queue, struct block_pool *pool, size_t n);
+
 void queue_clear(struct queue *queue, struct block_pool *pool);
 
 #endif

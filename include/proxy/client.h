@@ -8,6 +8,7 @@
 #include "base/net.h"
 #include "proxy/block.h"
 #include "proxy/loop.h"
+#include "proxy/opening.h"
 #include "proxy/stream.h"
 #include "proxy/timer.h"
 
@@ -17,10 +18,11 @@
 #define CLIENT_IP_SIZE 46
 
 enum client_state {
-	CLIENT_IDLE,   /* between requests */
-	CLIENT_BUSY,   /* an exchange is on */
-	CLIENT_LINGER, /* answered and shut down for writing: discarding */
-	CLIENT_CLOSED, /* gone, waits for the reaper */
+	CLIENT_OPENING, /* before the first request: PROXY header, TLS handshake */
+	CLIENT_IDLE,    /* between requests */
+	CLIENT_BUSY,    /* an exchange is on */
+	CLIENT_LINGER,  /* answered and shut down for writing: discarding */
+	CLIENT_CLOSED,  /* gone, waits for the reaper */
 };
 
 struct client {
@@ -40,6 +42,9 @@ struct client {
 	struct block *ahead; /* bytes behind `in` where those did not fit there */
 	struct queue out;
 	struct exchange *exchange;
+	enum opening opening;
+	struct client *handshake_before, *handshake_next; /* loop->handshakes */
+	uint64_t handshake_ns; /* how long it took; while under way, when its first bytes came */
 	uint64_t requests;
 	uint64_t ended_ns;  /* end of the last exchange, or the accept */
 	uint64_t read_ns;   /* last body bytes read, or reading resumed */
@@ -52,6 +57,12 @@ struct client {
 /* Takes over an accepted descriptor. */
 void client_accept(struct loop *loop, const struct config_listener *listener, int fd,
                    const struct net_address *peer);
+
+/* Who the client is: the connection's peer, or what a trusted load balancer says. Trust goes by it. */
+void client_set_peer(struct client *client, const struct net_address *peer);
+
+/* The opening is done: requests may come, and `in` may hold the beginning of one. */
+void client_opened(struct client *client, uint64_t now_ns);
 
 /* Writes what is queued. 1: all taken, 0: the rest waits for EV_WRITE, -1: the client is gone. */
 int client_flush(struct client *client, size_t *ret_written);

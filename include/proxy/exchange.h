@@ -46,6 +46,7 @@ struct exchange {
 	struct marks marks;
 	uint64_t decision_ns; /* of a local reply */
 	uint64_t idle_before_ns, backpressure_ns;
+	uint64_t tls_handshake_ns, connect_tcp_ns, connect_tls_ns;
 	uint64_t response_body_bytes;
 	enum close_reason cause;
 	enum phase died_in;

@@ -24,6 +24,8 @@ struct client;
 struct exchange;
 struct listener;
 struct pool;
+struct tls;
+struct tls_contexts;
 
 /* First member of what may be freed only when no callback can hold it any more. */
 struct reapable {
@@ -49,6 +51,10 @@ struct loop {
 	    **ready_tail; /* clients with buffered bytes to look at after this turn */
 	struct exchange *free_exchanges;
 	size_t free_exchange_count;
+	struct tls *again;              /* connections with bytes that no event tells of */
+	const struct tls_contexts *tls; /* the worker's; null = all is in clear */
+	struct client *handshakes, *handshakes_last; /* under way, oldest first */
+	size_t handshake_count;
 	struct reapable *dead;
 	struct listener *listeners;
 	size_t listener_count;

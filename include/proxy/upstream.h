@@ -13,7 +13,13 @@
 struct pool;
 struct server;
 
-enum upstream_state { UPSTREAM_CONNECTING, UPSTREAM_ACTIVE, UPSTREAM_RESTING, UPSTREAM_GONE };
+enum upstream_state {
+	UPSTREAM_CONNECTING,
+	UPSTREAM_HANDSHAKE, /* connected; TLS is under way */
+	UPSTREAM_ACTIVE,
+	UPSTREAM_RESTING,
+	UPSTREAM_GONE
+};
 
 struct upstream {
 	struct reapable reapable; /* first */
@@ -27,11 +33,12 @@ struct upstream {
 	struct block *in; /* unfinished response head */
 	struct queue out;
 	struct exchange *exchange;
-	uint64_t active_ns; /* last byte either way */
-	uint64_t paused_ns; /* since when reading is paused; 0 = it is not */
+	uint64_t connect_ns; /* connecting began; then TLS did */
+	uint64_t active_ns;  /* last byte either way */
+	uint64_t paused_ns;  /* since when reading is paused; 0 = it is not */
 };
 
-/* Starts to connect for `exchange`. Returns null with *ret_reason where that failed at once. */
+/* Starts to connect for `exchange`, which waits unless it is UPSTREAM_ACTIVE on return. Returns null with *ret_reason where that failed at once. */
 struct upstream *upstream_connect(struct loop *loop, struct server *server,
                                   struct exchange *exchange, enum close_reason *ret_reason);
 

@@ -16,6 +16,8 @@ from harness import (
     start_stub,
     start_uvicorn,
 )
+from proxy_tools import OK, always
+from tls_tools import Authority, listen
 
 _REPORT = pytest.StashKey[pytest.TestReport]()
 LOG_TAIL = 8000  # characters of a failed test's logs that are shown
@@ -113,3 +115,21 @@ def stub_factory() -> Iterator[Callable[..., StubServer]]:
     yield start
     for stub in started:
         stub.stop()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Return a certificate authority for all tests of a session."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def served(
+    gateway_factory: Callable[..., Gateway],
+    stub_factory: Callable[..., StubServer],
+    authority: Authority,
+) -> tuple[Gateway, Authority]:
+    """Return a gateway that serves TLS with one certificate in front of a scripted app."""
+    stub = stub_factory(always(OK))
+    certificate = authority.issue("app.example")
+    return gateway_factory([stub.address], listener=listen(certificate)), authority

@@ -233,7 +233,17 @@ test_places_conflict(void **state)
 	assert_refused("{" HEAD ", " APP
 	               ", \"control\": {\"listeners\": [{\"address\": \"0.0.0.0:1\","
 	               "\"role\": \"probe\"}]}}",
-	               "beyond loopback needs TLS");
+	               "/control/listeners/0/tls: found nothing, allowed: certificates");
+	assert_refused("{" HEAD ", " APP
+	               ", \"control\": {\"listeners\": [{\"address\": \"0.0.0.0:1\","
+	               "\"tls\": {\"certificates\": [{"
+	               "\"certificate_file\": \"c\", \"key_file\": \"k\"}]}}]}}",
+	               "/control/listeners/0/token_file: found nothing");
+	assert_refused("{" HEAD ", " APP
+	               ", \"control\": {\"listeners\": [{\"address\": \"unix:/x\","
+	               "\"tls\": {\"certificates\": [{\"certificate_file\": \"c\","
+	               "\"key_file\": \"k\"}]}}]}}",
+	               "/control/listeners/0/tls: a unix socket never leaves");
 	assert_refused("{" HEAD ", " APP
 	               ", \"control\": {\"listeners\": [{\"address\": \"127.0.0.1:1\"}]}}",
 	               "/control/listeners/0/token_file: found nothing");
@@ -285,7 +295,7 @@ test_all_errors_come_at_once(void **state)
 	    "t: /listeners/0/address: found",
 	    "t: /listeners/1: found 5",
 	    "t: /listeners/2/address",
-	    "t: /listeners/2/tls: not in",
+	    "t: /listeners/2/tls: found 1, allowed: an object",
 	    "t: /limits/head_bytes: found \"x\"",
 	    "t: /limits/headers: found 0",
 	};
