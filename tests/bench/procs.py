@@ -191,6 +191,21 @@ def start_worker_alone(folder: Path, origin_port: int, wrapper: list[str]) -> Se
     return Service("worker alone", port, process, process.pid)
 
 
+def child(process: subprocess.Popen[bytes], role: str) -> int:
+    """The supervisor's child of that role, once it has its title.
+
+    Raises:
+        RuntimeError: there was none in time.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        for pid in children(process.pid):
+            if role in title(pid):
+                return pid
+        time.sleep(0.05)
+    raise RuntimeError(f"no {role} among the children of {process.pid}")
+
+
 def start_tailrace(folder: Path, name: str, origin_port: int) -> Service:
     """Our gateway; the worker's CPU counts (the collector is not in a request's way).
 
@@ -199,15 +214,9 @@ def start_tailrace(folder: Path, name: str, origin_port: int) -> Service:
     port, conf, control = tailrace_config(folder, name, origin_port)
     binary = os.environ.get("TAILRACE_BIN", str(ROOT / "build" / "tailrace"))
     process = start([binary, "run", "-c", str(conf)], port, PROXY_CORE, conf.parent / "log")
-    worker = None
-    for pid in children(process.pid):
-        if "worker" in title(pid):
-            worker = pid
-        elif "collector" in title(pid):
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                os.sched_setaffinity(int(task.name), {LOAD_CORE})
-    if worker is None:
-        raise RuntimeError(f"{name}: no worker among the children of {process.pid}")
+    worker = child(process, "worker")
+    for task in Path(f"/proc/{child(process, 'collector')}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {LOAD_CORE})
     return Service(name, port, process, worker, {"control": str(control)})
 
 

@@ -408,7 +408,7 @@ def test_an_engine_that_only_fails_ends_the_sender(make, path, caplog, monkeypat
     sender._thread.join(5)
     assert sender.broken
     sender.start()
-    assert not sender.started
+    assert not sender.running
     assert engine.fail == 997
 
 
@@ -434,7 +434,7 @@ def test_close_with_the_gateway_away_is_bounded(make, path):
     began = time.monotonic()
     sender.close(0.5)
     assert time.monotonic() - began < 2
-    assert not sender.started
+    assert not sender.running
 
 
 def test_a_forked_child_is_an_instance_of_its_own(make, gateways, path):
@@ -471,7 +471,7 @@ import tailrace.sender as sending
 from fake_gateway import FakeEngine, row
 sending.INTERVAL_S = 60
 assert sending.configure({address!r})
-sending._sender.engine = engine = FakeEngine()
+sending.process.engine = engine = FakeEngine()
 sending.ensure_started()
 engine.put(row(5))
 """
@@ -498,8 +498,8 @@ os.environ["TAILRACE_CALLBACK"] = "unix:/nowhere/a.sock"
 assert sender.configure()
 assert sender.configure("unix:/nowhere/a.sock")
 assert sender.configure("unix:/nowhere/b.sock")
-assert sender._sender.address.text == "unix:/nowhere/a.sock"
-assert not sender._sender.started
+assert sender.process.address.text == "unix:/nowhere/a.sock"
+assert not sender.process.running
 """
 
 

@@ -248,7 +248,7 @@ struct engine {
 	bool disabled, totals_only;
 	uint64_t dropped, tails_dropped;
 	char loop_name[32];
-	PyObject *send_last;  /* coroutine function of middleware.py */
+	PyObject *send_last;  /* coroutine function of middleware.py: (awaitable, request) */
 	PyObject *name_route; /* function of middleware.py: (scope, root_path) -> str | None */
 	PyObject *report;     /* function of middleware.py: (text) */
 	PyTypeObject *task_type, *py_task_type, *step_type, *thread_pool_type;
@@ -272,6 +272,15 @@ clock_now_ns(void)
 
 /* An error inside the hook: disables it, says so once, clears the exception. */
 void engine_failed(const char *where);
+
+/* --- route ------------------------------------------------------------------------------------ */
+
+bool route_init(void);
+/* Name and first stack of the request's route, as far as there are any. False with an exception
+ * that is no error of ours: KeyboardInterrupt, SystemExit. */
+bool route_learn(struct request *request);
+/* After bind(): answers of the function before. */
+void route_forget(void);
 
 /* --- stack: code objects and stacks, interned, kept alive, named by small integers ------------- */
 
@@ -409,6 +418,17 @@ void loop_after_fork(void);
 /* --- request ----------------------------------------------------------------------------------- */
 
 bool request_init(void);
+/* The last body message was sent. False with an exception, as route_learn(). */
+bool request_sent_last(struct request *request);
+
+/* --- last ------------------------------------------------------------------------------------- */
+
+#define LAST_SEND_NAME "tailrace._engine.LastSend"
+
+bool last_init(void);
+/* What to await instead of awaitable (whose reference is taken; NULL stays NULL), so that the
+ * request learns when it is through. */
+PyObject *last_send_new(struct request *request, PyObject *awaitable);
 void identity_unref(struct identity *who);
 
 static inline struct identity *

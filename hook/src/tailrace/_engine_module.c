@@ -69,6 +69,7 @@ bind(PyObject *module, PyObject *args)
 	Py_INCREF(report);
 	Py_XSETREF(engine.send_last, send_last);
 	Py_XSETREF(engine.name_route, name_route);
+	route_forget();
 	Py_XSETREF(engine.report, report);
 	Py_RETURN_NONE;
 }
@@ -249,7 +250,7 @@ module_exec(PyObject *module)
 	if (engine.py_task_type == NULL)
 		PyErr_Clear();
 	if (!stack_init() || !walk_init() || !step_init() || !loop_init() || !request_init() ||
-	    !thread_init())
+	    !route_init() || !last_init() || !thread_init())
 		return -1;
 	if (PyModule_AddFunctions(module, loop_functions) < 0 ||
 	    PyModule_AddFunctions(module, request_functions) < 0 ||

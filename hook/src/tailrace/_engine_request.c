@@ -2,17 +2,7 @@
  * when the last body message was sent or the app ended; then its lanes are let go. */
 #include "_engine.h"
 
-enum { ROUTES_MAX = 4096 };
-
-/* Route names made so far, by the identity of the string middleware.py returned; both are kept
- * for good. */
-static struct {
-	PyObject *name; /* strong */
-	char *escaped;
-} routes[ROUTES_MAX * 2];
-static int route_count;
-
-static PyObject *name_headers, *name_type, *name_more_body, *name_endpoint, *name_root_path;
+static PyObject *name_headers, *name_type, *name_more_body, *name_root_path;
 
 static struct request *
 current_request(const struct running *running)
@@ -36,77 +26,6 @@ path_now(struct request *request, int64_t now_ns)
 {
 	struct lane *lane = request->loop != NULL ? sending_lane(request) : NULL;
 	return lane != NULL && lane->request == request ? lane_path_at(lane, now_ns) : NULL;
-}
-
-/* --- the route -------------------------------------------------------------------------------- */
-
-static char *
-escape(const char *text)
-{
-	size_t len = strlen(text);
-	if (len > ROUTE_BYTES_MAX)
-		return NULL;
-	char *escaped = malloc(len * 6 + 1), *to = escaped;
-	for (; escaped != NULL && *text != '\0'; text++) {
-		if ((unsigned char)*text < 0x20)
-			to += sprintf(to, "\\u%04x", (unsigned)*text);
-		else if (*text == '"' || *text == '\\')
-			to += sprintf(to, "\\%c", *text);
-		else
-			*to++ = *text;
-	}
-	if (escaped != NULL)
-		*to = '\0';
-	return escaped;
-}
-
-static const char *
-route_text(PyObject *name)
-{
-	uint32_t i = (uint32_t)(((uintptr_t)name >> 4) * UINT64_C(0x9e3779b97f4a7c15) >> 40);
-	for (i %= ROUTES_MAX * 2; routes[i].name != NULL; i = (i + 1) % (ROUTES_MAX * 2))
-		if (routes[i].name == name)
-			return routes[i].escaped;
-	const char *text = PyUnicode_AsUTF8(name);
-	if (text == NULL)
-		PyErr_Clear(); /* lone surrogates: no name the gateway could be told */
-	if (text == NULL || route_count == ROUTES_MAX)
-		return NULL;
-	Py_INCREF(name);
-	routes[i].name = name;
-	routes[i].escaped = escape(text);
-	route_count++;
-	return routes[i].escaped;
-}
-
-static void
-learn_endpoint(struct request *request)
-{
-	PyObject *endpoint = PyDict_GetItemWithError(request->scope, name_endpoint);
-	PyCodeObject *code = endpoint != NULL ? walk_callable_code(endpoint) : NULL;
-	const struct code_info *info = code != NULL ? code_intern(code) : NULL;
-	if (info != NULL && code_in_app(info))
-		request->who->first_stack = stack_of_code(code);
-}
-
-/* False with an exception that is no error of ours: KeyboardInterrupt, SystemExit. */
-static bool
-learn_route(struct request *request)
-{
-	PyObject *const args[] = {request->scope, request->root_path};
-	if (request->scope == NULL || engine.name_route == NULL)
-		return true;
-	PyObject *name = PyObject_Vectorcall(engine.name_route, args, 2, NULL);
-	if (name != NULL && PyUnicode_Check(name))
-		request->who->route = route_text(name);
-	Py_XDECREF(name);
-	if (name != NULL && PyDict_Check(request->scope))
-		learn_endpoint(request);
-	if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception))
-		return false;
-	if (PyErr_Occurred())
-		engine_failed("route");
-	return true;
 }
 
 /* --- its end ---------------------------------------------------------------------------------- */
@@ -147,13 +66,13 @@ request_close_pending(struct loop *loop)
 	}
 }
 
-/* False with an exception, as learn_route(). */
+/* False with an exception, as route_learn(). */
 static bool
 end_now(struct request *request, enum ended ended, int64_t now_ns)
 {
 	PyObject *type, *value, *traceback;
 	if (request->who->route == NULL)
-		(void)learn_route(request);
+		(void)route_learn(request);
 	PyErr_Fetch(&type, &value, &traceback);
 	request->end_ns = now_ns;
 	request->ended = (uint8_t)ended;
@@ -169,20 +88,25 @@ is_stale(const struct request *request)
 	return request->generation != engine.generation;
 }
 
-static PyObject *
-sent_last(PyObject *self, PyObject *unused)
+bool
+request_sent_last(struct request *request)
 {
-	struct request *request = (struct request *)self;
-	(void)unused;
 	if (request->state != REQUEST_OPEN || is_stale(request))
-		Py_RETURN_NONE;
-	bool interrupted = !end_now(request, ENDED_RESPONSE, clock_now_ns());
+		return true;
+	bool good = end_now(request, ENDED_RESPONSE, clock_now_ns());
 	if (request->loop != NULL && request->loop->running != NULL) {
 		Py_INCREF(request);
 		request->closing_next = request->loop->closing;
 		request->loop->closing = request;
 	}
-	if (interrupted)
+	return good;
+}
+
+static PyObject *
+sent_last(PyObject *self, PyObject *unused)
+{
+	(void)unused;
+	if (!request_sent_last((struct request *)self))
 		return NULL;
 	Py_RETURN_NONE;
 }
@@ -238,14 +162,14 @@ text_is(PyObject *text, const char *wanted, Py_ssize_t len)
 	       PyUnicode_IS_ASCII(text) && memcmp(PyUnicode_DATA(text), wanted, (size_t)len) == 0;
 }
 
-/* False with an exception, as learn_route(): the message is then not sent. */
+/* False with an exception, as route_learn(): the message is then not sent. */
 static bool
 on_start(struct request *request)
 {
 	int64_t now_ns = clock_now_ns();
 	if (request->start_ns != NO_TIME)
 		return true;
-	if (!learn_route(request))
+	if (!route_learn(request))
 		return false;
 	request->start_ns = request->part_ns = now_ns;
 	request->start_path = path_now(request, now_ns);
@@ -282,6 +206,26 @@ is_last(PyObject *message)
 	return truth == 0;
 }
 
+/* False with an exception, as route_learn(). */
+static bool
+on_message(struct request *request, PyObject *message, bool *ret_last)
+{
+	PyObject *type = PyDict_GetItemWithError(message, name_type);
+	if (text_is(type, "http.response.start", 19))
+		return on_start(request);
+	if (text_is(type, "http.response.body", 18) ||
+	    text_is(type, "http.response.zerocopysend", 26))
+		*ret_last = is_last(message);
+	else if (text_is(type, "http.response.pathsend", 22))
+		*ret_last = true;
+	else
+		return true;
+	*ret_last &= engine.send_last != NULL;
+	if (!*ret_last)
+		on_chunk(request);
+	return true;
+}
+
 static PyObject *
 request_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
@@ -294,33 +238,12 @@ request_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
 	}
 	Py_INCREF(send);
 	PyObject *message = PyVectorcall_NARGS(nargsf) == 1 && names == NULL ? args[0] : NULL;
-	if (live && message != NULL && PyDict_Check(message)) {
-		PyObject *type = PyDict_GetItemWithError(message, name_type);
-		if (text_is(type, "http.response.start", 19)) {
-			if (!on_start(request)) {
-				Py_DECREF(send);
-				return NULL;
-			}
-		} else if (text_is(type, "http.response.body", 18) ||
-		           text_is(type, "http.response.zerocopysend", 26)) {
-			if (is_last(message) && engine.send_last != NULL) {
-				PyObject *const last[] = {send, message, self};
-				result = PyObject_Vectorcall(engine.send_last, last, 3, NULL);
-				Py_DECREF(send);
-				return result;
-			}
-			on_chunk(request);
-		} else if (text_is(type, "http.response.pathsend", 22) &&
-		           engine.send_last != NULL) {
-			PyObject *const last[] = {send, message, self};
-			result = PyObject_Vectorcall(engine.send_last, last, 3, NULL);
-			Py_DECREF(send);
-			return result;
-		}
-	}
-	result = PyObject_Vectorcall(send, args, nargsf, names);
+	bool good = true, last = false;
+	if (live && message != NULL && PyDict_Check(message))
+		good = on_message(request, message, &last);
+	result = good ? PyObject_Vectorcall(send, args, nargsf, names) : NULL;
 	Py_DECREF(send);
-	return result;
+	return last ? last_send_new(request, result) : result;
 }
 
 /* --- its begin -------------------------------------------------------------------------------- */
@@ -540,7 +463,6 @@ request_init(void)
 	name_headers = PyUnicode_InternFromString("headers");
 	name_type = PyUnicode_InternFromString("type");
 	name_more_body = PyUnicode_InternFromString("more_body");
-	name_endpoint = PyUnicode_InternFromString("endpoint");
 	name_root_path = PyUnicode_InternFromString("root_path");
 	return name_root_path != NULL && PyType_Ready(&request_type) == 0;
 }

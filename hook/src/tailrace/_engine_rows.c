@@ -22,12 +22,12 @@ struct row {
 	const struct node *node; /* kind, cause, exact, by */
 	int32_t stack;
 	int64_t ns;
-	uint32_t count, samples;
+	uint32_t count, samples, slot;
 };
 
 struct merged {
 	struct row rows[REQUEST_ROWS_MAX];
-	uint16_t slots[ROW_SLOTS]; /* index + 1 */
+	uint16_t slots[ROW_SLOTS]; /* index + 1; of a row that is no more: 0 */
 	int len;
 	int stacks;
 };
@@ -66,16 +66,25 @@ put_text(struct text *text, const char *from)
 	put(text, from, strlen(from));
 }
 
+/* Two digits at a time. */
 static void
 put_number(struct text *text, int64_t number)
 {
+	static const char PAIRS[] = "00010203040506070809101112131415161718192021222324"
+	                            "25262728293031323334353637383940414243444546474849"
+	                            "50515253545556575859606162636465666768697071727374"
+	                            "75767778798081828384858687888990919293949596979899";
 	char digits[NUMBER_MAX];
 	int i = NUMBER_MAX;
-	uint64_t rest = number < 0 ? (uint64_t)-number : (uint64_t)number;
-	do {
-		digits[--i] = (char)('0' + rest % 10);
-		rest /= 10;
-	} while (rest > 0);
+	uint64_t rest = number < 0 ? -(uint64_t)number : (uint64_t)number;
+	for (; rest >= 100; rest /= 100) {
+		i -= 2;
+		memcpy(digits + i, PAIRS + 2 * (rest % 100), 2);
+	}
+	if (rest >= 10)
+		memcpy(digits + (i -= 2), PAIRS + 2 * rest, 2);
+	else
+		digits[--i] = (char)('0' + rest);
 	if (number < 0)
 		digits[--i] = '-';
 	put(text, digits + i, (size_t)(NUMBER_MAX - i));
@@ -171,7 +180,7 @@ row_for(struct request *request, const struct node *node, int32_t stack, int row
 	if (merged.len == rows_max)
 		return NULL;
 	struct row *row = &merged.rows[merged.len++];
-	*row = (struct row){.node = node, .stack = stack};
+	*row = (struct row){.node = node, .stack = stack, .slot = slot};
 	merged.slots[slot] = (uint16_t)merged.len;
 	merged.stacks += stack >= 0;
 	return row;
@@ -204,8 +213,9 @@ merge(struct request *request, const struct node *path, int64_t from_ns, int64_t
 	const struct node *const *segments = &chain[PATH_SEGMENTS_MAX + 1 - len];
 	if (path != NULL && path->depth >= PATH_SEGMENTS_MAX)
 		request->truncated = true;
-	merged.len = merged.stacks = 0;
-	memset(merged.slots, 0, sizeof(merged.slots));
+	while (merged.len > 0)
+		merged.slots[merged.rows[--merged.len].slot] = 0;
+	merged.stacks = 0;
 	for (int i = 0; i < len; i++) {
 		int64_t ns =
 		    overlap(segments[i]->parent->end_ns, segments[i]->end_ns, from_ns, to_ns);

@@ -1,12 +1,13 @@
-/* The watchdog thread: looks every few milliseconds, without the GIL, whether a step or a
- * thread's job has run for long; only then it takes the GIL and reads that thread's frames.
- * Sleeps while no request comes. */
+/* The watchdog thread: sleeps until the earliest time at which a step or a thread's job can have
+ * run for long, looks, without the GIL, whether one has; only then it takes the GIL and reads that
+ * thread's frames. Sleeps for good while no request comes. */
 #include "_engine.h"
 
 #include <pthread.h>
 #include <signal.h>
 
-enum { TICK_NS = 4000000, IDLE_TICKS = 250, LOOKS_PER_AGE = 10 };
+enum { GAP_MIN_NS = 4000000, IDLE_NS = 1000000000, LOOKS_PER_AGE = 10 };
+#define REST_NS NS_PER_MS /* after a look: what was due and could not be sampled is no spin */
 
 /* When the step or job is to be looked at next; 0: none runs. Written under the GIL. */
 static _Atomic int64_t step_look_ns[LOOPS_MAX];
@@ -68,7 +69,7 @@ static int64_t
 next_look(int64_t begin_ns, int64_t now_ns)
 {
 	int64_t gap_ns = (now_ns - begin_ns) / LOOKS_PER_AGE;
-	return now_ns + (gap_ns > TICK_NS ? gap_ns : TICK_NS);
+	return now_ns + (gap_ns > GAP_MIN_NS ? gap_ns : GAP_MIN_NS);
 }
 
 static bool
@@ -77,17 +78,24 @@ is_due(int64_t look_ns, int64_t now_ns)
 	return look_ns != 0 && now_ns >= look_ns;
 }
 
-static bool
-anything_due(int64_t now_ns)
+/* The next time at which something can be due: of what runs now its own, and what begins later is
+ * not looked at before it is STEP_SAMPLE_MIN_NS old. */
+static int64_t
+next_due_ns(int64_t now_ns)
 {
+	int64_t next_ns = now_ns + STEP_SAMPLE_MIN_NS;
 	int loops = atomic_load(&loops_high), count = atomic_load(&jobs_high);
-	for (int i = 0; i < loops; i++)
-		if (is_due(atomic_load(&step_look_ns[i]), now_ns))
-			return true;
-	for (int i = 0; i < count; i++)
-		if (is_due(atomic_load(&job_look_ns[i]), now_ns))
-			return true;
-	return false;
+	for (int i = 0; i < loops; i++) {
+		int64_t look_ns = atomic_load(&step_look_ns[i]);
+		if (look_ns != 0 && look_ns < next_ns)
+			next_ns = look_ns;
+	}
+	for (int i = 0; i < count; i++) {
+		int64_t look_ns = atomic_load(&job_look_ns[i]);
+		if (look_ns != 0 && look_ns < next_ns)
+			next_ns = look_ns;
+	}
+	return next_ns;
 }
 
 /* A sample speaks for the time halfway to its neighbours: as the gaps grow, whoever comes next
@@ -225,25 +233,37 @@ sleep_until_woken(void)
 	pthread_mutex_unlock(&mutex);
 }
 
+/* Returns once it is next_ns, or later after a second without requests. */
+static void
+sleep_until(int64_t next_ns, uint32_t *seen, int64_t *seen_ns)
+{
+	struct timespec until = {.tv_sec = next_ns / 1000000000, .tv_nsec = next_ns % 1000000000};
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+	uint32_t now = atomic_load(&activity);
+	if (now != *seen || anything_runs()) {
+		*seen = now;
+		*seen_ns = next_ns;
+	} else if (next_ns - *seen_ns > IDLE_NS) {
+		sleep_until_woken();
+		*seen_ns = clock_now_ns();
+	}
+}
+
 static void *
 sampler_main(void *arg)
 {
-	const struct timespec tick = {.tv_nsec = TICK_NS};
 	PyThreadState *thread = NULL;
 	uint32_t seen = 0;
-	int idle = 0;
+	int64_t now_ns = clock_now_ns(), rest_ns = 0, seen_ns = now_ns;
 	(void)arg;
 	(void)pthread_setname_np(pthread_self(), "tailrace-watch");
 	for (;;) {
-		nanosleep(&tick, NULL);
-		uint32_t now = atomic_load(&activity);
-		idle = now != seen || anything_runs() ? 0 : idle + 1;
-		seen = now;
-		if (idle > IDLE_TICKS)
-			sleep_until_woken();
+		int64_t next_ns = next_due_ns(now_ns);
+		sleep_until(next_ns > rest_ns ? next_ns : rest_ns, &seen, &seen_ns);
 		if (atomic_load(&stopping))
 			return NULL;
-		if (!anything_due(clock_now_ns()))
+		now_ns = clock_now_ns();
+		if (next_due_ns(now_ns) > now_ns)
 			continue;
 		/* One thread state for good; where the interpreter ends, this call ends the
 		 * thread. */
@@ -253,6 +273,8 @@ sampler_main(void *arg)
 			PyEval_RestoreThread(thread);
 		sample_all();
 		thread = PyEval_SaveThread();
+		now_ns = clock_now_ns();
+		rest_ns = now_ns + REST_NS;
 	}
 }
 

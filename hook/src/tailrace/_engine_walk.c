@@ -95,7 +95,8 @@ is_opaque_link(PyObject *object)
 	const char *name = Py_TYPE(object)->tp_name;
 	return strcmp(name, "async_generator_asend") == 0 ||
 	       strcmp(name, "async_generator_athrow") == 0 ||
-	       strcmp(name, "coroutine_wrapper") == 0 || strcmp(name, "anext_awaitable") == 0;
+	       strcmp(name, "coroutine_wrapper") == 0 || strcmp(name, "anext_awaitable") == 0 ||
+	       strcmp(name, LAST_SEND_NAME) == 0;
 }
 
 static int

@@ -85,7 +85,8 @@ class Hook:
         if request is None:
             await self.app(scope, receive, send)
             return
-        sender.ensure_started()
+        if sender.process is None or not sender.process.running:
+            sender.ensure_started()
         try:
             await self.app(scope, receive, request)
         except BaseException as error:
@@ -108,9 +109,10 @@ def _flush_at_shutdown(send: Send) -> Send:
     return send_and_flush
 
 
-async def _send_last(send: Send, message: Message, request: Any) -> None:
-    """The last body message: its sending is over when the server's `send` returns."""
-    await send(message)
+async def _send_last(sending: Awaitable[None], request: Any) -> None:
+    """The last body message, where the server's `send` gives no coroutine: it is sent when that is
+    through."""
+    await sending
     request.sent_last()
 
 

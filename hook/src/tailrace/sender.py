@@ -129,13 +129,15 @@ class Sender:
 
     def _begin(self) -> None:
         """What is new in every process: also called in a forked child, where no thread runs."""
-        self._running = False
+        self.running = False  # the thread, in this process; asked at every request
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._idle = threading.Event()
         self._closing_at: float | None = None  # time.monotonic() by which all must be sent
         self._instance = secrets.token_hex(16)
         self._clock = clock_identity()
+        self._process_of: tuple[str, str, int] | None = None
+        self._process_text = b""
         self._pending: deque[Batch] = deque()
         self._pending_bytes = 0
         self._connection = Connection(self.address, self.token)
@@ -149,28 +151,23 @@ class Sender:
 
     # --- from any thread ---------------------------------------------------------------------
 
-    @property
-    def started(self) -> bool:
-        """True while the thread runs in this process. Asked at every request: one look."""
-        return self._running
-
     def start(self) -> None:
         """Starts the thread where none runs. Raises RuntimeError where no thread can start."""
         with self._lock:
-            if self.started or self.broken or self._closing_at is not None:
+            if self.running or self.broken or self._closing_at is not None:
                 return
             thread = threading.Thread(target=self._live, name="tailrace-sender", daemon=True)
-            self._running = True
+            self.running = True
             try:
                 thread.start()
             except BaseException:
-                self._running = False
+                self.running = False
                 raise
             self._thread = thread
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Waits until what was finished before is sent; False where time ran out."""
-        if not self.started:
+        if not self.running:
             return True
         self._idle.clear()
         self._wake.set()
@@ -199,7 +196,7 @@ class Sender:
         try:
             self._run()
         finally:
-            self._running = False
+            self.running = False
 
     def _run(self) -> None:
         failures = 0
@@ -363,20 +360,29 @@ class Sender:
         return answer
 
     def _process(self) -> bytes:
-        boot_id, namespace = self._clock
-        return json.dumps(
-            {
-                "instance": self._instance,
-                "pid": os.getpid(),
-                "python": platform.python_version(),
-                "loop": self.engine.loop_name(),
-                "engine": self.engine.engine_name(),
-                "hook_version": HOOK_VERSION,
-                "boot_id": boot_id,
-                "time_namespace": namespace,
-                "dropped": self.dropped + self.engine.dropped(),
-            }
-        ).encode()
+        """The batch's "process", made anew where something in it has changed."""
+        changing = (
+            self.engine.loop_name(),
+            self.engine.engine_name(),
+            self.dropped + self.engine.dropped(),
+        )
+        if changing != self._process_of:
+            boot_id, namespace = self._clock
+            self._process_of = changing
+            self._process_text = json.dumps(
+                {
+                    "instance": self._instance,
+                    "pid": os.getpid(),
+                    "python": platform.python_version(),
+                    "loop": changing[0],
+                    "engine": changing[1],
+                    "hook_version": HOOK_VERSION,
+                    "boot_id": boot_id,
+                    "time_namespace": namespace,
+                    "dropped": changing[2],
+                }
+            ).encode()
+        return self._process_text
 
     def _say(self, state: str, level: int, text: str, detail: object) -> None:
         """Logs `text` with address and detail where this state was not the last one said."""
@@ -390,7 +396,7 @@ class Sender:
 
 # --- the process's one sender ----------------------------------------------------------------
 
-_sender: Sender | None = None
+process: Sender | None = None
 _guard = threading.Lock()
 _said_off = False
 _registered = False
@@ -402,16 +408,16 @@ def configure(callback: str | None = None, token: str | None = None) -> bool:
     Returns True where there is a valid address. Without one the hook passes requests through,
     which is said once. The first address of a process stays; another one is refused and logged.
     """
-    global _sender, _said_off
+    global process, _said_off
     text = callback or os.environ.get("TAILRACE_CALLBACK") or ""
     token = (token or os.environ.get("TAILRACE_TOKEN") or "").strip() or None
     if token and not token.isprintable():
         log.error("tailrace: no profiles are collected: the token holds control characters")
         return False
     with _guard:
-        if _sender is not None:
-            if text and text != _sender.address.text:
-                log.warning("tailrace: profiles go to %s, not to %s", _sender.address.text, text)
+        if process is not None:
+            if text and text != process.address.text:
+                log.warning("tailrace: profiles go to %s, not to %s", process.address.text, text)
             return True
         try:
             address = parse_address(text) if text else None
@@ -428,7 +434,7 @@ def configure(callback: str | None = None, token: str | None = None) -> bool:
         except ImportError as error:
             log.error("tailrace: no profiles are collected: %s", error)
             return False
-        _sender = Sender(_engine, address, token)
+        process = Sender(_engine, address, token)
         _register()
     return True
 
@@ -444,8 +450,8 @@ def _register() -> None:
 
 def ensure_started() -> None:
     """Starts the sending thread where none runs yet in this process. Cheap, never raises."""
-    sender = _sender
-    if sender is None or sender.started or sender.broken:
+    sender = process
+    if sender is None or sender.running or sender.broken:
         return
     try:
         sender.start()
@@ -458,20 +464,20 @@ def flush(timeout_s: float = FLUSH_S) -> bool:
 
     Blocks: call it where the app ends (the ASGI lifespan's shutdown), not on a busy loop.
     """
-    sender = _sender
+    sender = process
     return sender is None or sender.flush(timeout_s)
 
 
 def _after_fork() -> None:
     global _guard
     _guard = threading.Lock()
-    if _sender is not None:
+    if process is not None:
         try:
-            _sender.after_fork()
+            process.after_fork()
         except Exception:
             log.exception("tailrace: an error after fork; this process sends no profiles")
 
 
 def _at_exit() -> None:
-    if _sender is not None:
-        _sender.close(FLUSH_S)
+    if process is not None:
+        process.close(FLUSH_S)
