@@ -17,7 +17,7 @@
 #include "base/xmem.h"
 #include "handover.h"
 
-#define FILES_APART 128 /* descriptors of a worker that are no connection's */
+#define FILES_APART 512 /* descriptors of a worker that are no connection's */
 
 static char *title_area;
 static size_t title_size;

@@ -79,6 +79,8 @@ init_child(struct child *child, const char *role, struct supervisor *s, struct h
 	*child = (struct child){
 	    .role = role, .board = s->board, .handover = handover, .life_fd = -1, .ready_fd = -1};
 	memcpy(child->handover.listener_fds, fds, count * sizeof(*fds));
+	for (size_t i = 0; i < count; i++)
+		child->handover.listener_of[i] = (uint16_t)i;
 	child->handover.listener_count = count;
 }
 
@@ -96,6 +98,7 @@ init_shared(struct supervisor *s, const char *bytes, size_t length)
 	atomic_store(&s->board->supervisor.started_ns, clock_now_ns());
 	atomic_store(&s->board->supervisor.state, BOARD_STARTING);
 	init_child(&s->worker, SPAWN_ROLE_WORKER, s, handover, s->sockets.fds, s->sockets.count);
+	memcpy(s->worker.handover.listener_of, s->sockets.of, sizeof(s->sockets.of));
 	s->worker.threads = s->config->worker.threads;
 	init_child(&s->collector, SPAWN_ROLE_COLLECTOR, s, handover, s->sockets.control_fds,
 	           s->sockets.control_count);

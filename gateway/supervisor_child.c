@@ -134,8 +134,6 @@ count_lost(struct child *child)
 
 		lost += atomic_exchange(&thread->in_flight, 0);
 		atomic_store(&thread->client_connections, 0);
-		atomic_store(&thread->upstream_connections, 0);
-		atomic_store(&thread->upstream_idle, 0);
 	}
 	board_add(&board->exchanges_lost, lost);
 	return lost;

@@ -2,6 +2,7 @@
 #include "supervisor_sockets.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,7 +14,8 @@
 #define CONTROL_MODE 0660 /* peers are checked again by their credentials */
 #define FOLDER_MODE 0755
 
-_Static_assert(CONFIG_LISTENERS_MAX <= HANDOVER_LISTENERS_MAX, "every listener can be handed over");
+_Static_assert(CONFIG_LISTENERS_MAX *CONFIG_THREADS_MAX <= HANDOVER_LISTENERS_MAX,
+               "every listener can be handed over");
 
 static int
 open_one(const struct config *config, const char *text, const struct net_address *address,
@@ -37,6 +39,65 @@ open_one(const struct config *config, const char *text, const struct net_address
 	return fd;
 }
 
+static void
+keep(struct supervisor_sockets *sockets, int fd, size_t index)
+{
+	sockets->of[sockets->count] = (uint16_t)index;
+	sockets->fds[sockets->count++] = fd;
+}
+
+/* The first socket of a listener: alone, or the first of several, of which a plain one has shown
+ * that the address is free (any process of ours may join a group of several). */
+static int
+open_first(const struct config *config, const struct config_listener *own, size_t threads)
+{
+	const char *why = "";
+	int fd;
+
+	if (threads == 1 || own->address.sa.sa_family == AF_UNIX)
+		return open_one(config, own->text, &own->address, PUBLIC_MODE);
+	if (net_address_is_free(&own->address, &why))
+		fd = net_listen_shared(&own->address, BACKLOG, &why);
+	else
+		fd = -1;
+	if (fd == -1)
+		log_error("%s: %s: %s", own->text, why, strerror(errno));
+	return fd;
+}
+
+int
+supervisor_sockets_grow(const struct config *config, struct supervisor_sockets *sockets,
+                        size_t index, size_t threads)
+{
+	const struct config_listener *own = &config->listeners[index];
+	size_t have = 0;
+	const char *why = "";
+	int fd = -1;
+
+	for (size_t i = 0; i < sockets->count; i++) {
+		if (sockets->of[i] != index)
+			continue;
+		fd = sockets->fds[i];
+		have++;
+	}
+	if (have == 0) {
+		fd = open_first(config, own, threads);
+		if (fd == -1)
+			return -1;
+		keep(sockets, fd, index);
+		have = 1;
+	}
+	for (bool several = net_is_shared(fd); several && have < threads; have++) {
+		fd = net_listen_shared(&own->address, BACKLOG, &why);
+		if (fd == -1) {
+			log_error("%s: %s: %s", own->text, why, strerror(errno));
+			return -1;
+		}
+		keep(sockets, fd, index);
+	}
+	return 0;
+}
+
 int
 supervisor_sockets_open(const struct config *config, struct supervisor_sockets *ret)
 {
@@ -49,14 +110,9 @@ supervisor_sockets_open(const struct config *config, struct supervisor_sockets *
 			goto failed;
 		ret->control_fds[ret->control_count++] = fd;
 	}
-	for (size_t i = 0; i < config->listener_count; i++) {
-		const struct config_listener *own = &config->listeners[i];
-		int fd = open_one(config, own->text, &own->address, PUBLIC_MODE);
-
-		if (fd == -1)
+	for (size_t i = 0; i < config->listener_count; i++)
+		if (supervisor_sockets_grow(config, ret, i, config->worker.threads) == -1)
 			goto failed;
-		ret->fds[ret->count++] = fd;
-	}
 	return 0;
 failed:
 	supervisor_sockets_close(config, ret);
@@ -96,7 +152,7 @@ void
 supervisor_sockets_close(const struct config *config, struct supervisor_sockets *sockets)
 {
 	for (size_t i = 0; i < sockets->count; i++)
-		close_one(sockets->fds[i], &config->listeners[i].address);
+		close_one(sockets->fds[i], &config->listeners[sockets->of[i]].address);
 	for (size_t i = 0; i < sockets->control_count; i++)
 		close_one(sockets->control_fds[i], &config->control.listeners[i].address);
 	sockets->count = 0;

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #define FIXED_FDS 5
-#define LIST_SIZE (HANDOVER_LISTENERS_MAX * 12)
+#define LIST_SIZE (HANDOVER_LISTENERS_MAX * 16)
 
 static int *
 fixed_fd(struct handover *handover, size_t index)
@@ -32,9 +32,22 @@ write_list(char *buf, const int *fds, size_t count)
 		n += (size_t)snprintf(buf + n, LIST_SIZE - n, "%s%d", i > 0 ? "," : "", fds[i]);
 }
 
-/* "3,4,5" -> descriptors that are open. Returns how many, or -1. */
+/* "7:0,8:0,9:1": each descriptor and what it belongs to. */
+static void
+write_listeners(char *buf, const struct handover *handover)
+{
+	size_t n = 0;
+
+	buf[0] = '\0';
+	for (size_t i = 0; i < handover->listener_count; i++)
+		n += (size_t)snprintf(buf + n, LIST_SIZE - n, "%s%d:%u", i > 0 ? "," : "",
+		                      handover->listener_fds[i], handover->listener_of[i]);
+}
+
+/* "3,4,5" or "7:0,8:1" -> descriptors that are open, and the numbers behind them in `of` (null:
+ * none are allowed). Returns how many, or -1. */
 static int
-read_list(const char *text, int *fds, size_t max)
+read_list(const char *text, int *fds, uint16_t *of, size_t max)
 {
 	size_t count = 0;
 	char *end;
@@ -45,6 +58,8 @@ read_list(const char *text, int *fds, size_t max)
 		if (end == text || fd < 3 || fd > 1 << 20 ||
 		    fcntl((int)fd, F_SETFD, FD_CLOEXEC) == -1)
 			return -1;
+		if (of != NULL && *end == ':')
+			of[count] = (uint16_t)strtoul(end + 1, &end, 10);
 		fds[count++] = (int)fd;
 		text = *end == ',' ? end + 1 : end;
 	}
@@ -82,7 +97,7 @@ spawn_child(const char *role, const struct handover *handover)
 	snprintf(name, sizeof(name), "%s", role);
 	snprintf(generation, sizeof(generation), "%llu", (unsigned long long)own.generation);
 	write_list(fixed, fds, FIXED_FDS);
-	write_list(listeners, own.listener_fds, own.listener_count);
+	write_listeners(listeners, &own);
 	pid = fork();
 	if (pid != 0)
 		return pid;
@@ -105,11 +120,12 @@ spawn_receive(int argc, char **argv, struct handover *ret)
 	if (argc != 5)
 		return -1;
 	handover.generation = strtoull(argv[2], NULL, 10);
-	if (read_list(argv[3], fds, FIXED_FDS) != FIXED_FDS)
+	if (read_list(argv[3], fds, NULL, FIXED_FDS) != FIXED_FDS)
 		return -1;
 	for (size_t i = 0; i < FIXED_FDS; i++)
 		*fixed_fd(&handover, i) = fds[i];
-	count = read_list(argv[4], handover.listener_fds, HANDOVER_LISTENERS_MAX);
+	count =
+	    read_list(argv[4], handover.listener_fds, handover.listener_of, HANDOVER_LISTENERS_MAX);
 	if (count < 0)
 		return -1;
 	handover.listener_count = (size_t)count;

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include "base/config.h"
 
-#define HANDOVER_LISTENERS_MAX 64
+#define HANDOVER_LISTENERS_MAX 128 /* CONFIG_LISTENERS_MAX, each with a socket per thread */
 
 struct handover {
 	int config_fd; /* sealed memfd: the checked config bytes */
@@ -17,9 +17,10 @@ struct handover {
 	int life_fd;  /* read end of the supervisor's pipe: EOF = drain or flush, then exit */
 	int ready_fd; /* write one byte when serving, then close */
 	uint64_t generation;
-	/* Worker: one per config->listeners entry. Collector: one per config->control.listeners
-	 * entry. In order. */
+	/* Listening sockets: a worker's may be several per config->listeners entry (one per thread),
+	 * a collector's are one per config->control.listeners entry, in order. */
 	int listener_fds[HANDOVER_LISTENERS_MAX];
+	uint16_t listener_of[HANDOVER_LISTENERS_MAX]; /* index of the entry each belongs to */
 	size_t listener_count;
 };
 

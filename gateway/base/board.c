@@ -140,6 +140,21 @@ board_detach(struct board *board)
 		munmap(board, sizeof(*board));
 }
 
+uint64_t
+board_upstream_key(const struct config_upstream *upstream)
+{
+	uint64_t hash = 14695981039346656037u; /* FNV-1a, 64 bits */
+
+	for (size_t i = 0; i <= upstream->server_count; i++) {
+		const char *text = i == 0 ? upstream->name : upstream->servers[i - 1].text;
+
+		do /* the closing zero too */
+			hash = (hash ^ (unsigned char)*text) * 1099511628211u;
+		while (*text++ != '\0');
+	}
+	return hash != 0 ? hash : 1;
+}
+
 int
 board_rings_create(size_t ring_bytes)
 {

@@ -30,28 +30,12 @@ build(const char *name, json_t *root, bool on_host, struct config_errors *errs)
 	struct config_place place = {.file = name, .errs = errs};
 	struct config *config = xcalloc(1, sizeof(*config));
 
-	config_read(root, config, &place);
+	config_read(root, config, &place, !on_host);
 	config_check(config, &place, on_host);
 	if (errs->count == 0)
 		return config;
 	config_free(config);
 	return NULL;
-}
-
-/* The name a server's certificate must have is that of its address as written: it is kept before
- * fix_address() makes the address numeric. */
-static void
-fix_tls_name(json_t *list, size_t index, const struct config_server *server)
-{
-	json_t *item = json_array_get(list, index);
-
-	if (server->tls_name == NULL)
-		return;
-	if (json_is_string(item)) {
-		item = json_pack("{s:O}", "address", item);
-		json_array_set_new(list, index, item);
-	}
-	json_object_set_new(item, "tls_name", json_string(server->tls_name));
 }
 
 /* Replaces the address an object has, or is, by the numeric one. */
@@ -66,6 +50,25 @@ fix_address(json_t *list, size_t index, const struct net_address *address)
 		json_object_set_new(item, "address", json_string(text));
 	else
 		json_array_set_new(list, index, json_string(text));
+}
+
+/* Notes the numeric address beside a server's name, which is looked up again later. */
+static void
+note_address(json_t *list, size_t index, const struct config_server *server)
+{
+	char text[NET_ADDRESS_TEXT_SIZE];
+	json_t *item = json_array_get(list, index);
+	struct net_address ignored;
+	const char *why;
+
+	if (net_address_parse(server->text, &ignored, &why) == 0)
+		return;
+	if (json_is_string(item)) {
+		item = json_pack("{s:O}", "address", item);
+		json_array_set_new(list, index, item);
+	}
+	net_address_format(&server->address, text, sizeof(text));
+	json_object_set_new(item, CONFIG_SETTLED_KEY, json_string(text));
 }
 
 static json_t *
@@ -95,10 +98,8 @@ settle(json_t *root, const struct config *config)
 
 		list = json_object_get(json_object_get(root, "upstreams"), upstream->name);
 		list = json_object_get(list, "servers");
-		for (size_t j = 0; j < upstream->server_count; j++) {
-			fix_tls_name(list, j, &upstream->servers[j]);
-			fix_address(list, j, &upstream->servers[j].address);
-		}
+		for (size_t j = 0; j < upstream->server_count; j++)
+			note_address(list, j, &upstream->servers[j]);
 	}
 	list = json_object_get(control, "listeners");
 	if (json_array_size(list) == 0) {
@@ -178,6 +179,7 @@ free_upstream(struct config_upstream *upstream)
 	free(upstream->tls.ca_file);
 	free(upstream->tls.name);
 	free(upstream->name);
+	free(upstream->health.path);
 }
 
 static void

@@ -143,6 +143,44 @@ check_routes(struct config *config, struct config_place *place)
 	}
 }
 
+/* A path as it may stand in a request line (RFC 9112 3.2.1). */
+static bool
+path_fits(const char *path)
+{
+	for (const char *p = path; *p != '\0'; p++)
+		if (*p < 0x21 || *p > 0x7e || *p == '#')
+			return false;
+	return path[0] == '/';
+}
+
+static void
+check_servers(const struct config_upstream *upstream, struct config_place *place)
+{
+	for (size_t i = 0; i < upstream->server_count; i++)
+		for (size_t j = 0; j < i; j++)
+			if (upstream->servers[i].text != NULL &&
+			    upstream->servers[j].text != NULL &&
+			    strcmp(upstream->servers[i].text, upstream->servers[j].text) == 0)
+				FAULT(place,
+				      "this server is listed twice: give it a weight instead",
+				      "/upstreams/%s/servers/%zu", upstream->name, i);
+}
+
+static void
+check_upstreams(struct config *config, struct config_place *place)
+{
+	for (size_t i = 0; i < config->upstream_count; i++) {
+		const struct config_upstream *upstream = &config->upstreams[i];
+		const struct config_health *health = &upstream->health;
+
+		check_servers(upstream, place);
+		if (health->path != NULL && !path_fits(health->path))
+			FAULT(place,
+			      "a path begins with / and has only visible ASCII characters but #",
+			      "/upstreams/%s/health/path", upstream->name);
+	}
+}
+
 static void
 check_process(struct config *config, struct config_place *place)
 {
@@ -243,6 +281,7 @@ config_check(struct config *config, struct config_place *place, bool on_host)
 		default_store(config, place);
 	check_listeners(config, place);
 	check_control(config, place, on_host);
+	check_upstreams(config, place);
 	check_routes(config, place);
 	check_process(config, place);
 	config_check_tls(config, place, on_host);

@@ -95,14 +95,15 @@ static void
 put_number(FILE *out, const struct config_key *key)
 {
 	fprintf(out, "Integer");
-	if (key->min == key->max)
-		fprintf(out, ", only %" PRIu64, key->min);
-	else if (key->max == CONFIG_NO_MAX)
+	if (key->max == CONFIG_NO_MAX)
 		fprintf(out, " from %" PRIu64, key->min);
 	else
 		fprintf(out, " from %" PRIu64 " to %" PRIu64, key->min, key->max);
 	fputs("; default: ", out);
-	put_quantity(out, key->fallback, key->unit);
+	if (key->fallback > key->max)
+		fputs("that of the upstream", out);
+	else
+		put_quantity(out, key->fallback, key->unit);
 }
 
 /* "a|b|c" -> "a", "b" or "c"; default: "b" */
@@ -192,14 +193,17 @@ put_type(FILE *out, const struct config_key *key)
 	}
 }
 
+/* `needs` is the key that the object must have where it is written; null: none. */
 static void
-put_key(FILE *out, const struct config_key *key)
+put_key(FILE *out, const struct config_key *key, const char *needs)
 {
+	bool required = config_key_required(key) || (needs && strcmp(key->name, needs) == 0);
+
 	fprintf(out, ".It Cm %s\n", key->name);
 	put_text(out, key->help);
 	fputs(".\n.br\n", out);
 	put_type(out, key);
-	fputs(config_key_required(key) ? "; required.\n" : ".\n", out);
+	fputs(required ? "; required.\n" : ".\n", out);
 }
 
 /* The agreed keys that this version refuses, in one sentence. */
@@ -221,16 +225,16 @@ put_later(FILE *out, enum config_object object)
 
 /* The objects of an object have their own headings, after it. */
 static void
-put_object(FILE *out, enum config_object object, const char *path, const char *help)
+put_object(FILE *out, enum config_object object, const char *path, const char *needs)
 {
 	const struct config_key *key;
 
 	fprintf(out, ".Ss %s\n", path[0] != '\0' ? path : "Top level");
-	put_text(out, help);
+	put_text(out, config_object_help(object));
 	fputs(".\n.Bl -tag -width Ds\n", out);
 	for (key = config_object_keys(object); key->object == object; key++)
 		if (key->kind != CONFIG_KIND_LATER)
-			put_key(out, key);
+			put_key(out, key, needs);
 	fputs(".El\n", out);
 	put_later(out, object);
 	for (key = config_object_keys(object); key->object == object; key++) {
@@ -244,7 +248,7 @@ put_object(FILE *out, enum config_object object, const char *path, const char *h
 		         key->kind == CONFIG_KIND_LIST  ? "[]"
 		         : key->kind == CONFIG_KIND_MAP ? ".NAME"
 		                                        : "");
-		put_object(out, key->child, below, config_object_help(key->child));
+		put_object(out, key->child, below, key->needs);
 	}
 }
 
@@ -252,7 +256,7 @@ void
 config_print_man(void *out)
 {
 	fputs(head, out);
-	put_object(out, CONFIG_OBJECT_ROOT, "", config_object_help(CONFIG_OBJECT_ROOT));
+	put_object(out, CONFIG_OBJECT_ROOT, "", NULL);
 	fputs(tail, out);
 	if (fflush(out) == EOF || ferror(out))
 		fatal("manual page cannot be written");

@@ -13,9 +13,11 @@ struct target {
 	char *base;            /* the struct that the table's offsets count from */
 	struct config *config; /* for names of upstreams */
 	struct config_place *place;
+	bool settled; /* the addresses that servers' names had stand beside them */
 };
 
 static void read_object(struct target to, enum config_object object, json_t *json);
+static void read_key(struct target to, const struct config_key *key, json_t *json);
 
 static void
 write_number(char *member, size_t size, uint64_t value)
@@ -45,8 +47,6 @@ read_number(struct target to, const struct config_key *key, json_t *json)
 
 	if (json == NULL)
 		value = (json_int_t)key->fallback;
-	else if (key->min == key->max && (!json_is_integer(json) || (uint64_t)value != key->min))
-		config_place_fault(to.place, json, "%s", strchr(key->help, ';') + 2);
 	else if (!json_is_integer(json) || value < 0 || (uint64_t)value < key->min ||
 	         (uint64_t)value > key->max)
 		config_place_fault(to.place, json, "an integer from %llu to %llu%s%s",
@@ -178,8 +178,9 @@ read_peers(struct target to, const struct config_key *key, json_t *json)
 	memcpy(to.base + key->offset, &peers, sizeof(peers));
 }
 
+/* `numeric` is the address that a supervisor found for a name; null: it is looked up. */
 static void
-read_address(struct target to, const struct config_key *key, json_t *json)
+take_address(struct target to, const struct config_key *key, json_t *json, const char *numeric)
 {
 	struct net_address address = {0};
 	const char *why = "";
@@ -188,11 +189,17 @@ read_address(struct target to, const struct config_key *key, json_t *json)
 	if (text == NULL)
 		return;
 	write_pointer(to.base + key->offset, text);
-	if (net_address_resolve(text, &address, &why) == -1)
+	if (net_address_resolve(numeric != NULL ? numeric : text, &address, &why) == -1)
 		config_place_fault(to.place, json, "host:port, [v6]:port or unix:/path (%s)", why);
 	else if (address.sa.sa_family != AF_UNIX && address.in.sin_port == 0)
 		config_place_fault(to.place, json, "a port from 1 to 65535");
 	memcpy(to.base + key->offset2, &address, sizeof(address));
+}
+
+static void
+read_address(struct target to, const struct config_key *key, json_t *json)
+{
+	take_address(to, key, json, NULL);
 }
 
 /* Index of an upstream. Without a name there must be only one. */
@@ -243,17 +250,32 @@ read_users(struct target to, const struct config_key *key, json_t *json)
 	memcpy(to.base + key->offset2, &count, sizeof(count));
 }
 
-/* One element of a list or map into its own struct. A server may be a plain text: its address. */
+/* A server may be a plain text: its address. */
+static void
+read_server(struct target to, json_t *json)
+{
+	json_t *address = json_is_object(json) ? json_object_get(json, "address") : json;
+	json_t *numeric = to.settled ? json_object_get(json, CONFIG_SETTLED_KEY) : NULL;
+	const struct config_key *key = config_object_keys(CONFIG_OBJECT_SERVER);
+
+	if (json_is_string(address) && (json_is_string(json) || numeric != NULL)) {
+		take_address(to, key, address, json_string_value(numeric));
+		for (key++; key->object == CONFIG_OBJECT_SERVER; key++)
+			read_key(to, key, json_object_get(json, key->name));
+	} else {
+		read_object(to, CONFIG_OBJECT_SERVER, json);
+	}
+}
+
+/* One element of a list or map into its own struct. */
 static void
 read_element(struct target to, const struct config_key *key, char *element, json_t *json)
 {
-	struct target inside = {.base = element, .config = to.config, .place = to.place};
-	const struct config_key *first = config_object_keys(key->child);
-
-	if (json_is_string(json) && key->child == CONFIG_OBJECT_SERVER)
-		read_address(inside, first, json);
+	to.base = element;
+	if (key->child == CONFIG_OBJECT_SERVER)
+		read_server(to, json);
 	else
-		read_object(inside, key->child, json);
+		read_object(to, key->child, json);
 }
 
 static void
@@ -322,6 +344,15 @@ static void
 read_section(struct target to, const struct config_key *key, json_t *json)
 {
 	read_object(to, key->child, json);
+	if (json_is_object(json) && key->needs != NULL &&
+	    json_object_get(json, key->needs) == NULL) {
+		size_t before = config_place_push(to.place, key->needs);
+
+		config_place_fault(
+		    to.place, NULL, "%s (required)",
+		    config_key_find(key->child, key->needs, strlen(key->needs))->help);
+		config_place_pop(to.place, before);
+	}
 }
 
 static void
@@ -422,9 +453,10 @@ read_object(struct target to, enum config_object object, json_t *json)
 }
 
 void
-config_read(json_t *root, struct config *config, struct config_place *place)
+config_read(json_t *root, struct config *config, struct config_place *place, bool settled)
 {
-	struct target to = {.base = (char *)config, .config = config, .place = place};
+	struct target to = {
+	    .base = (char *)config, .config = config, .place = place, .settled = settled};
 
 	read_object(to, CONFIG_OBJECT_ROOT, root);
 }

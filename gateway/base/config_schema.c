@@ -27,7 +27,8 @@ number_schema(const struct config_key *key)
 
 	set(schema, "minimum", json_integer((json_int_t)key->min));
 	set(schema, "maximum", json_integer((json_int_t)key->max));
-	set(schema, "default", json_integer((json_int_t)key->fallback));
+	if (key->fallback <= key->max)
+		set(schema, "default", json_integer((json_int_t)key->fallback));
 	return schema;
 }
 
@@ -92,10 +93,21 @@ peers_schema(const struct config_key *key)
 }
 
 static json_t *
+section_schema(const struct config_key *key)
+{
+	json_t *schema = object_schema(key->child);
+
+	if (key->needs != NULL)
+		set(schema, "required", json_pack("[s]", key->needs));
+	return schema;
+}
+
+static json_t *
 key_schema(const struct config_key *key)
 {
 	switch (key->kind) {
 	case CONFIG_KIND_SECTION:
+		return section_schema(key);
 	case CONFIG_KIND_PART:
 		return object_schema(key->child);
 	case CONFIG_KIND_LIST:

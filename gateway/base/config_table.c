@@ -23,6 +23,8 @@
 #define SECTION(OBJ, key, CHILD, text) KEY(OBJ, SECTION, key, text, .child = CONFIG_OBJECT_##CHILD)
 #define PART(OBJ, type, member, key, CHILD, text) \
 	KEY(OBJ, PART, key, text, MEMBER(type, member), .child = CONFIG_OBJECT_##CHILD)
+#define SECTION_NEEDING(OBJ, key, CHILD, needed, text) \
+	KEY(OBJ, SECTION, key, text, .child = CONFIG_OBJECT_##CHILD, .needs = needed)
 #define LIST(OBJ, type, member, key, CHILD, least, most, text)                            \
 	KEY(OBJ, LIST, key, text, ELEMENTS(type, member), .child = CONFIG_OBJECT_##CHILD, \
 	    .min = least, .max = most)

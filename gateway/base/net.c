@@ -84,26 +84,63 @@ bind_unix(int fd, const struct net_address *address, unsigned mode, const char *
 	return chmod(address->un.sun_path, mode);
 }
 
-int
-net_listen(const struct net_address *address, int backlog, unsigned unix_mode, const char **reterr)
+/* A bound socket; `shared` for SO_REUSEPORT. */
+static int
+bound(const struct net_address *address, unsigned unix_mode, bool shared, const char **reterr)
 {
 	int fd = socket(address->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int on = 1;
 
 	*reterr = "cannot make a socket";
 	if (fd == -1)
 		return -1;
-	if (set_listen_options(fd, address) == -1)
+	if (set_listen_options(fd, address) == -1 ||
+	    (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == -1))
 		return close_failed(fd);
-	if (address->sa.sa_family == AF_UNIX) {
-		if (bind_unix(fd, address, unix_mode, reterr) == -1)
-			return close_failed(fd);
-	} else {
-		*reterr = "cannot bind";
-		if (bind(fd, &address->sa, address->length) == -1)
-			return close_failed(fd);
-	}
+	if (address->sa.sa_family == AF_UNIX)
+		return bind_unix(fd, address, unix_mode, reterr) == 0 ? fd : close_failed(fd);
+	*reterr = "cannot bind";
+	return bind(fd, &address->sa, address->length) == 0 ? fd : close_failed(fd);
+}
+
+static int
+listening(int fd, int backlog, const char **reterr)
+{
+	if (fd == -1)
+		return -1;
 	*reterr = "cannot listen";
 	return listen(fd, backlog) == 0 ? fd : close_failed(fd);
+}
+
+int
+net_listen(const struct net_address *address, int backlog, unsigned unix_mode, const char **reterr)
+{
+	return listening(bound(address, unix_mode, false, reterr), backlog, reterr);
+}
+
+int
+net_listen_shared(const struct net_address *address, int backlog, const char **reterr)
+{
+	return listening(bound(address, 0, true, reterr), backlog, reterr);
+}
+
+bool
+net_address_is_free(const struct net_address *address, const char **reterr)
+{
+	int fd = bound(address, 0, false, reterr);
+
+	if (fd != -1)
+		close(fd);
+	return fd != -1;
+}
+
+bool
+net_is_shared(int fd)
+{
+	int on = 0;
+	socklen_t length = sizeof(on);
+
+	return getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, &length) == 0 && on;
 }
 
 int

@@ -98,29 +98,65 @@ net_address_parse(const char *text, struct net_address *ret, const char **reterr
 	return parse_numeric(host, (uint16_t)port, ret);
 }
 
-/* IPv4 first: an app that listens on "localhost" mostly listens on 127.0.0.1 alone. */
+static void
+set_port(struct net_address *address, uint16_t port)
+{
+	if (address->sa.sa_family == AF_INET)
+		address->in.sin_port = htons(port);
+	else
+		address->in6.sin6_port = htons(port);
+}
+
+/* One family only, IPv4 first: an app that listens on "localhost" mostly listens on 127.0.0.1
+ * alone. */
 static int
-lookup(const char *host, uint16_t port, struct net_address *ret)
+lookup(const char *host, uint16_t port, struct net_address *ret, size_t max)
 {
 	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-	struct addrinfo *list, *chosen;
+	struct addrinfo *list;
+	int family = AF_INET6, count = 0;
 
 	if (getaddrinfo(host, NULL, &hints, &list) != 0)
 		return -1;
-	chosen = list;
+	for (struct addrinfo *ai = list; ai != NULL; ai = ai->ai_next)
+		if (ai->ai_family == AF_INET)
+			family = AF_INET;
 	for (struct addrinfo *ai = list; ai != NULL; ai = ai->ai_next) {
-		if (ai->ai_family == AF_INET) {
-			chosen = ai;
-			break;
-		}
+		if (ai->ai_family != family)
+			continue;
+		if ((size_t)count++ >= max)
+			continue;
+		net_address_from(ai->ai_addr, ai->ai_addrlen, &ret[count - 1]);
+		set_port(&ret[count - 1], port);
 	}
-	net_address_from(chosen->ai_addr, chosen->ai_addrlen, ret);
 	freeaddrinfo(list);
-	if (ret->sa.sa_family == AF_INET)
-		ret->in.sin_port = htons(port);
-	else
-		ret->in6.sin6_port = htons(port);
-	return 0;
+	return count > 0 ? count : -1;
+}
+
+bool
+net_address_is_name(const char *text)
+{
+	struct net_address address;
+	char host[HOST_MAX];
+	const char *why;
+	int port;
+
+	if (strncmp(text, "unix:", 5) == 0)
+		return false;
+	port = split_host_port(text, host, &why);
+	return port != -1 && parse_numeric(host, (uint16_t)port, &address) == -1;
+}
+
+int
+net_address_lookup(const char *text, struct net_address *ret, size_t max, const char **reterr)
+{
+	char host[HOST_MAX];
+	int port = split_host_port(text, host, reterr);
+
+	if (port == -1)
+		return -1;
+	*reterr = "the name cannot be resolved";
+	return lookup(host, (uint16_t)port, ret, max);
 }
 
 int
@@ -137,7 +173,7 @@ net_address_resolve(const char *text, struct net_address *ret, const char **rete
 	if (parse_numeric(host, (uint16_t)port, ret) == 0)
 		return 0;
 	*reterr = "the name cannot be resolved";
-	return lookup(host, (uint16_t)port, ret);
+	return lookup(host, (uint16_t)port, ret, 1) == -1 ? -1 : 0;
 }
 
 void

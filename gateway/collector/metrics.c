@@ -5,6 +5,7 @@
 #include "collector/intake.h"
 #include "collector/metrics.h"
 #include "collector/metrics_text.h"
+#include "collector/metrics_upstream.h"
 #include "collector/query.h"
 #include "collector/reply.h"
 #include "collector/spans.h"
@@ -81,10 +82,6 @@ worker_gauges(const struct board *board, struct text *out)
 	one(out, "tailrace_tls_handshakes_in_flight", "gauge",
 	    "TLS handshakes of clients under way.",
 	    threads_sum(board, offsetof(struct board_thread, tls_handshakes)));
-	one(out, "tailrace_upstream_connections", "gauge", "Server connections open.",
-	    threads_sum(board, offsetof(struct board_thread, upstream_connections)));
-	one(out, "tailrace_upstream_connections_idle", "gauge", "Server connections idle.",
-	    threads_sum(board, offsetof(struct board_thread, upstream_idle)));
 }
 
 static void
@@ -259,6 +256,7 @@ metrics_write(const struct service *service, struct text *out)
 	worker_counters(service->board, out);
 	reasons(service->board, out);
 	worker_gauges(service->board, out);
+	metrics_upstreams(service, out);
 	loop_lag(service->board, out);
 	processes(service->board, out);
 	own_counters(service, out);

@@ -69,6 +69,7 @@ client_close(struct client *client, enum close_reason reason)
 	if (client->next)
 		client->next->link = client->link;
 	loop->client_count--;
+	shared_return_client(loop->shared);
 	loop_gauge(&loop->board->client_connections, -1);
 	listeners_resume(loop);
 	loop_reap(loop, &client->reapable);

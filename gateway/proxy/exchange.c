@@ -6,15 +6,20 @@
 #include "base/xmem.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
+#include "proxy/proxy.h"
 #include "proxy/upstream.h"
 
 static void
-on_provisional(struct timer *timer, uint64_t now_ns)
+on_timer(struct timer *timer, uint64_t now_ns)
 {
 	struct exchange *exchange =
 	    (struct exchange *)(void *)((char *)timer - offsetof(struct exchange, timer));
 	struct marks marks = exchange->marks;
 
+	if (exchange->queued) {
+		proxy_queued_too_long(exchange);
+		return;
+	}
 	marks_close(&marks, PHASE_END_ABORT, 0, now_ns);
 	exchange_record(exchange, &marks, RECORD_PROVISIONAL);
 }
@@ -36,7 +41,7 @@ exchange_begin(struct client *client, uint64_t start_ns)
 	memset(exchange, 0, offsetof(struct exchange, request));
 	exchange->loop = loop;
 	exchange->client = client;
-	exchange->timer.fire = on_provisional;
+	exchange->timer.fire = on_timer;
 	exchange->step = STEP_READ_HEAD;
 	exchange->died_in = PHASE_COUNT;
 	exchange->route = exchange->group = exchange->server_index = RECORD_NO_INDEX;
@@ -175,6 +180,27 @@ exchange_route(struct exchange *exchange)
 		return 0;
 	}
 	return -1;
+}
+
+uint32_t
+exchange_retries(const struct exchange *exchange)
+{
+	const struct config *config = exchange->loop->config;
+	uint32_t own = exchange->route == RECORD_NO_INDEX ? CONFIG_INHERIT
+	                                                  : config->routes[exchange->route].retries;
+
+	return own != CONFIG_INHERIT ? own : config->upstreams[exchange->group].retries;
+}
+
+uint32_t
+exchange_queue_timeout_ms(const struct exchange *exchange)
+{
+	const struct config *config = exchange->loop->config;
+	uint32_t own = exchange->route == RECORD_NO_INDEX
+	                   ? CONFIG_INHERIT
+	                   : config->routes[exchange->route].queue_timeout_ms;
+
+	return own != CONFIG_INHERIT ? own : config->upstreams[exchange->group].queue_timeout_ms;
 }
 
 static void

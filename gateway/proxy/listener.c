@@ -51,7 +51,7 @@ accept_failed(struct listener *listener, int error)
 	timer_set(&loop->wheel, &listener->retry, now_ns + ACCEPT_RETRY_NS, now_ns);
 }
 
-/* False when there is nothing more to accept now. */
+/* For a connection that is counted already. False when there is nothing more to accept now. */
 static bool
 accept_one(struct listener *listener)
 {
@@ -63,6 +63,7 @@ accept_one(struct listener *listener)
 	                 SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	if (fd < 0) {
+		shared_return_client(loop->shared);
 		if (errno != EAGAIN && errno != EWOULDBLOCK)
 			accept_failed(listener, errno);
 		return errno == EINTR || errno == ECONNABORTED;
@@ -71,6 +72,20 @@ accept_one(struct listener *listener)
 	loop_count(loop, COUNTER_CONNECTIONS_ACCEPTED, 1);
 	client_accept(loop, listener->config, fd, &peer);
 	return true;
+}
+
+/* Stops until a client of this loop goes; one of another loop is not heard of, so look again. */
+static void
+listener_full(struct listener *listener)
+{
+	struct loop *loop = listener->loop;
+	uint64_t now_ns = loop_now(loop);
+
+	listener->full = true;
+	listener_pause(listener);
+	loop_reason(loop, CLOSE_CONNECTION_LIMIT);
+	if (loop->config->worker.threads > 1)
+		timer_set(&loop->wheel, &listener->retry, now_ns + ACCEPT_RETRY_NS, now_ns);
 }
 
 static void
@@ -82,10 +97,8 @@ on_acceptable(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	for (int i = 0; i < ACCEPTS_PER_WAKEUP; i++) {
-		if (loop->client_count >= loop->config->limits.connections) {
-			listener->full = true;
-			listener_pause(listener);
-			loop_reason(loop, CLOSE_CONNECTION_LIMIT);
+		if (!shared_take_client(loop->shared)) {
+			listener_full(listener);
 			return;
 		}
 		if (!accept_one(listener))
@@ -94,7 +107,7 @@ on_acceptable(evutil_socket_t fd, short what, void *arg)
 }
 
 int
-listeners_start(struct loop *loop, const int *fds, size_t count)
+listeners_start(struct loop *loop, const int *fds, const uint16_t *of, size_t count)
 {
 	int on = 1;
 
@@ -104,7 +117,7 @@ listeners_start(struct loop *loop, const int *fds, size_t count)
 		struct listener *listener = &loop->listeners[i];
 
 		listener->loop = loop;
-		listener->config = &loop->config->listeners[i];
+		listener->config = &loop->config->listeners[of[i]];
 		listener->fd = fds[i];
 		listener->retry.fire = on_retry;
 		/* accepted sockets inherit it; no such option on unix sockets */
@@ -138,8 +151,7 @@ listeners_close(struct loop *loop)
 			continue;
 		listener_pause(listener);
 		timer_remove(&loop->wheel, &listener->retry);
-		while (loop->client_count < loop->config->limits.connections &&
-		       accept_one(listener))
+		while (shared_take_client(loop->shared) && accept_one(listener))
 			;
 		timer_remove(&loop->wheel, &listener->retry);
 		close(listener->fd);

@@ -3,6 +3,8 @@
 
 #include <event2/event.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include "base/log.h"
 #include "proxy/client.h"
 #include "proxy/exchange.h"
@@ -51,21 +53,68 @@ heartbeat_start(struct loop *loop)
 	return 0;
 }
 
+static void
+on_wake(evutil_socket_t fd, short what, void *arg)
+{
+	struct loop *loop = arg;
+	uint64_t count;
+	uint32_t told;
+
+	(void)what;
+	if (read(fd, &count, sizeof count) < 0)
+		return;
+	told = atomic_exchange_explicit(&loop->told, 0, memory_order_acquire);
+	if (told & LOOP_TOLD_DRAIN)
+		loop_drain(loop, atomic_load_explicit(&loop->told_limit_ns, memory_order_relaxed));
+	if (told & LOOP_TOLD_RELEASE)
+		loop->held = false;
+}
+
+void
+loop_wake(struct loop *loop)
+{
+	uint64_t one = 1;
+
+	/* Fails only where it was woken 2^64 times without a look: it will look. */
+	if (write(loop->wake_fd, &one, sizeof one) < 0)
+		return;
+}
+
+void
+loop_tell(struct loop *loop, uint32_t what, uint64_t limit_ns)
+{
+	if (what & LOOP_TOLD_DRAIN)
+		atomic_store_explicit(&loop->told_limit_ns, limit_ns, memory_order_relaxed);
+	atomic_fetch_or_explicit(&loop->told, what, memory_order_release);
+	loop_wake(loop);
+}
+
+static int
+wake_start(struct loop *loop)
+{
+	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (loop->wake_fd < 0)
+		return -1;
+	loop->on_wake = event_new(loop->base, loop->wake_fd, EV_READ | EV_PERSIST, on_wake, loop);
+	return loop->on_wake ? event_add(loop->on_wake, NULL) : -1;
+}
+
 static void on_drain_timer(struct timer *timer, uint64_t now_ns);
 
 int
-loop_init(struct loop *loop, const struct config *config, struct board_thread *board,
-          struct ring *ring)
+loop_init(struct loop *loop, struct shared *shared, struct board_thread *board, struct ring *ring)
 {
 	memset(loop, 0, sizeof *loop);
-	loop->config = config;
+	loop->config = shared->config;
+	loop->shared = shared;
 	loop->board = board;
 	loop->ring = ring;
+	loop->wake_fd = -1;
 	loop->ready_tail = &loop->ready;
 	loop->drain_timer.fire = on_drain_timer;
 	loop->base = base_make();
 	if (!loop->base || wheel_init(&loop->wheel, loop->base, clock_now_ns()) < 0 ||
-	    heartbeat_start(loop) < 0 || pools_init(loop) < 0) {
+	    wake_start(loop) < 0 || heartbeat_start(loop) < 0 || pools_init(loop) < 0) {
 		log_error("event loop cannot be made");
 		return -1;
 	}
@@ -113,6 +162,24 @@ turn_measure(struct loop *loop)
 		atomic_store_explicit(&board->loop_lag_max_ns, lag_ns, memory_order_relaxed);
 }
 
+/* Exchanges that were granted a slot while they waited; what they do may grant others theirs. */
+static void
+serve_granted(struct loop *loop)
+{
+	struct pool *const end = loop->pools + loop->config->upstream_count;
+
+	for (struct pool *pool = loop->pools; pool < end; pool++) {
+		struct waiter *waiter;
+		struct server *server;
+
+		if (!atomic_load_explicit(&pool->serve_wanted, memory_order_acquire))
+			continue;
+		while ((waiter = pool_serve(pool, loop_now(loop), &server)) != NULL)
+			proxy_granted(waiter, server);
+		pool = loop->pools - 1; /* again from the first */
+	}
+}
+
 static void
 turn_end(struct loop *loop)
 {
@@ -120,6 +187,8 @@ turn_end(struct loop *loop)
 		run_ready(loop);
 	if (loop->again)
 		tls_run_again(loop);
+	if (loop->pools)
+		serve_granted(loop);
 	while (loop->dead) {
 		struct reapable *reapable = loop->dead;
 
@@ -127,7 +196,7 @@ turn_end(struct loop *loop)
 		reapable->reap(reapable);
 	}
 	turn_measure(loop);
-	if (loop->draining && loop->client_count == 0)
+	if (loop->draining && !loop->held && (loop->client_count == 0 || loop->expired))
 		loop->stopped = true;
 }
 
@@ -171,7 +240,7 @@ on_drain_timer(struct timer *timer, uint64_t now_ns)
 
 	if (now_ns >= loop->drain_end_ns) {
 		drain_clients(loop, now_ns, true);
-		loop->stopped = true;
+		loop->expired = true;
 		return;
 	}
 	if (now_ns >= loop->drain_idle_ns)
@@ -211,12 +280,16 @@ loop_free(struct loop *loop)
 		client_close(client, CLOSE_SHUTDOWN);
 	}
 	pools_free(loop);
-	turn_end(loop);
+	turn_end(loop); /* frees what was closed */
 	exchanges_free(loop);
 	block_pool_clear(&loop->blocks);
 	wheel_free(&loop->wheel);
 	if (loop->heartbeat)
 		event_free(loop->heartbeat);
+	if (loop->on_wake)
+		event_free(loop->on_wake);
+	if (loop->wake_fd >= 0)
+		close(loop->wake_fd);
 	if (loop->base)
 		event_base_free(loop->base);
 }

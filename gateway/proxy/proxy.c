@@ -9,12 +9,25 @@
 
 /* --- how an exchange goes wrong ------------------------------------------ */
 
+static struct pool *
+pool_of(const struct exchange *exchange)
+{
+	return &exchange->loop->pools[exchange->group];
+}
+
 static void
 return_slot(struct exchange *exchange)
 {
+	struct loop *loop = exchange->loop;
+
 	if (exchange->server)
-		pool_return_slot(exchange->server);
+		pool_return_slot(exchange->server, loop->now_ns);
 	exchange->server = NULL;
+	if (!exchange->queued)
+		return;
+	pool_leave(pool_of(exchange), &exchange->waiter, loop->now_ns);
+	exchange->queued = false;
+	timer_off(&exchange->timer);
 }
 
 static void
@@ -63,11 +76,10 @@ fail_step(struct exchange *exchange, enum close_reason reason)
 static bool
 may_retry(const struct exchange *exchange, enum close_reason reason)
 {
-	const struct config *config = exchange->loop->config;
 	const struct marks *marks = &exchange->marks;
 	bool connecting = marks->at_ns[MARK_CONNECTED] == 0;
 
-	if (exchange->attempts > config->upstreams[exchange->group].retries || exchange->heard ||
+	if (exchange->attempts > exchange_retries(exchange) || exchange->heard ||
 	    exchange->reply_begun || !exchange->replayable)
 		return false;
 	if (connecting) /* a wrong certificate does not become right by asking again */
@@ -79,17 +91,32 @@ may_retry(const struct exchange *exchange, enum close_reason reason)
 }
 
 static enum step
+slot_granted(struct exchange *exchange, struct server *server)
+{
+	uint64_t now_ns = exchange->loop->now_ns;
+
+	exchange->server = server;
+	exchange->server_index = server->number;
+	mark_once(&exchange->marks, MARK_SLOT_FIRST, now_ns);
+	mark_once(&exchange->marks, MARK_SLOT_LAST, now_ns);
+	exchange_new_span(exchange);
+	return STEP_CONNECT;
+}
+
+static enum step
 attempt_failed_step(struct exchange *exchange, enum close_reason reason)
 {
 	if (!may_retry(exchange, reason))
 		return fail_step(exchange, reason);
-	drop_upstream(exchange);
+	if (exchange->upstream)
+		upstream_close(exchange->upstream);
+	exchange->upstream = NULL;
+	board_share(&pool_of(exchange)->group->board->retries, 1);
 	marks_retry(&exchange->marks);
 	loop_reason(exchange->loop, reason);
-	loop_count(exchange->loop, COUNTER_UPSTREAM_RETRIES, 1);
 	exchange->fresh_connection = true;
 	exchange->send_failed = false;
-	return STEP_QUEUE;
+	return slot_granted(exchange, pool_next_slot(exchange->server, loop_now(exchange->loop)));
 }
 
 void
@@ -111,7 +138,16 @@ proxy_client_gone(struct exchange *exchange)
 		exchange->cause = CLOSE_CLIENT_ABORT;
 		exchange->died_in = marks_running(&exchange->marks);
 	}
+	if (exchange->queued)
+		board_share(&pool_of(exchange)->group->board->left, 1);
 	proxy_go(exchange, STEP_ABORT);
+}
+
+void
+proxy_queued_too_long(struct exchange *exchange)
+{
+	board_share(&pool_of(exchange)->group->board->refused_late, 1);
+	proxy_fail(exchange, CLOSE_QUEUE_TIMEOUT);
 }
 
 void
@@ -205,23 +241,49 @@ step_admit(struct exchange *exchange)
 	return STEP_QUEUE;
 }
 
+/* What the client may do meanwhile: send no body that has no place to go, and leave. */
+static void
+hold_client(struct exchange *exchange)
+{
+	if (exchange->request_state == DIRECTION_BODY)
+		client_pause(exchange->client);
+	else
+		client_watch(exchange->client, exchange->loop->now_ns);
+}
+
 static enum step
 step_queue(struct exchange *exchange)
 {
 	struct loop *loop = exchange->loop;
-	struct pool *pool = &loop->pools[exchange->group];
-	struct server *failed =
-	    exchange->attempts > 0 ? &pool->servers[exchange->server_index] : NULL;
-	struct server *server = pool_take_slot(pool, failed);
+	struct server *server;
 
-	if (!server)
+	switch (pool_take_slot(pool_of(exchange), &exchange->waiter, loop->now_ns, &server)) {
+	case POOL_GRANTED:
+		return slot_granted(exchange, server);
+	case POOL_FULL:
 		return fail_step(exchange, CLOSE_UPSTREAM_FULL);
-	exchange->server = server;
-	exchange->server_index = (uint16_t)(server - pool->servers);
-	mark_once(&exchange->marks, MARK_SLOT_FIRST, loop->now_ns);
-	mark_once(&exchange->marks, MARK_SLOT_LAST, loop->now_ns);
-	exchange_new_span(exchange);
-	return STEP_CONNECT;
+	case POOL_DOWN:
+		return fail_step(exchange, CLOSE_UPSTREAM_DOWN);
+	case POOL_QUEUED:
+		break;
+	}
+	exchange->queued = true;
+	exchange->step = STEP_QUEUED;
+	timer_set(&loop->wheel, &exchange->timer,
+	          loop->now_ns + exchange_queue_timeout_ms(exchange) * NS_PER_MS, loop->now_ns);
+	hold_client(exchange);
+	return STEP_WAIT;
+}
+
+void
+proxy_granted(struct waiter *waiter, struct server *server)
+{
+	struct exchange *exchange =
+	    (struct exchange *)(void *)((char *)waiter - offsetof(struct exchange, waiter));
+
+	exchange->queued = false;
+	timer_off(&exchange->timer);
+	proxy_go(exchange, slot_granted(exchange, server));
 }
 
 static bool
@@ -241,7 +303,6 @@ reuse_connection(struct exchange *exchange)
 	upstream->exchange = exchange;
 	exchange->upstream = upstream;
 	exchange->flags |= RECORD_SERVER_REUSED;
-	loop_gauge(&loop->board->upstream_idle, -1);
 	loop_count(loop, COUNTER_UPSTREAM_REUSES, 1);
 	return true;
 }
@@ -258,10 +319,7 @@ step_connect(struct exchange *exchange)
 		if (!exchange->upstream)
 			return attempt_failed_step(exchange, why);
 		if (exchange->upstream->state != UPSTREAM_ACTIVE) {
-			if (exchange->request_state == DIRECTION_BODY)
-				client_pause(exchange->client);
-			else
-				client_watch(exchange->client, loop->now_ns);
+			hold_client(exchange);
 			return STEP_WAIT;
 		}
 		loop_now(loop);
@@ -351,11 +409,17 @@ step_finish(struct exchange *exchange)
 }
 
 static enum step (*const steps[STEP_COUNT])(struct exchange *exchange) = {
-    [STEP_WAIT] = step_wait,         [STEP_READ_HEAD] = step_read_head,
-    [STEP_ADMIT] = step_admit,       [STEP_QUEUE] = step_queue,
-    [STEP_CONNECT] = step_connect,   [STEP_SEND] = step_send,
-    [STEP_RELAY] = step_wait,        [STEP_REPLY_LOCAL] = step_reply_local,
-    [STEP_REPLYING] = step_replying, [STEP_ABORT] = step_abort,
+    [STEP_WAIT] = step_wait,
+    [STEP_READ_HEAD] = step_read_head,
+    [STEP_ADMIT] = step_admit,
+    [STEP_QUEUE] = step_queue,
+    [STEP_QUEUED] = step_wait,
+    [STEP_CONNECT] = step_connect,
+    [STEP_SEND] = step_send,
+    [STEP_RELAY] = step_wait,
+    [STEP_REPLY_LOCAL] = step_reply_local,
+    [STEP_REPLYING] = step_replying,
+    [STEP_ABORT] = step_abort,
     [STEP_FINISH] = step_finish,
 };
 

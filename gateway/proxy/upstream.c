@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include "base/log.h"
 #include "base/net.h"
 #include "base/xmem.h"
@@ -28,10 +29,8 @@ upstream_close(struct upstream *upstream)
 
 	if (upstream->state == UPSTREAM_GONE)
 		return;
-	if (upstream->state == UPSTREAM_RESTING) {
+	if (upstream->state == UPSTREAM_RESTING)
 		pool_forget_idle(upstream->server, upstream);
-		loop_gauge(&loop->board->upstream_idle, -1);
-	}
 	if (upstream->exchange) {
 		upstream->exchange->upstream = NULL;
 		upstream->exchange = NULL;
@@ -42,7 +41,7 @@ upstream_close(struct upstream *upstream)
 	block_put(&loop->blocks, upstream->in);
 	upstream->in = NULL;
 	queue_clear(&upstream->out, &loop->blocks);
-	loop_gauge(&loop->board->upstream_connections, -1);
+	board_share(&upstream->server->endpoint->board->connections, -1);
 	loop_reap(loop, &upstream->reapable);
 }
 
@@ -61,21 +60,35 @@ idle_readable(struct upstream *upstream)
 	upstream_close(upstream);
 }
 
+/* Tells all threads of a connection that was not made, and closes it. */
 static void
 connect_failed(struct upstream *upstream, enum close_reason reason)
 {
 	struct exchange *exchange = upstream->exchange;
+	struct server *server = upstream->server;
 
+	if (reason != CLOSE_OUT_OF_MEMORY)
+		group_connect_failed(server->pool->group, server->index, loop_now(upstream->loop));
 	upstream_close(upstream);
 	proxy_attempt_failed(exchange, reason);
+}
+
+/* The connection can be used. */
+static void
+connect_succeeded(struct upstream *upstream)
+{
+	struct server *server = upstream->server;
+
+	group_connected(server->pool->group, server->index);
+	upstream->state = UPSTREAM_ACTIVE;
+	stream_set_writing(&upstream->stream, false);
+	stream_set_reading(&upstream->stream, true);
 }
 
 static void
 usable(struct upstream *upstream)
 {
-	upstream->state = UPSTREAM_ACTIVE;
-	stream_set_writing(&upstream->stream, false);
-	stream_set_reading(&upstream->stream, true);
+	connect_succeeded(upstream);
 	proxy_connected(upstream->exchange, upstream->loop->now_ns);
 }
 
@@ -230,33 +243,47 @@ on_timer(struct timer *timer, uint64_t now_ns)
 	}
 }
 
+/* A connect that failed at once with `error`. */
+static enum close_reason
+connect_refused(struct server *server, int error, uint64_t now_ns)
+{
+	log_debug("connect to %s: %s", server->config->text, strerror(error));
+	if (error == EMFILE || error == ENFILE)
+		return CLOSE_NO_DESCRIPTORS; /* our own trouble, not the server's */
+	group_connect_failed(server->pool->group, server->index, now_ns);
+	return CLOSE_CONNECT_FAILED;
+}
+
 struct upstream *
 upstream_connect(struct loop *loop, struct server *server, struct exchange *exchange,
                  enum close_reason *ret_reason)
 {
 	struct upstream *upstream;
 	bool connected;
-	int fd = net_connect(&server->config->address, &connected);
+	int fd = net_connect(&server->address, &connected);
 
 	if (fd < 0) {
-		log_debug("connect to %s: %s", server->config->text, strerror(errno));
-		*ret_reason = errno == EMFILE || errno == ENFILE ? CLOSE_NO_DESCRIPTORS
-		                                                 : CLOSE_CONNECT_FAILED;
+		*ret_reason = connect_refused(server, errno, loop->now_ns);
 		return NULL;
 	}
-	upstream = xcalloc(1, sizeof *upstream);
+	upstream = xmem_try(sizeof *upstream);
+	if (!upstream) {
+		close(fd);
+		*ret_reason = CLOSE_OUT_OF_MEMORY;
+		return NULL;
+	}
+	memset(upstream, 0, sizeof *upstream);
+	upstream->epoch = server->epoch;
 	upstream->reapable.reap = upstream_reap;
 	upstream->loop = loop;
 	upstream->server = server;
 	upstream->exchange = exchange;
 	upstream->timer.fire = on_timer;
 	stream_init(&upstream->stream, loop->base, fd, on_readable, on_writable, upstream);
-	loop_count(loop, COUNTER_UPSTREAM_CONNECTS, 1);
-	loop_gauge(&loop->board->upstream_connections, 1);
+	board_share(&server->endpoint->board->connections, 1);
 	upstream->connect_ns = loop->now_ns;
 	if (connected && !server->group->tls.on) {
-		upstream->state = UPSTREAM_ACTIVE;
-		stream_set_reading(&upstream->stream, true);
+		connect_succeeded(upstream);
 		return upstream;
 	}
 	/* Connected already, it is writable at once: TLS begins then. */
@@ -317,7 +344,6 @@ upstream_rest(struct upstream *upstream, uint64_t now_ns)
 		return;
 	}
 	upstream->state = UPSTREAM_RESTING;
-	loop_gauge(&loop->board->upstream_idle, 1);
 	timer_set(&loop->wheel, &upstream->timer,
 	          now_ns + server->group->idle_timeout_ms * NS_PER_MS, now_ns);
 }

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/clock.h"
+#include "base/config.h"
 #include "base/ticket_keys.h"
 
 #define BOARD_MAGIC 0x74616c72u /* "talr" */
@@ -16,6 +17,10 @@
 #define BOARD_THREADS_MAX 8     /* threads of one worker */
 #define BOARD_RINGS_MAX (BOARD_GENERATIONS_MAX * BOARD_THREADS_MAX)
 #define BOARD_REASONS_MAX 96 /* room for close_reasons.def; asserted */
+
+#define BOARD_UPSTREAMS_MAX CONFIG_UPSTREAMS_MAX
+#define BOARD_SERVERS_MAX CONFIG_SERVERS_MAX
+#define BOARD_ENDPOINTS_MAX 64 /* addresses of one upstream: names may have several */
 
 enum counter {
 #define COUNTER(ID, metric, labels, help) COUNTER_##ID,
@@ -39,10 +44,8 @@ struct board_thread {
 	_Atomic uint64_t heartbeat_ns; /* thread, about once a second */
 	_Atomic uint64_t
 	    in_flight; /* thread: exchanges begun and not ended; supervisor zeroes after death */
-	_Atomic uint64_t client_connections;   /* thread: open now */
-	_Atomic uint64_t upstream_connections; /* thread: open now, idle ones included */
-	_Atomic uint64_t upstream_idle;        /* thread: idle now */
-	_Atomic uint64_t tls_handshakes;       /* thread: clients' under way */
+	_Atomic uint64_t client_connections; /* thread: open now */
+	_Atomic uint64_t tls_handshakes;     /* thread: clients' under way */
 	_Atomic uint64_t counters[COUNTER_COUNT];
 	_Atomic uint64_t reasons[BOARD_REASONS_MAX]; /* closes and refusals by enum close_reason */
 	_Atomic uint64_t loop_lag_count;             /* loop turns measured */
@@ -60,6 +63,43 @@ struct board_process {
 	_Atomic uint64_t heartbeat_ns; /* the process's main loop */
 };
 
+enum board_server_state {
+	BOARD_SERVER_NONE,    /* no address here */
+	BOARD_SERVER_UP,      /* gets exchanges */
+	BOARD_SERVER_EJECTED, /* cannot be connected to: tried now and then */
+	BOARD_SERVER_DOWN,    /* its health checks fail: gets none */
+};
+
+/* One address of a server. `in_flight` is the slots' own counter: what /metrics shows is what the
+ * limit sees. A line of its own: all threads of the worker add to it. */
+struct board_endpoint {
+	_Alignas(64) _Atomic uint64_t in_flight; /* slots taken */
+	_Atomic uint64_t connections;            /* open, idle ones included */
+	_Atomic uint32_t server;                 /* index in the upstream's servers */
+	_Atomic uint32_t state;                  /* enum board_server_state */
+};
+
+struct board_server {
+	_Atomic uint64_t connects, connect_failures, ejections;
+	_Atomic uint64_t checks_passed, checks_failed;
+};
+
+/* An upstream in one worker; written by all its threads, by atomic addition. Of a slot whose worker
+ * neither runs nor drains only the counters mean anything. */
+struct board_upstream {
+	_Atomic uint64_t key;     /* board_upstream_key() of what is counted here; 0 = nothing */
+	_Atomic uint64_t waiting; /* exchanges in the queue now */
+	_Atomic uint64_t queued;  /* exchanges that had to wait */
+	_Atomic uint64_t refused_full; /* queue_max */
+	_Atomic uint64_t refused_late; /* queue_timeout_ms */
+	_Atomic uint64_t refused_down; /* no server is up */
+	_Atomic uint64_t left;         /* the client went while it waited */
+	_Atomic uint64_t retries;
+	_Atomic uint64_t lookups, lookup_failures, addresses_dropped;
+	struct board_server servers[BOARD_SERVERS_MAX];
+	struct board_endpoint endpoints[BOARD_ENDPOINTS_MAX];
+};
+
 struct board {
 	uint32_t magic,
 	    version; /* version = hash of the build, so that two builds never share a board */
@@ -71,6 +111,7 @@ struct board {
 	struct board_process
 	    workers[BOARD_GENERATIONS_MAX]; /* slot = generation % BOARD_GENERATIONS_MAX */
 	struct board_thread threads[BOARD_GENERATIONS_MAX][BOARD_THREADS_MAX];
+	struct board_upstream upstreams[BOARD_GENERATIONS_MAX][BOARD_UPSTREAMS_MAX];
 	_Atomic uint64_t exchanges_lost; /* supervisor: in flight at the death of a worker */
 	_Atomic uint64_t worker_restarts,
 	    collector_restarts; /* supervisor: deaths it answered with a restart */
@@ -91,6 +132,17 @@ void board_detach(struct board *board);
  * errno. Ring i belongs to slot i / BOARD_THREADS_MAX, thread i % BOARD_THREADS_MAX. */
 int board_rings_create(size_t ring_bytes);
 void *board_rings_attach(int fd, size_t ring_bytes);
+
+/* Tells upstreams apart whose place on the board is the same, after a reload: a hash of name and
+ * servers, never 0. */
+uint64_t board_upstream_key(const struct config_upstream *upstream);
+
+/* Adds to a counter that several threads share. */
+static inline void
+board_share(_Atomic uint64_t *counter, int64_t n)
+{
+	atomic_fetch_add_explicit(counter, (uint64_t)n, memory_order_relaxed);
+}
 
 /* Adds to a counter of one thread: a relaxed load and store, for its only writer. */
 static inline void

@@ -15,6 +15,8 @@
 #define CONFIG_UPSTREAMS_MAX 64
 #define CONFIG_SERVERS_MAX 64 /* per upstream */
 #define CONFIG_ROUTES_MAX 256
+#define CONFIG_THREADS_MAX 8
+#define CONFIG_INHERIT UINT32_MAX  /* a route's key that was not written: the upstream's holds */
 #define CONFIG_CIDRS_MAX 64        /* per list */
 #define CONFIG_CERTIFICATES_MAX 64 /* per listener */
 #define CONFIG_BYTES_MAX (1u << 20)
@@ -58,10 +60,19 @@ struct config_listener {
 };
 
 struct config_server {
-	char *text;
-	struct net_address address;
+	char *text;                 /* as written: names too */
+	struct net_address address; /* of a name: the first it had when the supervisor started */
+	uint32_t weight;
 	char
 	    *tls_name; /* of the certificate; where the upstream has TLS, never null once checked */
+};
+
+enum config_balance { CONFIG_LEAST_OUTSTANDING, CONFIG_ROUND_ROBIN };
+
+struct config_health {
+	char *path; /* null = servers are not asked */
+	uint32_t interval_ms, timeout_ms;
+	uint32_t rise, fall; /* answers in a row that change a server's state */
 };
 
 struct config_upstream {
@@ -75,14 +86,20 @@ struct config_upstream {
 	uint32_t idle_timeout_ms;
 	uint32_t retries;
 	struct config_upstream_tls tls;
+	uint32_t queue_max; /* exchanges that wait for a slot */
+	uint32_t queue_timeout_ms;
+	enum config_balance balance;
+	uint32_t resolve_interval_ms; /* 0 = at start only */
+	struct config_health health;
 };
 
 struct config_route {
-	char *name;        /* owned; default: path_prefix */
-	char *host;        /* null = any; lower case, no port */
-	char *path_prefix; /* "" = any */
-	char **methods;    /* null-terminated; null = any */
-	size_t upstream;   /* index into config->upstreams */
+	char *name;                         /* owned; default: path_prefix */
+	char *host;                         /* null = any; lower case, no port */
+	char *path_prefix;                  /* "" = any */
+	char **methods;                     /* null-terminated; null = any */
+	size_t upstream;                    /* index into config->upstreams */
+	uint32_t queue_timeout_ms, retries; /* CONFIG_INHERIT = the upstream's */
 };
 
 struct config_limits {

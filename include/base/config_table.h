@@ -18,6 +18,7 @@ enum config_object {
 	CONFIG_OBJECT_UPSTREAM,
 	CONFIG_OBJECT_UPSTREAM_TLS,
 	CONFIG_OBJECT_SERVER,
+	CONFIG_OBJECT_HEALTH,
 	CONFIG_OBJECT_ROUTE,
 	CONFIG_OBJECT_LIMITS,
 	CONFIG_OBJECT_TRACE,
@@ -59,8 +60,9 @@ struct config_key {
 	size_t offset;  /* of the member in the object's struct, or in struct config for sections */
 	size_t size;    /* of the member: 4 or 8 for numbers */
 	size_t offset2; /* LIST, MAP, USERS: of the count; ADDRESS: of the address */
-	uint64_t fallback, min, max;
-	const char *choices; /* CHOICE: "a|b|c" */
+	uint64_t fallback, min, max; /* NUMBER: a fallback beyond max is inherited from elsewhere */
+	const char *choices;         /* CHOICE: "a|b|c" */
+	const char *needs; /* SECTION: a key without which it must not be written; null = none */
 	enum config_object child;
 	size_t child_size; /* LIST, MAP: of one element */
 	const char *unit;  /* "" where it has none */

@@ -30,6 +30,14 @@ int net_address_parse(const char *text, struct net_address *ret, const char **re
 /* As net_address_parse(), and names are looked up (blocking: start-up only, never on a loop). */
 int net_address_resolve(const char *text, struct net_address *ret, const char **reterr);
 
+/* Whether the address has the name of a host, which must be looked up. */
+bool net_address_is_name(const char *text);
+
+/* All addresses of a name (blocking: never on a loop): the IPv4 ones, else the IPv6 ones, since an app
+ * mostly listens on one family alone. Returns how many there are, of which the first `max` are in
+ * `ret`, or -1 with *reterr (static text). */
+int net_address_lookup(const char *text, struct net_address *ret, size_t max, const char **reterr);
+
 /* "127.0.0.1:8000", "[::1]:8000", "unix:/path" ("unix:" where the peer has no name). */
 void net_address_format(const struct net_address *address, char *buf, size_t size);
 
@@ -53,6 +61,17 @@ bool net_cidr_match(const struct net_cidr *cidr, const struct net_address *addre
  * errno and *reterr set (static text). */
 int net_listen(const struct net_address *address, int backlog, unsigned unix_mode,
                const char **reterr);
+
+/* One of several sockets on one TCP address (SO_REUSEPORT): the kernel shares connections out among
+ * them. Else as net_listen(). */
+int net_listen_shared(const struct net_address *address, int backlog, const char **reterr);
+
+/* Whether a plain TCP socket can be bound, so that nobody else serves the address: errno and
+ * *reterr tell why not. */
+bool net_address_is_free(const struct net_address *address, const char **reterr);
+
+/* Whether the socket is one of net_listen_shared(). */
+bool net_is_shared(int fd);
 
 /* Starts a non-blocking connect. Returns the descriptor with *ret_connected telling whether it is
  * done already, or -1 with errno. TCP_NODELAY is set. */

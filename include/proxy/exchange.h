@@ -7,6 +7,7 @@
 #include "model/http_rules.h"
 #include "model/phase.h"
 #include "model/record.h"
+#include "proxy/group.h"
 #include "proxy/http1.h"
 #include "proxy/loop.h"
 
@@ -22,6 +23,7 @@ enum step {
 	STEP_READ_HEAD,
 	STEP_ADMIT,
 	STEP_QUEUE,
+	STEP_QUEUED, /* every server is full */
 	STEP_CONNECT,
 	STEP_SEND,
 	STEP_RELAY, /* both directions at once; events drive it */
@@ -41,6 +43,7 @@ struct exchange {
 	struct client *client;
 	struct upstream *upstream; /* connection of the current attempt */
 	struct server *server;     /* whose slot is held */
+	struct waiter waiter;      /* while `queued` */
 	enum step step;
 	enum direction request_state, response_state;
 	struct marks marks;
@@ -58,6 +61,7 @@ struct exchange {
 	bool close_client;  /* Connection: close goes, or went, with the answer */
 	bool reply_begun;   /* final response bytes are queued or sent */
 	bool chunked_reply; /* we frame the body as chunks */
+	bool queued;        /* in the queue for a slot, or granted one and not yet told */
 	bool replayable;    /* the body, or all of it read so far, still lies in client->in */
 	bool heard;         /* a byte of this attempt's answer was read */
 	bool send_failed;   /* the server takes no more of the request; its answer may still come */
@@ -69,7 +73,7 @@ struct exchange {
 	uint8_t trace_id[TRACE_ID_SIZE], span_id[SPAN_ID_SIZE];
 	uint8_t earlier_spans[RECORD_EARLIER_MAX][SPAN_ID_SIZE];
 	uint8_t foreign_trace_id[TRACE_ID_SIZE];
-	struct timer timer; /* provisional record */
+	struct timer timer; /* limit of waiting in the queue; later, provisional record */
 	struct request_facts facts;
 	struct http1 request, response;
 };
@@ -86,6 +90,10 @@ void exchange_new_span(struct exchange *exchange);
 
 /* Index of the first matching route, or -1; *ret_group is the upstream. */
 int exchange_route(struct exchange *exchange);
+
+/* Limits of the route, else of the upstream. Once routed. */
+uint32_t exchange_retries(const struct exchange *exchange);
+uint32_t exchange_queue_timeout_ms(const struct exchange *exchange);
 
 /* Writes one record: the final one, or a provisional one with what is known by now. */
 void exchange_record(struct exchange *exchange, const struct marks *closed, uint32_t more_flags);

@@ -23,8 +23,9 @@ struct listener {
 	bool full; /* paused because of limits.connections */
 };
 
-/* Takes over `fds` (one per config->listeners entry, in order) and starts accepting. */
-int listeners_start(struct loop *loop, const int *fds, size_t count);
+/* Takes over `fds` (of[i] is the config->listeners entry that fds[i] belongs to) and starts
+ * accepting. */
+int listeners_start(struct loop *loop, const int *fds, const uint16_t *of, size_t count);
 
 /* A client went: go on accepting where the limit had stopped it. */
 void listeners_resume(struct loop *loop);

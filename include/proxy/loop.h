@@ -14,6 +14,7 @@
 #include "model/trace_context.h"
 #include "proxy/block.h"
 #include "proxy/ring.h"
+#include "proxy/shared.h"
 #include "proxy/timer.h"
 
 #define DRAIN_IDLE_GRACE_NS NS_PER_S /* idle clients may send one more request so long after TERM */
@@ -36,6 +37,7 @@ struct reapable {
 struct loop {
 	struct event_base *base;
 	const struct config *config;
+	struct shared *shared; /* of all loops of the worker */
 	struct board_thread *board;
 	struct ring *ring;
 	struct wheel wheel;
@@ -63,10 +65,17 @@ struct loop {
 	struct timer drain_timer;
 	uint64_t drain_end_ns, drain_idle_ns;
 	bool draining, stopped;
+	bool expired; /* the time to drain is over */
+	bool held;    /* does not stop: other loops still run */
+	int wake_fd;  /* eventfd: other threads left something to do */
+	struct event *on_wake;
+	_Atomic uint32_t told;          /* what other threads ask for: LOOP_TOLD_* */
+	_Atomic uint64_t told_limit_ns; /* of LOOP_TOLD_DRAIN */
 };
 
-/* Makes the base, timers and pools. `ring` and `board` outlive the loop. Returns 0, or -1 (logged). */
-int loop_init(struct loop *loop, const struct config *config, struct board_thread *board,
+/* Makes the base, timers and pools. `shared`, `ring` and `board` outlive the loop. Returns 0, or -1
+ * (logged). */
+int loop_init(struct loop *loop, struct shared *shared, struct board_thread *board,
               struct ring *ring);
 
 /* Serves until stopped: after loop_drain() when the last client is gone or the time is up. */
@@ -76,6 +85,14 @@ void loop_free(struct loop *loop);
 /* Accept what is queued, close the listeners, let exchanges end; `limit_ns` caps it. Again with a smaller
  * limit: shortens it. 0: now. */
 void loop_drain(struct loop *loop, uint64_t limit_ns);
+
+/* Asks another thread's loop to drain (limit as in loop_drain()), or to stop being held. Any thread. */
+#define LOOP_TOLD_DRAIN 1u
+#define LOOP_TOLD_RELEASE 2u
+void loop_tell(struct loop *loop, uint32_t what, uint64_t limit_ns);
+
+/* Makes the loop come to the end of a turn. Any thread. */
+void loop_wake(struct loop *loop);
 
 /* Frees at the end of the turn. */
 void loop_reap(struct loop *loop, struct reapable *reapable);

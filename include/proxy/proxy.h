@@ -23,6 +23,12 @@ void proxy_client_gone(struct exchange *exchange);
 /* The response was read: gives the connection back (or closes it) and frees the slot. Repeatable. */
 void proxy_release(struct exchange *exchange);
 
+/* The exchange that waited in the queue has a slot at `server`. */
+void proxy_granted(struct waiter *waiter, struct server *server);
+
+/* queue_timeout_ms passed. */
+void proxy_queued_too_long(struct exchange *exchange);
+
 /* The connection of this attempt is usable. */
 void proxy_connected(struct exchange *exchange, uint64_t now_ns);
 

@@ -27,6 +27,7 @@ struct upstream {
 	struct server *server;
 	enum upstream_state state;
 	bool reused;
+	uint32_t epoch;      /* of the server's address that it was made to */
 	uint32_t idle_index; /* in server->idle while resting */
 	struct stream stream;
 	struct timer timer;

@@ -38,6 +38,7 @@ main(int argc, char **argv)
 		    net_listen(&config->listeners[i].address, 1024, 0660, &err);
 		if (handover.listener_fds[i] < 0)
 			fatal("%s: %s", config->listeners[i].text, err);
+		handover.listener_of[i] = (uint16_t)i;
 		handover.listener_count++;
 	}
 	return worker_main(&handover, config);

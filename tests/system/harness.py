@@ -253,6 +253,7 @@ def make_config(
         "upstreams": {"app": {"servers": servers, **sections.pop("upstream", {})}},
         "control": {"listeners": [{"address": f"unix:{sockets}/control.sock", "role": "admin"}]},
         "store": {"path": str(directory / "tailrace.db")},
+        "worker": {"threads": int(os.environ.get("TEST_THREADS", "1"))},
     }
     for name, value in sections.items():
         if isinstance(value, dict):

@@ -102,9 +102,9 @@ def test_all_semantic_errors_are_printed(tmp_path: Path) -> None:
     file.write_text(
         """{
           "listeners": [{"address": "127.0.0.1"}], // no port
-          "upstreams": {"app": {"servers": ["no-such-host.invalid:1"], "queue_max": 5}},
+          "upstreams": {"app": {"servers": ["no-such-host.invalid:1"], "tls": 5}},
           "limits": {"headers": 100000, "header": 1},
-          "worker": {"threads": 4}
+          "worker": {"threads": 9}
         }"""
     )
     done = tailrace("check", "-c", str(file))
@@ -114,8 +114,8 @@ def test_all_semantic_errors_are_printed(tmp_path: Path) -> None:
         "/limits/header",
         "/limits/headers",
         "/listeners/0/address",
-        "/upstreams/app/queue_max",
         "/upstreams/app/servers/0",
+        "/upstreams/app/tls",
         "/worker/threads",
     ]
     assert all(line.startswith(f"{file}: ") for line in done.stderr.splitlines())

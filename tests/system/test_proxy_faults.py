@@ -277,7 +277,9 @@ def test_all_servers_full(gateway_factory: GatewayFactory, stub_factory: StubFac
         conn.sendall(OK)
 
     one, two = stub_factory(handler), stub_factory(handler)
-    gateway = gateway_factory([one.address, two.address], upstream={"max_connections": 2})
+    gateway = gateway_factory(
+        [one.address, two.address], upstream={"max_connections": 2, "queue_max": 0}
+    )
     clients = [Connection(gateway.port) for _ in range(4)]
     for client in clients:
         client.send(get())

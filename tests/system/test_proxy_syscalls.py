@@ -40,11 +40,16 @@ def _count(trace: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("threads", [1, 2])
 def test_system_calls_per_exchange(
-    gateway_factory: GatewayFactory, stub_factory: StubFactory, tmp_path: Path, method: str
+    gateway_factory: GatewayFactory,
+    stub_factory: StubFactory,
+    tmp_path: Path,
+    method: str,
+    threads: int,
 ) -> None:
     """Exactly 2 reads and 2 writes, no epoll_ctl, no clock call, one epoll_wait per event."""
-    gateway = gateway_factory([stub_factory(_serve).address])
+    gateway = gateway_factory([stub_factory(_serve).address], worker={"threads": threads})
     (worker,) = gateway.worker_pids()
     trace = tmp_path / "trace"
     request = get() if method == "GET" else request_bytes("POST", "/", body=b"x" * 500)

@@ -1,0 +1,31 @@
+/* Making and freeing of what threads share. */
+#include "proxy/shared.h"
+
+#include <stdlib.h>
+#include "base/xmem.h"
+#include "proxy/loop.h"
+#include "proxy/pool.h"
+
+static void
+wake_pool(struct pool *pool)
+{
+	loop_wake(pool->loop);
+}
+
+void
+shared_init(struct shared *shared, const struct config *config, struct board_upstream *board)
+{
+	shared->config = config;
+	shared->groups = xcalloc(config->upstream_count, sizeof *shared->groups);
+	for (size_t i = 0; i < config->upstream_count; i++)
+		group_init(&shared->groups[i], &config->upstreams[i], &board[i], wake_pool);
+}
+
+void
+shared_free(struct shared *shared)
+{
+	for (size_t i = 0; shared->groups && i < shared->config->upstream_count; i++)
+		group_free(&shared->groups[i]);
+	free(shared->groups);
+	shared->groups = NULL;
+}
