@@ -1,5 +1,5 @@
-/* retention: all of a quiet window, exactly the slowest and a fair sample of a busy one, all errors;
- * windows out of order; what the hook is told. */
+/* retention: all of a quiet window, exactly the slowest and a fair sample of a busy one, all
+ * errors; windows out of order; what the hook is told. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -172,9 +172,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_quiet),  cmocka_unit_test(test_slowest),
-	    cmocka_unit_test(test_fair),   cmocka_unit_test(test_errors),
-	    cmocka_unit_test(test_none),   cmocka_unit_test(test_out_of_order),
+	    cmocka_unit_test(test_quiet),    cmocka_unit_test(test_slowest),
+	    cmocka_unit_test(test_fair),     cmocka_unit_test(test_errors),
+	    cmocka_unit_test(test_none),     cmocka_unit_test(test_out_of_order),
 	    cmocka_unit_test(test_forecast),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* spans, store_rollups, query_history: sums to the nanosecond from exchanges through windows, memory,
- * saving, a kill, ageing to minutes and hours, reading; every bound with its counter. */
+/* spans, store_rollups, query_history: sums to the nanosecond from exchanges through windows,
+ * memory, saving, a kill, ageing to minutes and hours, reading; every bound with its counter. */
 #include <unistd.h>
 #include <jansson.h>
 #include <sqlite3.h>
@@ -89,8 +89,8 @@ told_stack(unsigned number)
 	return stack;
 }
 
-/* One exchange of route 1 that ends at `end_ns`, two rows in its profile (none where `stacks` is 0).
- * Also into the truth, by its head and total. */
+/* One exchange of route 1 that ends at `end_ns`, two rows in its profile (none where `stacks` is
+ * 0). Also into the truth, by its head and total. */
 static void
 add(uint64_t end_ns, uint64_t now_ns, unsigned stacks, uint64_t *random)
 {
@@ -104,14 +104,18 @@ add(uint64_t end_ns, uint64_t now_ns, unsigned stacks, uint64_t *random)
 	                                 .response_body_bytes = kit_random(random) % 9000};
 	struct join join = {.shared = true, .app_queue_ns = 70, .app_ns = app_ns, .app_out_ns = 30};
 	struct profile_row rows[2] = {
-	    {.kind = PROFILE_WAIT, .cause = PROFILE_CAUSE_DATABASE, .exact = true, .ns = a, .count = 2},
+	    {.kind = PROFILE_WAIT,
+	     .cause = PROFILE_CAUSE_DATABASE,
+	     .exact = true,
+	     .ns = a,
+	     .count = 2},
 	    {.kind = PROFILE_RUN, .cause = PROFILE_CAUSE_COUNT, .ns = app_ns - a - 5, .count = 1}};
 	struct profile profile = {.breakdown = {rows, 2}, .unattributed_ns = 5};
 	for (unsigned i = 0; i < MARK_COUNT; i++)
 		record.marks_ns[i] = 1000 + 10 * i;
 	for (unsigned i = MARK_READ_FIRST; i < MARK_COUNT; i++)
-		record.marks_ns[i] = record.marks_ns[MARK_SENT_FIRST] + app_ns + 100 +
-		                     10 * (i - MARK_READ_FIRST);
+		record.marks_ns[i] =
+		    record.marks_ns[MARK_SENT_FIRST] + app_ns + 100 + 10 * (i - MARK_READ_FIRST);
 	uint64_t total_ns = record.marks_ns[MARK_END] - record.marks_ns[MARK_START];
 	record.start_wall_ns = end_ns - total_ns;
 	rows[0].stack = stacks > 0 ? told_stack(first) : NULL;
@@ -197,7 +201,7 @@ check_stored(void)
 	rollup_free(sum);
 }
 
-/* Exchanges end, windows become final, minutes are saved; what a kill loses is the unsaved minute. */
+/* Exchanges end, windows become final, minutes are saved; a kill loses the unsaved minute. */
 static void
 test_saved_by_the_minute(void **state)
 {
