@@ -25,7 +25,7 @@ HARDEN := -fstack-protector-strong -fstack-clash-protection -fPIE
 OPT_release := -O2 -g -D_FORTIFY_SOURCE=2
 OPT_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 OPT_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
-PKGS := libevent_core libevent_extra libevent_openssl jansson sqlite3 libssl libcrypto zlib
+PKGS := libevent_core libevent_extra libevent_openssl jansson sqlite3 libssl libcrypto zlib libcurl
 
 LLHTTP_DIR ?= build/llhttp
 # Asked once, at first use: `make deps-build` may have to bring pkg-config first.

@@ -33,13 +33,10 @@ static const char usage[] =
     "       tailrace requests [--route R] [--slowest]\n"
     "                                           kept requests, the latest first\n"
     "       tailrace show TRACE_ID              where the time of one request went\n"
-    "       tailrace flame ROUTE [--baseline T] [--window SPAN]\n"
-    "                                           what a route's mean time is made of, and what\n"
-    "                                           changed since T (a time, or an age like 30m)\n"
     "       tailrace backtest [--every-tick]    find regressions in ticks on standard input\n"
     "       tailrace --version | --help\n"
-    "routes, requests, show and flame take --control ADDRESS (else $TAILRACE_CONTROL, else the\n"
-    "default socket) and --json.\n"
+    "routes, requests and show take --control ADDRESS (else $TAILRACE_CONTROL, else the default\n"
+    "socket) and --json.\n"
     "Exit status: 0 done, 1 failed at run time, 2 wrong usage, 78 bad configuration.\n";
 
 static int
@@ -180,8 +177,8 @@ is_one_of(const char *word, const char *const *list)
 int
 main(int argc, char **argv)
 {
-	static const char *const client[] = {"routes", "requests", "show", "flame", NULL};
-	static const char *const later[] = {"incidents", "deploy", "deep", "export", NULL};
+	static const char *const client[] = {"routes", "requests", "show", NULL};
+	static const char *const later[] = {"flame", "incidents", "deploy", "deep", "export", NULL};
 	const char *word = argc > 1 ? argv[1] : "";
 
 	if (strcmp(word, "--version") == 0)

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "collector/aggregate.h"
+#include "collector/alert_metrics.h"
 #include "collector/intake.h"
 #include "collector/metrics.h"
 #include "collector/metrics_text.h"
@@ -262,6 +263,7 @@ metrics_write(const struct service *service, struct text *out)
 	own_counters(service, out);
 	join(service, out);
 	store(service, out);
+	alert_metrics(service, out);
 	aggregate_metrics(service->aggregate, out);
 }
 

@@ -19,12 +19,15 @@ enum service_counter {
 };
 
 struct aggregate;
+struct deliver;
+struct incidents;
 struct intake;
 struct query;
 struct retention;
 struct spans;
 struct store;
 struct wants;
+struct watch;
 
 struct service {
 	const struct config *config; /* borrowed */
@@ -39,6 +42,9 @@ struct service {
 	struct spans *spans;
 	struct retention *retention;
 	struct wants *wants;
+	struct watch *watch;
+	struct incidents *incidents;
+	struct deliver *deliver;
 	bool stopping; /* new batches are answered 503 */
 	uint64_t counters[SERVICE_COUNTER_COUNT];
 };

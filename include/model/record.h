@@ -27,6 +27,8 @@ enum record_flag {
 	RECORD_TRUSTED_TRACE = 1u << 6, /* trace ID came from the client */
 	RECORD_HAS_FOREIGN = 1u << 7,   /* foreign_trace_id holds an untrusted inbound trace */
 	RECORD_CLIENT_TLS = 1u << 8,    /* the client came by TLS */
+	RECORD_EVENT_STREAM =
+	    1u << 9, /* the answer is text/event-stream: as long as its client stays */
 };
 
 struct exchange_record {
