@@ -1,4 +1,4 @@
-"""uvicorn's keep-alive race over 10^5 requests on 1 000 connections, with one thread and with two."""
+"""uvicorn's keep-alive race over 10^5 requests on 1 000 connections, with one thread and two."""
 
 from __future__ import annotations
 
