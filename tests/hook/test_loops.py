@@ -8,7 +8,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
+import anyio
+import anyio.to_thread
 import pytest
 import trio
 from hook_support import BUSY_NS, LOOPS, MS, hook, make_scope, new_loop, plain, request, run, take
@@ -17,40 +20,183 @@ from tailrace import _engine, middleware
 
 @pytest.fixture
 def steps_again(monkeypatch):
-    """Totals are for the process: put the engine back afterwards."""
+    """What was found of a loop is for its thread: forget it afterwards."""
     monkeypatch.setattr(middleware, "_totals_said", False)
     yield
-    _engine.use("asyncio", False)
+    middleware._prepared_loop.loop = ...
+    _engine.use("asyncio", "steps")
 
 
-def totals_of(caplog, main):
-    """Runs main() and returns its one profile, which must have totals only, said once."""
-    take()
-    with caplog.at_level(logging.WARNING, logger="tailrace"):
-        main()
-    assert _engine.engine_name() == "totals"
-    assert len([r for r in caplog.records if "only totals" in r.getMessage()]) == 1
-    profiles, _ = take()
-    for p in profiles:
-        assert p.breakdown == [] and p.unattributed_ns == p.app_ns >= 15 * MS
-        assert p.ended == "response" and p.tail_ns is not None
-    return profiles
+async def no_steps(loop):
+    return middleware.DRIVE
+
+
+def asgi(app, **more):
+    """One call of an app outside asyncio, where request() makes no task; the key of its profile."""
+    scope, key = make_scope(**more)
+
+    async def send(message):
+        pass
+
+    return lambda: app(scope, None, send), key
 
 
 if sys.version_info >= (3, 12):  # eager tasks came with it
 
-    def test_eager_task_factory_gets_totals(caplog, steps_again):
-        async def twice():
+    @pytest.mark.parametrize("loop", LOOPS)
+    def test_eager_tasks_are_steps_of_their_own(loop):
+        """Roots and children that begin inside create_task(); those that end there, too."""
+
+        async def child(seconds):
+            time.sleep(0.003)
+            if seconds:
+                await asyncio.sleep(seconds)
+
+        async def handler():
+            await asyncio.gather(child(0.02), child(0), child(0.01))
+            await asyncio.create_task(child(0))
+
+        async def main():
             asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
-            app = hook(plain(lambda: asyncio.sleep(0.02)))
-            await request(app)
-            await request(app)
+            app = hook(plain(handler))
+            keys = [await request(app), await request(app)]
+            asyncio.get_running_loop().set_task_factory(None)
+            assert "create_task" not in vars(asyncio.get_running_loop())
+            return [*keys, await request(app)]
 
-        assert len(totals_of(caplog, lambda: run("asyncio", twice))) == 2
+        take()
+        keys = run(loop, main)
+        found = {p.key: p for p in take()[0]}
+        for key in keys[1:]:
+            p = found[key]
+            assert p.unattributed_ns == 0 and p.lasted(p.sum("wait", "sleep", "child"), 14)
+            assert p.sum("run") >= 11 * MS, p.shown()
+            assert p.sum("run", None, "child") >= 8 * MS, p.shown()
+        assert _engine.engine_name() == "steps"
 
 
-def test_trio_gets_totals(caplog, steps_again):
-    app = hook(plain(lambda: trio.sleep(0.02)))
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_task_factory_that_is_not_eager(loop):
+    """It is called through us and changes nothing."""
+
+    def factory(here, coro, **options):
+        return asyncio.Task(coro, loop=here, **options)
+
+    async def child():
+        await asyncio.sleep(0.02)
+
+    async def main():
+        asyncio.get_running_loop().set_task_factory(factory)
+        app = hook(plain(lambda: asyncio.gather(child(), asyncio.sleep(0.001))))
+        return await request(app)
+
+    take()
+    key = run(loop, main)
+    p = {p.key: p for p in take()[0]}[key]
+    assert p.lasted(p.sum("wait", "sleep", "child"), 18) and p.unattributed_ns == 0
+
+
+def test_trio_is_driven(steps_again):
+    async def nap():
+        await trio.sleep(0.02)
+
+    async def handler():
+        await nap()
+        time.sleep(0.003)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(nap)
+        await trio.to_thread.run_sync(time.sleep, 0.01)
+
+    call, key = asgi(hook(plain(handler)))
+    take()
+    trio.run(call)
+    trio.run(asgi(hook(plain(nap)))[0])  # another loop on the same thread
+    assert (_engine.engine_name(), _engine.loop_name()) == ("drive", "trio")
+    first, second = take()[0]
+    assert first.key == key and first.ended == "response" and first.unattributed_ns < MS
+    assert first.lasted(first.sum("wait", "sleep", "nap"), 16)
+    assert first.sum("run", None, "handler") >= 3 * MS, first.shown()
+    assert first.lasted(first.sum("wait", "task", "handler"), 16)
+    assert first.lasted(first.sum("wait", "thread", "handler"), 10)
+    assert second.lasted(second.sum("wait", "sleep", "nap"), 16)
+
+
+def test_cancelled_by_trio(steps_again):
+    async def main():
+        with trio.move_on_after(0.02):
+            await asgi(hook(plain(lambda: trio.sleep(5))))[0]()
+
+    take()
+    trio.run(main)
+    (p,) = take()[0]
+    assert p.ended == "cancelled" and p.lasted(p.sum("wait", "sleep"), 16)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_driven_on_asyncio(loop, steps_again, monkeypatch):
+    """Where the loop's steps cannot be seen: tasks and worker threads are followed."""
+    monkeypatch.setattr(middleware, "_try_steps", no_steps)
+
+    async def nap(seconds):
+        await asyncio.sleep(seconds)
+
+    def job():
+        time.sleep(0.02)
+
+    async def handler():
+        await asyncio.gather(nap(0.03), nap(0.01))
+        await asyncio.create_task(nap(0.015))
+        await anyio.to_thread.run_sync(job)
+        await asyncio.sleep(0)
+
+    async def main():
+        app = hook(plain(handler))
+        return await asyncio.gather(*(request(app) for _ in range(3)))
+
+    take()
+    keys = run(loop, main)
+    found = {p.key: p for p in take()[0]}
+    for key in keys:
+        p = found[key]
+        assert p.unattributed_ns == 0
+        assert p.lasted(p.sum("wait", "sleep", "nap"), 43), p.shown()
+        assert p.sum("thread_run", None, "job") >= 19 * MS, p.shown()
+        assert p.sum("wait", "task") == 0, p.shown()
+    assert _engine.engine_name() == "drive"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_driven_exceptions_and_cancellation(loop, steps_again, monkeypatch):
+    monkeypatch.setattr(middleware, "_try_steps", no_steps)
+
+    async def fails():
+        await asyncio.sleep(0.01)
+        raise ValueError("mine")
+
+    async def main():
+        with pytest.raises(ValueError, match="mine") as caught:
+            await request(hook(plain(fails)))
+        assert [entry.name for entry in caught.traceback][-2:] == ["app", "fails"]
+        task = asyncio.create_task(request(hook(plain(lambda: asyncio.sleep(5)))))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    take()
+    run(loop, main)
+    failed, cancelled = take()[0]
+    assert failed.ended == "exception" and failed.lasted(failed.sum("wait", "sleep", "fails"), 9)
+    assert cancelled.ended == "cancelled" and cancelled.lasted(cancelled.sum("wait"), 18)
+
+
+def test_a_driven_chain_is_seen_by_others(steps_again, monkeypatch):
+    """Who walks a task's coroutines (a debugger, another profiler) finds the app's."""
+    monkeypatch.setattr(middleware, "_try_steps", no_steps)
+    names = []
+
+    async def handler():
+        await asyncio.sleep(0.02)
 
     async def main():
         scope, _ = make_scope()
@@ -58,21 +204,64 @@ def test_trio_gets_totals(caplog, steps_again):
         async def send(message):
             pass
 
-        await app(scope, None, send)
+        task = asyncio.create_task(hook(plain(handler))(scope, None, send))
+        await asyncio.sleep(0.01)
+        link = task.get_coro()
+        while link is not None and hasattr(link, "cr_code"):
+            names.append(link.cr_code.co_name)
+            link = link.cr_await
+        await task
 
-    assert len(totals_of(caplog, lambda: trio.run(main))) == 1
-    assert _engine.loop_name() == "trio"
+    run("asyncio", main)
+    assert names == ["__call__", "_drive", "app", "handler", "sleep"]
+    take()
 
 
-def test_loop_without_dict_gets_totals(caplog, steps_again):
+def test_a_loop_without_dict_is_driven(steps_again):
     class Bare:
         """Stands for a loop implemented in C: no attribute can be set on it."""
 
         __slots__ = ()
 
+    with pytest.raises(AttributeError):
+        _engine.install(Bare())
+
+    class Loop(asyncio.SelectorEventLoop):
+        def __setattr__(self, name, value):
+            if name.startswith("_tailrace"):
+                raise AttributeError(name)
+            super().__setattr__(name, value)
+
+    async def nap():
+        await asyncio.sleep(0.02)
+
+    loop = Loop()
+    take()
+    loop.run_until_complete(request(hook(plain(nap))))
+    loop.close()
+    (p,) = take()[0]
+    assert _engine.engine_name() == "drive" and _engine.loop_name() == "Loop"
+    assert p.lasted(p.sum("wait", "sleep", "nap"), 20) and p.unattributed_ns == 0
+
+
+def test_neither_works(caplog, steps_again, monkeypatch):
+    """Totals only, said once."""
+    monkeypatch.setattr(middleware, "_running_loop", lambda: None)
+    take()
+
+    async def main():
+        app = hook(plain(lambda: asyncio.sleep(0.02)))
+        return [await request(app), await request(app)]
+
     with caplog.at_level(logging.WARNING, logger="tailrace"):
-        with pytest.raises(AttributeError):
-            _engine.install(Bare())
+        run("asyncio", main)
+    assert _engine.engine_name() == "totals"
+    assert len([r for r in caplog.records if "only totals" in r.getMessage()]) == 1
+    profiles, _ = take()
+    assert len(profiles) == 2
+    for p in profiles:
+        assert p.breakdown == [] and p.unattributed_ns == p.app_ns >= 15 * MS
+        assert p.ended == "response" and p.tail_ns is not None
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -28,7 +28,7 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from tailrace import _engine, middleware
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
@@ -108,11 +108,56 @@ def test_other_scopes_pass(loop):
     async def main():
         wrapped = hook(app)
         await wrapped({"type": "lifespan"}, None, None)
-        await wrapped({"type": "websocket", "headers": make_scope()[0]["headers"]}, None, None)
+        await wrapped({"type": "other", "headers": []}, None, None)
 
     take()
     run(loop, main)
-    assert seen == ["lifespan", "websocket"] and take() == ([], {})
+    assert seen == ["lifespan", "other"] and take() == ([], {})
+
+
+async def echo(websocket):
+    await asyncio.sleep(0.02)
+    await websocket.accept()
+    for _ in range(3):
+        await websocket.send_text(await websocket.receive_text())
+        await asyncio.sleep(0.02)
+
+
+async def refuse(websocket):
+    await asyncio.sleep(0.02)
+    await websocket.close()
+
+
+@pytest.mark.parametrize("path", ["/echo", "/refuse"])
+def test_handshake_of_a_websocket(loop, path):
+    """The handshake is the request; what goes through the socket afterwards is its tail."""
+    app = Starlette(routes=[WebSocketRoute("/echo", echo), WebSocketRoute("/refuse", refuse)])
+    sent = []
+    scope, key = make_scope(path, type="websocket", subprotocols=[])
+    del scope["method"]
+    texts = [{"type": "websocket.connect"}, *({"type": "websocket.receive", "text": "a"},) * 3]
+    texts.append({"type": "websocket.disconnect", "code": 1000})
+
+    async def receive():
+        return texts.pop(0)
+
+    async def send(message):
+        sent.append(message["type"])
+
+    async def main():
+        await asyncio.get_running_loop().create_task(hook(app)(scope, receive, send))
+
+    take()
+    run(loop, main)
+    profiles, tails = take()
+    (p,) = profiles
+    assert p.key == key and p.ended == "response" and p.lasted(p.sum("wait", "sleep"), 20)
+    assert p.app_ns < 55 * MS + BUSY_NS and p.final == 1
+    if path == "/echo":
+        assert sent == ["websocket.accept"] + ["websocket.send"] * 3
+        assert tails[key] >= 55 * MS
+    else:
+        assert sent == ["websocket.close"]
 
 
 # --- how it ended ----------------------------------------------------------------------------

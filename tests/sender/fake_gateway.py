@@ -211,6 +211,9 @@ class FakeEngine:
     def dropped(self) -> int:
         return self.lost
 
+    def limits(self) -> dict[str, Any]:
+        return {}
+
     def engine_name(self) -> str:
         return "steps"
 

@@ -43,6 +43,7 @@ enum {
 #define RUN_STACK_MIN_NS NS_PER_MS
 #define LONG_STEP_MIN_NS NS_PER_MS
 #define IDLE_GAP_NS (100 * INT64_C(1000))
+#define IDLE_LOOK_NS (8 * NS_PER_MS)
 #define STEP_SAMPLE_MIN_NS (8 * NS_PER_MS)
 #define JOB_SAMPLE_MIN_NS (10 * NS_PER_MS)
 #define NO_TIME INT64_C(-1)
@@ -133,21 +134,34 @@ struct source {
 	struct request *request; /* strong, with LANE and THREAD */
 	struct lane *lane;       /* borrowed, compared only */
 	struct node *path;       /* strong, with request */
+	struct identity
+	    *who; /* strong, with FOREIGN: a request that is closed and whose app still runs */
 };
 
 /* One asyncio task that works for a request. */
 struct lane {
 	struct lane *next, **link; /* in its request's list */
 	struct request *request;   /* borrowed; NULL once detached */
-	void *task;                /* identity only: may be a dead object's address */
+	struct identity *who; /* strong: of a closed request whose app still runs in this task */
+	void *task;           /* identity only: may be a dead object's address */
 	struct loop *loop;
 	struct node *path;
 	int64_t paused_ns; /* end of its last step */
 	uint32_t refs;
 	int32_t first_stack; /* its first in-app frame, or STACK_LANE */
+	int32_t made_at;     /* the in-app frames that made a task of a library's coroutine */
 	bool started;
 	bool running;
-	bool run_counted; /* part of the running step is in the path already */
+	bool run_counted;      /* part of the running step is in the path already */
+	struct node *job_path; /* where it is driven: of the job whose result it waits for */
+};
+
+enum hold_state { HOLD_UNKNOWN, HOLD_BLOCKED, HOLD_BUSY };
+
+/* Whether what holds a thread computes: its CPU clock between two looks of the watchdog. */
+struct hold {
+	int64_t cpu_ns, at_ns; /* at the first look */
+	enum hold_state state;
 };
 
 /* The step or callback the loop is running. Part of its struct step, not on the C stack:
@@ -162,19 +176,28 @@ struct running {
 	int64_t begin_ns;
 	int64_t queued_ns; /* when a new task was created, else NO_TIME */
 	struct sample_set *samples;
-	int32_t stack;             /* where it ended, if it was long */
-	int64_t cpu_ns, cpu_at_ns; /* the thread's CPU clock when the sampler first looked */
-	uint8_t state;             /* enum hold_state as the sampler saw it */
+	int32_t stack; /* where it ended, if it was long */
+	struct hold hold;
+	bool is_eager;   /* create_task() runs; a task's step only once that has begun in it */
+	bool has_queued; /* the task that was made waits for its first step: it is not eager */
 };
 
-enum hold_state { HOLD_UNKNOWN, HOLD_BLOCKED, HOLD_BUSY };
+enum stall_kind { STALL_STEP, STALL_CALLBACK, STALL_IO_CALLBACK };
 
 struct stall {
 	int64_t begin_ns, end_ns;
 	struct identity *who; /* strong, or NULL */
 	int32_t stack;
-	uint8_t is_step;
-	uint8_t state;
+	uint8_t kind;  /* enum stall_kind; begin and end of the last one are estimates */
+	uint8_t state; /* enum hold_state */
+};
+
+/* A callback that does not pass through us (a protocol's, a reader's), as the watchdog saw it. */
+struct io_hold {
+	int64_t begin_ns; /* about: between two looks; 0: none */
+	int64_t idle_ns;  /* when the loop was last seen with nothing to do */
+	struct sample_set *samples;
+	struct hold hold;
 };
 
 struct recent_step {
@@ -185,19 +208,23 @@ struct recent_step {
 /* What is hooked into one event loop; owned by the loop's __dict__. */
 struct loop {
 	PyObject_HEAD PyObject *call_soon, *call_later, *call_at, *call_soon_threadsafe,
-	    *run_in_executor;
+	    *run_in_executor, *set_task_factory;
+	PyObject *create_task; /* NULL: no task factory is set, nothing is put in its place */
 	PyObject *time;
 	struct running *running;
 	PyThreadState *thread;
 	uint32_t active; /* requests that are open */
 	uint32_t steps_seen;
 	bool is_uvloop;
+	bool is_bare; /* no loop's calls are watched: coroutines are driven */
 	int slot;
 	uint64_t id; /* never used again */
 	uint64_t turn;
 	int64_t last_end_ns;
 	int64_t busy_since_ns;
 	uint32_t steps_since_idle; /* callbacks run since the loop last had nothing to do */
+	struct io_hold io;
+	uint64_t thread_key; /* PyThreadState_GetID(thread) */
 	struct request *closing;
 	struct recent_step recent[RECENT_STEPS_MAX];
 	uint32_t recent_next;
@@ -214,7 +241,7 @@ struct step {
 	PyObject *task;    /* borrowed from callback, or NULL */
 	struct lane *lane; /* strong, or NULL */
 	struct source source;
-	int64_t scheduled_ns;
+	int64_t scheduled_ns, ended_ns;
 	uint64_t scheduled_turn;
 	bool is_first, is_running;
 	struct running running;
@@ -242,15 +269,25 @@ struct request {
 	char span[SPAN_LEN + 1];
 };
 
+/* How much the engine does; guard.c. */
+enum stage { STAGE_FULL, STAGE_COARSE, STAGE_NO_STACKS, STAGE_TOTALS };
+
 struct engine {
 	int64_t wait_threshold_ns, stall_threshold_ns, part_interval_ns;
 	uint32_t generation; /* one more after each fork */
-	bool disabled, totals_only;
+	bool disabled;
+	enum stage stage;
+	int64_t walk_min_ns; /* waits under it count as short */
+	const char *name;    /* how requests of the loop prepared last are timed */
 	uint64_t dropped, tails_dropped;
+	/* What the maxima cut: lanes, segments and rows or stacks of requests; code objects and
+	 * stacks of the process. */
+	uint64_t lanes_over, segments_over, rows_over, codes_over, stacks_over;
 	char loop_name[32];
 	PyObject *send_last;  /* coroutine function of middleware.py: (awaitable, request) */
 	PyObject *name_route; /* function of middleware.py: (scope, root_path) -> str | None */
-	PyObject *report;     /* function of middleware.py: (text) */
+	PyObject *report;     /* function of middleware.py: (where, error) */
+	PyObject *say_stage;  /* function of middleware.py: (stage, percent) */
 	PyTypeObject *task_type, *py_task_type, *step_type, *thread_pool_type;
 	PyMethodDef *wakeup_def;
 };
@@ -272,6 +309,42 @@ clock_now_ns(void)
 
 /* An error inside the hook: disables it, says so once, clears the exception. */
 void engine_failed(const char *where);
+/* After a look-up of ours on an object of the app's: it may have no such attribute, or one that
+ * raises, which is not said; without memory the hook ends as above. Clears the exception. */
+void engine_check(const char *where);
+
+/* What the app wanted called, which raises what it raises. */
+static inline PyObject *
+app_call(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+	return PyObject_Vectorcall(callable, args, nargsf, names);
+}
+
+static inline PyObject *
+app_call_tuple(PyObject *callable, PyObject *args)
+{
+	return PyObject_Call(callable, args, NULL);
+}
+
+static inline PyObject *
+app_get(PyObject *object, PyObject *name)
+{
+	return PyObject_GetAttr(object, name);
+}
+
+static inline PyObject *
+app_attribute(PyObject *object, const char *name)
+{
+	return PyObject_GetAttrString(object, name);
+}
+
+/* --- guard ------------------------------------------------------------------------------------- */
+
+/* Is this step's cost to be measured? Then guard_add() is told what the engine took of it. */
+bool guard_samples(void);
+void guard_add(int64_t own_ns, int64_t now_ns);
+void guard_apply(enum stage stage);
+const char *guard_stage_name(void);
 
 /* --- route ------------------------------------------------------------------------------------ */
 
@@ -321,6 +394,8 @@ void stack_after_fork(void);
 /* --- cause: of a wait in this function; CAUSE_NONE where the function is not known -------------- */
 
 enum cause cause_of_code(const char *path, const char *name);
+/* Functions that make a connection: inside a pool's function it is not the pool that is waited for. */
+bool cause_connects(const char *name);
 /* True for those that hold only where nothing finer is known. */
 bool cause_is_vague(enum cause cause);
 /* As JSON. */
@@ -334,6 +409,10 @@ int32_t walk_task(PyObject *task);
 /* A running thread's frames from `frame` out to the one that runs `base` (left out), or to the
  * outermost that runs `outermost`. Either code may be NULL. */
 int32_t walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *outermost);
+/* The same out to the frame that runs `base`; STACK_NONE where none does or none is inside it. */
+int32_t walk_above(PyFrameObject *frame, const PyCodeObject *base);
+/* The innermost frames in a row that are in-app, a few frames out from `frame` at most. */
+int32_t walk_makers(PyFrameObject *frame);
 /* The function a thread's job runs. */
 int32_t walk_job(PyObject *callable, PyObject *const *args, Py_ssize_t count);
 /* The code of the task's coroutine, of a callable's function: borrowed, or NULL. */
@@ -379,6 +458,8 @@ struct lane *lane_new(struct request *request, struct loop *loop, PyObject *task
 /* Borrowed, or NULL. */
 struct lane *lane_find(const void *task);
 void lane_detach(struct lane *lane);
+/* The request of this lane has closed while its app still runs in the task: it is known by name. */
+void lane_haunt(struct lane *lane, struct identity *who);
 void lane_unref(struct lane *lane);
 /* A step of the lane begins, ends. */
 void lane_resume(struct lane *lane, const struct step *step, int64_t now_ns);
@@ -400,10 +481,40 @@ bool step_init(void);
 /* What to hand to the loop instead of callback, callback itself where it is not to be timed.
  * timer_due_ns: its deadline, NO_TIME where it is due at once. */
 PyObject *step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from_thread);
+/* A step begins, has ended. */
+void step_enter(struct step *step, int64_t now_ns);
+void step_leave(struct step *step);
+/* create_task() begins (NULL: then it is not watched), has ended. */
+struct step *step_enter_eager(struct loop *loop);
+void step_leave_eager(struct step *step);
+
+/* --- eager ------------------------------------------------------------------------------------- */
+
+bool eager_init(void);
+struct running *eager_resolve(struct running *running);
+void eager_bind(struct running *running, PyObject *task);
+bool eager_follow_factory(struct loop *loop, PyObject *target);
+
+/* What runs on the loop now; NULL: nothing that passes through us. */
+static inline struct running *
+loop_running(const struct loop *loop)
+{
+	struct running *running = loop->running;
+	if (running != NULL && running->is_eager && running->task == NULL)
+		return eager_resolve(running);
+	return running;
+}
+
+/* --- drive ------------------------------------------------------------------------------------- */
+
+bool drive_init(void);
 
 /* --- loop -------------------------------------------------------------------------------------- */
 
 bool loop_init(void);
+/* One for the coroutines driven on this thread: a new reference, or NULL with an exception. */
+struct loop *loop_new_bare(void);
+bool loop_on_own_thread(const struct loop *loop);
 /* The loop that last ran a step on this thread: borrowed, or NULL. */
 struct loop *loop_current(void);
 void loop_set_current(struct loop *loop);
@@ -411,6 +522,8 @@ void loop_set_current(struct loop *loop);
 struct loop *loop_at(int slot);
 /* A step of LONG_STEP_MIN_NS and more has ended. */
 void loop_note(struct loop *loop, const struct running *running, int64_t end_ns);
+/* What the watchdog saw outside our steps has ended, at about end_ns. */
+void loop_io_ended(struct loop *loop, int64_t end_ns);
 /* How long such steps held the loop between two times, in the turn given or the one before it. */
 int64_t loop_recent_overlap(const struct loop *loop, uint64_t turn, int64_t from_ns, int64_t to_ns);
 void loop_after_fork(void);
@@ -426,9 +539,14 @@ bool request_sent_last(struct request *request);
 #define LAST_SEND_NAME "tailrace._engine.LastSend"
 
 bool last_init(void);
+/* NULL with StopIteration(result), as iterators return; takes the reference. */
+PyObject *stop_iteration(PyObject *result);
 /* What to await instead of awaitable (whose reference is taken; NULL stays NULL), so that the
  * request learns when it is through. */
 PyObject *last_send_new(struct request *request, PyObject *awaitable);
+bool begin_init(void);
+/* What a Request is called as: the app's `send`. */
+PyObject *request_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names);
 void identity_unref(struct identity *who);
 
 static inline struct identity *
@@ -437,6 +555,12 @@ identity_ref(struct identity *who)
 	if (who != NULL)
 		who->refs++;
 	return who;
+}
+
+static inline struct request *
+current_request(const struct running *running)
+{
+	return running != NULL && running->lane != NULL ? running->lane->request : NULL;
 }
 
 /* The step in which last body messages were sent has ended: their rows are due. */
@@ -479,7 +603,8 @@ PyObject *thread_wrap(PyObject *func, bool submitted);
 /* A request begins: the watchdog must look. Starts its thread where none runs. */
 void sampler_wake(void);
 void sampler_step_begin(int slot, int64_t now_ns);
-void sampler_step_end(int slot);
+/* is_active: requests are open, so that the loop's idle time is looked at too. */
+void sampler_step_end(int slot, int64_t now_ns, bool is_active);
 /* A slot to give back, or -1 where all are taken: the job is not sampled then. */
 int sampler_job_begin(struct job *job, int64_t now_ns);
 void sampler_job_end(int slot);
@@ -489,7 +614,12 @@ int32_t sample_top(const struct sample_set *samples);
 void sampler_stop(void);
 void sampler_after_fork(void);
 
-extern PyTypeObject step_type, loop_type, request_type, job_type;
-extern PyMethodDef loop_functions[], request_functions[], thread_functions[];
+#ifdef TAILRACE_FAULTS
+#include "_engine_fault.h"
+#endif
+
+extern PyTypeObject step_type, loop_type, request_type, job_type, drive_type;
+extern PyMethodDef loop_functions[], begin_functions[], thread_functions[], drive_functions[],
+    fault_functions[];
 
 #endif

@@ -44,6 +44,25 @@ static const struct known KNOWN[] = {
     {"/anyio/_backends/_asyncio.py", "__aexit__", CAUSE_TASK},
     {"/anyio/_backends/_asyncio.py", "receive", CAUSE_SOCKET},
     {"/anyio/_backends/_asyncio.py", "send", CAUSE_SOCKET},
+    {"/anyio/_backends/_trio.py", "sleep", CAUSE_SLEEP},
+    {"/anyio/_backends/_trio.py", "acquire_on_behalf_of", CAUSE_LIMITER},
+    {"/anyio/_backends/_trio.py", "acquire", CAUSE_LOCK},
+    {"/anyio/_backends/_trio.py", "wait", CAUSE_EVENT},
+    {"/anyio/_backends/_trio.py", "run_sync_in_worker_thread", CAUSE_THREAD},
+    {"/anyio/_backends/_trio.py", "__aexit__", CAUSE_TASK},
+    {"/anyio/_backends/_trio.py", "receive", CAUSE_SOCKET},
+    {"/anyio/_backends/_trio.py", "send", CAUSE_SOCKET},
+    {"/trio/_timeouts.py", NULL, CAUSE_SLEEP},
+    {"/trio/_sync.py", "acquire_on_behalf_of", CAUSE_LIMITER},
+    {"/trio/_sync.py", "acquire", CAUSE_LOCK},
+    {"/trio/_sync.py", "wait", CAUSE_EVENT},
+    {"/trio/_channel.py", NULL, CAUSE_QUEUE},
+    {"/trio/_threads.py", NULL, CAUSE_THREAD},
+    {"/trio/_core/_run.py", "__aexit__", CAUSE_TASK},
+    {"/trio/_core/_run.py", "_nested_child_finished", CAUSE_TASK},
+    {"/trio/_socket.py", NULL, CAUSE_SOCKET},
+    {"/trio/_highlevel_socket.py", NULL, CAUSE_SOCKET},
+    {"/trio/_core/_io_epoll.py", NULL, CAUSE_SOCKET},
     {"/anyio/to_thread.py", NULL, CAUSE_THREAD},
     {"/anyio/streams/memory.py", NULL, CAUSE_QUEUE},
     {"/anyio/streams/", NULL, CAUSE_SOCKET},
@@ -67,6 +86,7 @@ static const struct known KNOWN[] = {
     {"/sqlalchemy/util/queue.py", "get", CAUSE_POOL},
     {"/httpcore/_async/connection_pool.py", "wait_for_connection", CAUSE_POOL},
     {"/redis/asyncio/connection.py", "get_connection", CAUSE_POOL},
+    {"/aiohttp/connector.py", "_wait_for_available_connection", CAUSE_POOL},
     {"/asyncpg/", NULL, CAUSE_DATABASE},
     {"/psycopg/", NULL, CAUSE_DATABASE},
     {"/psycopg_pool/", NULL, CAUSE_DATABASE},
@@ -109,6 +129,18 @@ cause_of_code(const char *path, const char *name)
 		    path_matches(path, KNOWN[i].path))
 			return KNOWN[i].cause;
 	return CAUSE_NONE;
+}
+
+bool
+cause_connects(const char *name)
+{
+	static const char *const NAMES[] = {
+	    "connect",           "_connect",           "ensure_connection",
+	    "create_connection", "_create_connection", "open_connection"};
+	for (size_t i = 0; i < sizeof(NAMES) / sizeof(NAMES[0]); i++)
+		if (strcmp(NAMES[i], name) == 0)
+			return true;
+	return false;
 }
 
 bool

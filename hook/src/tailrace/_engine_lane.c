@@ -44,8 +44,10 @@ slots_reserve(void)
 	uint32_t old_count = slot_count;
 	uint32_t count = old_count == 0 ? 256 : old_count * 2;
 	struct lane **grown = calloc(count, sizeof(struct lane *));
-	if (grown == NULL)
+	if (grown == NULL) {
+		engine_failed("memory");
 		return false;
+	}
 	slots = grown;
 	slot_count = count;
 	for (uint32_t i = 0; i < old_count; i++)
@@ -77,6 +79,18 @@ lane_unref(struct lane *lane)
 		free(lane);
 }
 
+static void
+leave_request(struct lane *lane)
+{
+	lane->request->lane_count--;
+	*lane->link = lane->next;
+	if (lane->next != NULL)
+		lane->next->link = lane->link;
+	lane->request = NULL;
+	path_set(&lane->path, NULL);
+	path_set(&lane->job_path, NULL);
+}
+
 /* A new reference; NULL at the cap (the request is then marked) or without memory. Takes the
  * path's reference. */
 struct lane *
@@ -87,9 +101,11 @@ lane_new(struct request *request, struct loop *loop, PyObject *task, struct node
 		lane_detach(old);
 	struct lane *lane = NULL;
 	if (request->lane_count < REQUEST_LANES_MAX && slots_reserve())
-		lane = calloc(1, sizeof(*lane));
+		if ((lane = calloc(1, sizeof(*lane))) == NULL)
+			engine_failed("memory");
 	if (lane == NULL) {
 		request->truncated = true;
+		engine.lanes_over++;
 		path_unref(path);
 		return NULL;
 	}
@@ -99,6 +115,7 @@ lane_new(struct request *request, struct loop *loop, PyObject *task, struct node
 	                      .path = path,
 	                      .refs = 2,
 	                      .first_stack = STACK_LANE,
+	                      .made_at = STACK_NONE,
 	                      .next = request->lanes,
 	                      .link = &request->lanes};
 	lane->paused_ns = path != NULL ? path->end_ns : 0;
@@ -122,16 +139,24 @@ lane_new(struct request *request, struct loop *loop, PyObject *task, struct node
 void
 lane_detach(struct lane *lane)
 {
+	if (lane->request == NULL && lane->who == NULL)
+		return; /* not in the table */
+	if (lane->request != NULL)
+		leave_request(lane);
+	slot_remove(lane);
+	identity_unref(lane->who);
+	lane->who = NULL;
+	lane_unref(lane);
+}
+
+/* It stays in the table. */
+void
+lane_haunt(struct lane *lane, struct identity *who)
+{
 	if (lane->request == NULL)
 		return;
-	slot_remove(lane);
-	lane->request->lane_count--;
-	*lane->link = lane->next;
-	if (lane->next != NULL)
-		lane->next->link = lane->link;
-	lane->request = NULL;
-	path_set(&lane->path, NULL);
-	lane_unref(lane);
+	leave_request(lane);
+	lane->who = identity_ref(who);
 }
 
 static void
@@ -139,6 +164,14 @@ learn_first_stack(struct lane *lane, int32_t stack)
 {
 	if (lane->first_stack == STACK_LANE)
 		lane->first_stack = stack_first_in_app(stack);
+}
+
+/* Where a task of a library's coroutine (to_thread() in gather(), say) has no frame of the app,
+ * those that made it stand before its own. */
+static int32_t
+whole_stack(const struct lane *lane, int32_t stack)
+{
+	return stack_has_in_app(stack) ? stack : stack_join(lane->made_at, stack);
 }
 
 static void
@@ -156,8 +189,9 @@ add_wait(struct lane *lane, const struct step *step, int64_t due_ns)
 	    .kind = SEG_WAIT, .cause = CAUSE_SHORT, .stack = STACK_NONE, .exact = true};
 	if (due_ns <= lane->paused_ns)
 		return;
-	if (due_ns - lane->paused_ns >= engine.wait_threshold_ns) {
-		wait.stack = walk_task(step->task);
+	if (due_ns - lane->paused_ns >= engine.walk_min_ns) {
+		if (engine.stage < STAGE_NO_STACKS)
+			wait.stack = whole_stack(lane, walk_task(step->task));
 		wait.cause = stack_cause(wait.stack);
 		learn_first_stack(lane, wait.stack);
 		if (wait.cause == CAUSE_LIMITER)
@@ -166,6 +200,8 @@ add_wait(struct lane *lane, const struct step *step, int64_t due_ns)
 	if (step->source.request != NULL &&
 	    (step->source.kind == SOURCE_LANE || step->source.kind == SOURCE_THREAD))
 		wait.by = step->source.request->who;
+	else
+		wait.by = step->source.who;
 	if (wait.cause == CAUSE_SHORT)
 		wait.by = NULL;
 	int64_t late_ns = 0;
@@ -181,9 +217,9 @@ static void
 take_path(struct lane *lane, const struct step *step, int64_t now_ns)
 {
 	struct node *path = path_ref(step->source.path);
-	if (step->source.kind == SOURCE_THREAD &&
-	    now_ns - lane->paused_ns >= engine.wait_threshold_ns) {
-		int32_t outer = walk_task(step->task);
+	if (step->source.kind == SOURCE_THREAD && now_ns - lane->paused_ns >= engine.walk_min_ns &&
+	    engine.stage < STAGE_NO_STACKS) {
+		int32_t outer = whole_stack(lane, walk_task(step->task));
 		learn_first_stack(lane, outer);
 		path = path_prefix_jobs(path, outer);
 	}
@@ -222,7 +258,7 @@ note_stack(struct running *running, int32_t stack)
 struct node *
 lane_path_at(struct lane *lane, int64_t now_ns)
 {
-	struct running *running = lane->loop->running;
+	struct running *running = loop_running(lane->loop);
 	if (!lane->running || running == NULL || running->lane != lane)
 		return path_ref(lane->path);
 	int32_t stack = lane->first_stack;

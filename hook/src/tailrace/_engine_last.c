@@ -31,8 +31,8 @@ last_am_send(PyObject *self, PyObject *value, PyObject **result)
 	return sent;
 }
 
-static PyObject *
-stop_iteration(PyObject *result) /* takes the reference */
+PyObject *
+stop_iteration(PyObject *result)
 {
 	PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
 	Py_DECREF(result);
@@ -60,8 +60,8 @@ static PyObject *
 last_throw(PyObject *self, PyObject *args)
 {
 	struct last_send *last = (struct last_send *)self;
-	PyObject *throw = PyObject_GetAttr(last->inner, name_throw);
-	PyObject *result = throw != NULL ? PyObject_CallObject(throw, args) : NULL;
+	PyObject *throw = app_get(last->inner, name_throw);
+	PyObject *result = throw != NULL ? app_call_tuple(throw, args) : NULL;
 	Py_XDECREF(throw);
 	if (result != NULL || !PyErr_ExceptionMatches(PyExc_StopIteration))
 		return result;
@@ -83,7 +83,10 @@ static PyObject *
 last_close(PyObject *self, PyObject *unused)
 {
 	(void)unused;
-	return PyObject_CallMethodNoArgs(((struct last_send *)self)->inner, name_close);
+	PyObject *close = app_get(((struct last_send *)self)->inner, name_close);
+	PyObject *result = close != NULL ? app_call(close, NULL, 0, NULL) : NULL;
+	Py_XDECREF(close);
+	return result;
 }
 
 static PyObject *
@@ -157,13 +160,17 @@ last_send_new(struct request *request, PyObject *awaitable)
 	if (!PyCoro_CheckExact(awaitable)) {
 		PyObject *const args[] = {awaitable, (PyObject *)request};
 		PyObject *result = PyObject_Vectorcall(engine.send_last, args, 2, NULL);
+		if (result == NULL) {
+			engine_failed("send");
+			return awaitable;
+		}
 		Py_DECREF(awaitable);
 		return result;
 	}
 	struct last_send *last = PyObject_GC_New(struct last_send, &last_type);
 	if (last == NULL) {
-		Py_DECREF(awaitable);
-		return NULL;
+		engine_failed("send");
+		return awaitable;
 	}
 	last->inner = awaitable;
 	last->request = request;

@@ -30,29 +30,69 @@ loop_at(int slot)
 	return loops[slot];
 }
 
+/* Takes who's reference. */
 static void
-log_stall(struct loop *loop, const struct running *running, int64_t end_ns)
+note(struct loop *loop, const struct stall *stall)
 {
-	struct stall *stall = &loop->stalls[loop->stalls_next++ % STALL_LOG_MAX];
-	int32_t sampled = sample_top(running->samples);
-	struct identity *who = running->request != NULL ? running->request->who : NULL;
-	identity_unref(stall->who);
-	*stall = (struct stall){.begin_ns = running->begin_ns,
-	                        .end_ns = end_ns,
-	                        .who = identity_ref(who),
-	                        .stack = sampled != STACK_NONE ? sampled : running->stack,
-	                        .is_step = running->task != NULL,
-	                        .state = running->state};
+	loop->recent[loop->recent_next++ % RECENT_STEPS_MAX] =
+	    (struct recent_step){stall->begin_ns, stall->end_ns, loop->turn};
+	if (stall->end_ns - stall->begin_ns < engine.stall_threshold_ns || loop->active == 0) {
+		identity_unref(stall->who);
+		return;
+	}
+	struct stall *place = &loop->stalls[loop->stalls_next++ % STALL_LOG_MAX];
+	struct identity *old = place->who;
+	*place = *stall;
+	identity_unref(old);
 }
 
 /* A step or callback of 1 ms and more has ended. */
 void
 loop_note(struct loop *loop, const struct running *running, int64_t end_ns)
 {
-	loop->recent[loop->recent_next++ % RECENT_STEPS_MAX] =
-	    (struct recent_step){running->begin_ns, end_ns, loop->turn};
-	if (end_ns - running->begin_ns >= engine.stall_threshold_ns && loop->active > 0)
-		log_stall(loop, running, end_ns);
+	int32_t sampled = sample_top(running->samples);
+	struct identity *who = running->request != NULL ? running->request->who
+	                       : running->lane != NULL  ? running->lane->who
+	                                                : running->source.who;
+	const struct stall stall = {.begin_ns = running->begin_ns,
+	                            .end_ns = end_ns,
+	                            .who = identity_ref(who),
+	                            .stack = sampled != STACK_NONE ? sampled : running->stack,
+	                            .kind = running->task != NULL ? STALL_STEP : STALL_CALLBACK,
+	                            .state = (uint8_t)running->hold.state};
+	note(loop, &stall);
+}
+
+void
+loop_io_ended(struct loop *loop, int64_t end_ns)
+{
+	const struct stall stall = {.begin_ns = loop->io.begin_ns,
+	                            .end_ns = end_ns,
+	                            .stack = sample_top(loop->io.samples),
+	                            .kind = STALL_IO_CALLBACK,
+	                            .state = (uint8_t)loop->io.hold.state};
+	note(loop, &stall);
+	loop->busy_since_ns = loop->io.begin_ns;
+	loop->last_end_ns = end_ns;
+	loop->steps_since_idle = 1;
+	PyMem_RawFree(loop->io.samples);
+	loop->io = (struct io_hold){.begin_ns = 0};
+}
+
+/* Where turns are not known: how long such steps, one right after the other, held the thread up to
+ * to_ns. */
+static int64_t
+held_before(const struct loop *loop, int64_t from_ns, int64_t to_ns)
+{
+	int64_t since_ns = to_ns;
+	for (uint32_t i = 1; i <= RECENT_STEPS_MAX && i <= loop->recent_next; i++) {
+		const struct recent_step *step =
+		    &loop->recent[(loop->recent_next - i) % RECENT_STEPS_MAX];
+		if (step->end_ns < since_ns - LONG_STEP_MIN_NS)
+			break;
+		since_ns = step->begin_ns;
+	}
+	return to_ns - (since_ns > from_ns ? since_ns : from_ns);
 }
 
 /* How long steps of 1 ms and more held the loop between from and to, in the turn before or at
@@ -61,6 +101,8 @@ int64_t
 loop_recent_overlap(const struct loop *loop, uint64_t turn, int64_t from_ns, int64_t to_ns)
 {
 	int64_t sum_ns = 0;
+	if (loop->is_bare)
+		return held_before(loop, from_ns, to_ns);
 	for (int i = 0; i < RECENT_STEPS_MAX; i++) {
 		const struct recent_step *step = &loop->recent[i];
 		int64_t begin_ns = step->begin_ns > from_ns ? step->begin_ns : from_ns;
@@ -86,16 +128,16 @@ call_with(PyObject *method, PyObject *const *args, Py_ssize_t count, PyObject *n
 	}
 	memcpy(all + 1, args, (size_t)total * sizeof(*args));
 	all[1 + index] = callback;
-	PyObject *result = PyObject_Vectorcall(
-	    method, all + 1, (size_t)count | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+	PyObject *result =
+	    app_call(method, all + 1, (size_t)count | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
 	if (all != few)
 		PyMem_Free(all);
 	Py_DECREF(callback);
 	return result;
 }
 
-static bool
-on_own_thread(const struct loop *loop)
+bool
+loop_on_own_thread(const struct loop *loop)
 {
 	return loop->thread == NULL || loop->thread == PyThreadState_Get();
 }
@@ -104,8 +146,8 @@ static PyObject *
 loop_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
 	struct loop *loop = (struct loop *)self;
-	if (count < 1 || !on_own_thread(loop))
-		return PyObject_Vectorcall(loop->call_soon, args, (size_t)count, names);
+	if (count < 1 || !loop_on_own_thread(loop))
+		return app_call(loop->call_soon, args, (size_t)count, names);
 	return call_with(loop->call_soon, args, count, names, 0,
 	                 step_wrap(loop, args[0], NO_TIME, false));
 }
@@ -115,9 +157,9 @@ loop_call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t coun
 {
 	struct loop *loop = (struct loop *)self;
 	if (count < 1)
-		return PyObject_Vectorcall(loop->call_soon_threadsafe, args, (size_t)count, names);
+		return app_call(loop->call_soon_threadsafe, args, (size_t)count, names);
 	return call_with(loop->call_soon_threadsafe, args, count, names, 0,
-	                 step_wrap(loop, args[0], NO_TIME, !on_own_thread(loop)));
+	                 step_wrap(loop, args[0], NO_TIME, !loop_on_own_thread(loop)));
 }
 
 /* The deadline of a timer, or NO_TIME where the delay is no number: the loop's own method then
@@ -127,7 +169,7 @@ deadline_ns(const struct loop *loop, PyObject *delay, double base_s)
 {
 	double seconds = PyFloat_AsDouble(delay);
 	if (seconds == -1.0 && PyErr_Occurred()) {
-		PyErr_Clear();
+		engine_check("loop");
 		return NO_TIME;
 	}
 	seconds -= base_s;
@@ -145,7 +187,7 @@ loop_call_later(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObjec
 	struct loop *loop = (struct loop *)self;
 	int64_t due_ns = count < 2 || loop->active == 0 ? NO_TIME : deadline_ns(loop, args[0], 0);
 	if (due_ns == NO_TIME)
-		return PyObject_Vectorcall(loop->call_later, args, (size_t)count, names);
+		return app_call(loop->call_later, args, (size_t)count, names);
 	return call_with(loop->call_later, args, count, names, 1,
 	                 step_wrap(loop, args[1], due_ns, false));
 }
@@ -155,15 +197,15 @@ loop_call_at(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *
 {
 	struct loop *loop = (struct loop *)self;
 	if (count < 2 || loop->active == 0)
-		return PyObject_Vectorcall(loop->call_at, args, (size_t)count, names);
+		return app_call(loop->call_at, args, (size_t)count, names);
 	PyObject *time = PyObject_CallNoArgs(loop->time);
 	double now_s = time != NULL ? PyFloat_AsDouble(time) : 0;
 	Py_XDECREF(time);
-	if (PyErr_Occurred())
-		return NULL;
-	int64_t due_ns = deadline_ns(loop, args[0], now_s);
+	bool told = PyErr_Occurred() == NULL;
+	engine_check("loop");
+	int64_t due_ns = told ? deadline_ns(loop, args[0], now_s) : NO_TIME;
 	if (due_ns == NO_TIME)
-		return PyObject_Vectorcall(loop->call_at, args, (size_t)count, names);
+		return app_call(loop->call_at, args, (size_t)count, names);
 	return call_with(loop->call_at, args, count, names, 1,
 	                 step_wrap(loop, args[1], due_ns, false));
 }
@@ -173,10 +215,23 @@ static PyObject *
 loop_run_in_executor(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
 	struct loop *loop = (struct loop *)self;
-	if (count < 2 || names != NULL || !on_own_thread(loop) ||
+	if (count < 2 || names != NULL || !loop_on_own_thread(loop) ||
 	    (args[0] != Py_None && !PyObject_TypeCheck(args[0], engine.thread_pool_type)))
-		return PyObject_Vectorcall(loop->run_in_executor, args, (size_t)count, names);
+		return app_call(loop->run_in_executor, args, (size_t)count, names);
 	return call_with(loop->run_in_executor, args, count, names, 1, thread_wrap(args[1], true));
+}
+
+static PyObject *
+loop_set_task_factory(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+	struct loop *loop = (struct loop *)self;
+	PyObject *result = app_call(loop->set_task_factory, args, (size_t)count, names);
+	PyObject *target =
+	    result != NULL ? PyObject_GetAttrString(loop->set_task_factory, "__self__") : NULL;
+	if (result != NULL && (target == NULL || !eager_follow_factory(loop, target)))
+		engine_failed("task factory");
+	Py_XDECREF(target);
+	return result;
 }
 
 static PyMethodDef REPLACED[] = {
@@ -188,14 +243,17 @@ static PyMethodDef REPLACED[] = {
      METH_FASTCALL | METH_KEYWORDS, NULL},
     {"run_in_executor", (PyCFunction)(void (*)(void))loop_run_in_executor,
      METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"set_task_factory", (PyCFunction)(void (*)(void))loop_set_task_factory,
+     METH_FASTCALL | METH_KEYWORDS, NULL},
 };
 enum { REPLACED_COUNT = sizeof(REPLACED) / sizeof(REPLACED[0]) };
 
 static PyObject **
 original(struct loop *loop, int index)
 {
-	PyObject **const slots[] = {&loop->call_soon, &loop->call_later, &loop->call_at,
-	                            &loop->call_soon_threadsafe, &loop->run_in_executor};
+	PyObject **const slots[] = {&loop->call_soon,       &loop->call_later,
+	                            &loop->call_at,         &loop->call_soon_threadsafe,
+	                            &loop->run_in_executor, &loop->set_task_factory};
 	return slots[index];
 }
 
@@ -206,6 +264,7 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
 	for (int i = 0; i < REPLACED_COUNT; i++)
 		Py_VISIT(*original(loop, i));
 	Py_VISIT(loop->time);
+	Py_VISIT(loop->create_task);
 	return 0;
 }
 
@@ -216,6 +275,7 @@ loop_clear(PyObject *self)
 	for (int i = 0; i < REPLACED_COUNT; i++)
 		Py_CLEAR(*original(loop, i));
 	Py_CLEAR(loop->time);
+	Py_CLEAR(loop->create_task);
 	return 0;
 }
 
@@ -227,8 +287,8 @@ loop_dealloc(PyObject *self)
 	loop_clear(self);
 	for (int i = 0; i < STALL_LOG_MAX; i++)
 		identity_unref(loop->stalls[i].who);
-	if (loop->slot >= 0)
-		loops[loop->slot] = NULL;
+	PyMem_RawFree(loop->io.samples);
+	loops[loop->slot] = NULL;
 	PyObject_GC_Del(self);
 }
 
@@ -241,39 +301,59 @@ PyTypeObject loop_type = {
     .tp_clear = loop_clear,
 };
 
+/* Not tracked yet. */
 static struct loop *
-loop_new(PyObject *target)
+loop_alloc(void)
 {
+	int slot = 0;
+	while (slot < LOOPS_MAX && loops[slot] != NULL)
+		slot++;
+	if (slot == LOOPS_MAX) {
+		PyErr_SetString(PyExc_RuntimeError, "too many event loops");
+		return NULL;
+	}
 	struct loop *loop = PyObject_GC_New(struct loop, &loop_type);
 	if (loop == NULL)
 		return NULL;
 	memset((char *)loop + sizeof(PyObject), 0, sizeof(*loop) - sizeof(PyObject));
-	loop->slot = -1;
 	loop->id = ++last_id;
-	for (int i = 0; loop->slot < 0 && i < LOOPS_MAX; i++)
-		if (loops[i] == NULL)
-			loop->slot = i;
+	loop->slot = slot;
+	loops[slot] = loop;
+	return loop;
+}
+
+struct loop *
+loop_new_bare(void)
+{
+	struct loop *loop = loop_alloc();
+	if (loop != NULL) {
+		loop->is_bare = true;
+		PyObject_GC_Track(loop);
+	}
+	return loop;
+}
+
+static struct loop *
+loop_new(PyObject *target)
+{
+	struct loop *loop = loop_alloc();
+	if (loop == NULL)
+		return NULL;
 	PyObject *module = PyObject_GetAttrString((PyObject *)Py_TYPE(target), "__module__");
 	const char *name =
 	    module != NULL && PyUnicode_Check(module) ? PyUnicode_AsUTF8(module) : NULL;
 	loop->is_uvloop = name != NULL && strncmp(name, "uvloop", 6) == 0;
 	Py_XDECREF(module);
-	PyErr_Clear();
+	engine_check("loop");
 	loop->time = PyObject_GetAttrString(target, "time");
-	bool good = loop->time != NULL && loop->slot >= 0;
+	bool good = loop->time != NULL;
 	for (int i = 0; good && i < REPLACED_COUNT; i++) {
 		*original(loop, i) = PyObject_GetAttrString(target, REPLACED[i].ml_name);
 		good = *original(loop, i) != NULL;
 	}
-	if (!good) {
-		if (!PyErr_Occurred())
-			PyErr_SetString(PyExc_RuntimeError, "too many event loops");
-		loop->slot = -1;
-		Py_CLEAR(loop);
-		return NULL;
-	}
-	loops[loop->slot] = loop;
 	PyObject_GC_Track(loop);
+	if (!good)
+		Py_CLEAR(loop);
 	return loop;
 }
 
@@ -289,8 +369,10 @@ install(PyObject *module, PyObject *target)
 	struct loop *loop = (struct loop *)PyDict_GetItemWithError(dict, name_attribute);
 	Py_DECREF(dict);
 	if (loop != NULL) {
-		if (loop->running == NULL)
-			loop->thread = PyThreadState_Get(); /* it may run on another thread now */
+		if (loop->running == NULL) { /* it may run on another thread now */
+			loop->thread = PyThreadState_Get();
+			loop->thread_key = PyThreadState_GetID(loop->thread);
+		}
 		Py_RETURN_FALSE;
 	}
 	loop = loop_new(target);
@@ -303,6 +385,8 @@ install(PyObject *module, PyObject *target)
 		         PyObject_SetAttrString(target, REPLACED[i].ml_name, method) < 0;
 		Py_XDECREF(method);
 	}
+	if (failed == 0 && !eager_follow_factory(loop, target))
+		failed = -1;
 	Py_DECREF(loop);
 	if (failed)
 		return NULL;
@@ -323,8 +407,11 @@ uninstall(PyObject *module, PyObject *target)
 		    PyCFunction_GET_SELF(method) == loop)
 			PyObject_DelAttrString(target, REPLACED[i].ml_name);
 		Py_XDECREF(method);
-		PyErr_Clear();
+		engine_check("loop");
 	}
+	if (((struct loop *)loop)->create_task != NULL)
+		PyObject_DelAttrString(target, "create_task");
+	engine_check("loop");
 	PyObject_DelAttr(target, name_attribute);
 	Py_DECREF(loop);
 	if (PyErr_Occurred())
@@ -374,6 +461,6 @@ loop_after_fork(void)
 			continue;
 		loops[i]->thread = NULL;
 		loops[i]->running = NULL;
-		sampler_step_end(i);
+		sampler_step_end(i, 0, false);
 	}
 }

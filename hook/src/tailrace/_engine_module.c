@@ -5,6 +5,8 @@
 struct engine engine = {.wait_threshold_ns = 100000,
                         .stall_threshold_ns = 5 * NS_PER_MS,
                         .part_interval_ns = 10000 * NS_PER_MS,
+                        .walk_min_ns = 100000,
+                        .name = "steps",
                         .loop_name = "asyncio"};
 
 /* An error of ours, not of the app: from now on requests pass as if there were no hook. Said
@@ -27,6 +29,17 @@ engine_failed(const char *where)
 	Py_XDECREF(type);
 	Py_XDECREF(value);
 	Py_XDECREF(traceback);
+}
+
+void
+engine_check(const char *where)
+{
+	if (PyErr_Occurred() == NULL)
+		return;
+	if (PyErr_ExceptionMatches(PyExc_MemoryError) || PyErr_ExceptionMatches(PyExc_SystemError))
+		engine_failed(where);
+	else
+		PyErr_Clear();
 }
 
 static PyObject *
@@ -54,6 +67,7 @@ configure(PyObject *module, PyObject *args, PyObject *named)
 	engine.wait_threshold_ns = wait_ns;
 	engine.stall_threshold_ns = stall_ns;
 	engine.part_interval_ns = part_ns;
+	guard_apply(engine.stage);
 	Py_RETURN_NONE;
 }
 
@@ -71,6 +85,15 @@ bind(PyObject *module, PyObject *args)
 	Py_XSETREF(engine.name_route, name_route);
 	route_forget();
 	Py_XSETREF(engine.report, report);
+	Py_RETURN_NONE;
+}
+
+static PyObject *
+bind_guard(PyObject *module, PyObject *say_stage)
+{
+	(void)module;
+	Py_INCREF(say_stage);
+	Py_XSETREF(engine.say_stage, say_stage);
 	Py_RETURN_NONE;
 }
 
@@ -139,7 +162,7 @@ engine_name(PyObject *module, PyObject *unused)
 {
 	(void)module;
 	(void)unused;
-	return PyUnicode_FromString(engine.totals_only ? "totals" : "steps");
+	return PyUnicode_FromString(engine.name);
 }
 
 static PyObject *
@@ -153,13 +176,41 @@ loop_name(PyObject *module, PyObject *unused)
 static PyObject *
 use(PyObject *module, PyObject *args)
 {
-	const char *loop;
-	int totals;
+	static const char *const NAMES[] = {"steps", "drive", "totals"};
+	const char *loop, *name;
 	(void)module;
-	if (!PyArg_ParseTuple(args, "sp", &loop, &totals))
+	if (!PyArg_ParseTuple(args, "ss", &loop, &name))
 		return NULL;
 	snprintf(engine.loop_name, sizeof(engine.loop_name), "%s", loop);
-	engine.totals_only = totals;
+	for (int i = 0; i < 3; i++)
+		if (strcmp(NAMES[i], name) == 0)
+			engine.name = NAMES[i];
+	Py_RETURN_NONE;
+}
+
+static PyObject *
+limits(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return Py_BuildValue("{s:s,s:K,s:K,s:K,s:K,s:K}", "stage", guard_stage_name(), "lanes",
+	                     engine.lanes_over, "segments", engine.segments_over, "rows",
+	                     engine.rows_over, "codes", engine.codes_over, "stacks",
+	                     engine.stacks_over);
+}
+
+static PyObject *
+set_stage(PyObject *module, PyObject *arg)
+{
+	long stage = PyLong_AsLong(arg);
+	(void)module;
+	if (stage == -1 && PyErr_Occurred())
+		return NULL;
+	if (stage < STAGE_FULL || stage > STAGE_TOTALS) {
+		PyErr_SetString(PyExc_ValueError, "0 to 3");
+		return NULL;
+	}
+	guard_apply((enum stage)stage);
 	Py_RETURN_NONE;
 }
 
@@ -200,14 +251,18 @@ static PyMethodDef FUNCTIONS[] = {
      "stall_threshold_ns=5000000, part_interval_ns=10**10)"},
     {"bind", bind, METH_VARARGS,
      "bind(send_last, name_route, report): the Python functions the engine calls."},
+    {"bind_guard", bind_guard, METH_O, "bind_guard(say_stage): what hears of the guard's stages."},
     {"take", take, METH_O, "take(max_bytes) -> (profile rows, tail rows, stacks not taken before)"},
     {"stacks", all_stacks, METH_NOARGS, "stacks() -> list: all stacks of this process."},
     {"frame_in_app", frame_in_app, METH_O, "frame_in_app(code) -> bool: the app's own code?"},
     {"dropped", dropped, METH_NOARGS, "dropped() -> int: profiles lost to the engine's limits."},
     {"tails_dropped", tails_dropped, METH_NOARGS, "tails_dropped() -> int: tail rows lost."},
-    {"engine_name", engine_name, METH_NOARGS, "engine_name() -> str: steps or totals."},
+    {"engine_name", engine_name, METH_NOARGS, "engine_name() -> str: steps, drive or totals."},
+    {"limits", limits, METH_NOARGS,
+     "limits() -> dict: the stage of the overhead guard, and what maxima cut so far."},
+    {"set_stage", set_stage, METH_O, "set_stage(n): the guard's stage, 0 (full) to 3 (totals)."},
     {"loop_name", loop_name, METH_NOARGS, "loop_name() -> str"},
-    {"use", use, METH_VARARGS, "use(loop_name, totals_only): what the self-test found."},
+    {"use", use, METH_VARARGS, "use(loop_name, engine): what the self-test found."},
     {"after_fork", after_fork, METH_NOARGS,
      "after_fork(): in the child, forget what is the parent's."},
     {"stop", stop, METH_NOARGS, "stop(): the interpreter ends, nothing is sampled any more."},
@@ -250,11 +305,14 @@ module_exec(PyObject *module)
 	if (engine.py_task_type == NULL)
 		PyErr_Clear();
 	if (!stack_init() || !walk_init() || !step_init() || !loop_init() || !request_init() ||
-	    !route_init() || !last_init() || !thread_init())
+	    !route_init() || !last_init() || !begin_init() || !thread_init() || !eager_init() ||
+	    !drive_init())
 		return -1;
 	if (PyModule_AddFunctions(module, loop_functions) < 0 ||
-	    PyModule_AddFunctions(module, request_functions) < 0 ||
+	    PyModule_AddFunctions(module, begin_functions) < 0 ||
 	    PyModule_AddFunctions(module, thread_functions) < 0 ||
+	    PyModule_AddFunctions(module, drive_functions) < 0 ||
+	    PyModule_AddFunctions(module, fault_functions) < 0 ||
 	    !add_object(module, "Request", (PyObject *)&request_type))
 		return -1;
 	done = true;

@@ -2,7 +2,11 @@
  * a request, so that a wakeup costs one pointer however long the path is. */
 #include "_engine.h"
 
+#ifdef TAILRACE_FAULTS
+enum { SPARE_MAX = 1 }; /* so that most are made, which can fail */
+#else
 enum { SPARE_MAX = 4096 };
+#endif
 
 static struct node *spare; /* linked by parent */
 static uint32_t spare_count;
@@ -11,8 +15,12 @@ static struct node *
 node_new(void)
 {
 	struct node *node = spare;
-	if (node == NULL)
-		return malloc(sizeof(*node));
+	if (node == NULL) {
+		node = malloc(sizeof(*node));
+		if (node == NULL)
+			engine_failed("memory");
+		return node;
+	}
 	spare = node->parent;
 	spare_count--;
 	return node;
@@ -58,8 +66,10 @@ path_add(struct node *path, const struct segment *segment, int64_t end_ns)
 		path->end_ns = end_ns; /* nobody else has seen it */
 		return path;
 	}
-	if (path->depth >= PATH_SEGMENTS_MAX)
+	if (path->depth >= PATH_SEGMENTS_MAX) {
+		engine.segments_over++;
 		return path;
+	}
 	struct node *node = node_new();
 	if (node == NULL)
 		return path;

@@ -2,19 +2,13 @@
  * when the last body message was sent or the app ended; then its lanes are let go. */
 #include "_engine.h"
 
-static PyObject *name_headers, *name_type, *name_more_body, *name_root_path;
-
-static struct request *
-current_request(const struct running *running)
-{
-	return running != NULL && running->lane != NULL ? running->lane->request : NULL;
-}
+static PyObject *name_type, *name_more_body;
 
 /* The lane of this request that runs now; else its root. Borrowed. */
 static struct lane *
 sending_lane(const struct request *request)
 {
-	const struct running *running = request->loop->running;
+	const struct running *running = loop_running(request->loop);
 	if (running != NULL && request->loop->thread == PyThreadState_Get() &&
 	    current_request(running) == request)
 		return running->lane;
@@ -31,8 +25,11 @@ path_now(struct request *request, int64_t now_ns)
 /* --- its end ---------------------------------------------------------------------------------- */
 
 static void
-let_go(struct request *request)
+let_go(struct request *request, bool has_left)
 {
+	/* The rest of its app is no latency; what it does to others is still told by its name. */
+	if (!has_left && request->root != NULL)
+		lane_haunt(request->root, request->who);
 	while (request->lanes != NULL)
 		lane_detach(request->lanes);
 	path_set(&request->start_path, NULL);
@@ -50,7 +47,7 @@ request_close(struct request *request, int64_t tail_ns)
 	if (request->loop != NULL && request->loop->active > 0)
 		request->loop->active--;
 	rows_emit(request, tail_ns, true);
-	let_go(request);
+	let_go(request, tail_ns != NO_TIME);
 }
 
 /* The end of the step in which last body messages were sent: their rows are due. */
@@ -122,6 +119,8 @@ leave(struct request *request, enum ended ended)
 		Py_RETURN_NONE;
 	if (request->state == REQUEST_CLOSED) {
 		rows_emit_tail(request, now_ns - request->end_ns);
+		if (request->root != NULL)
+			lane_detach(request->root);
 		Py_RETURN_NONE;
 	}
 	if (request->state == REQUEST_OPEN) {
@@ -154,13 +153,6 @@ request_fail(PyObject *self, PyObject *cancelled)
 }
 
 /* --- send ------------------------------------------------------------------------------------- */
-
-static bool
-text_is(PyObject *text, const char *wanted, Py_ssize_t len)
-{
-	return text != NULL && PyUnicode_Check(text) && PyUnicode_GET_LENGTH(text) == len &&
-	       PyUnicode_IS_ASCII(text) && memcmp(PyUnicode_DATA(text), wanted, (size_t)len) == 0;
-}
 
 /* False with an exception, as route_learn(): the message is then not sent. */
 static bool
@@ -199,38 +191,52 @@ static bool
 is_last(PyObject *message)
 {
 	PyObject *more = PyDict_GetItemWithError(message, name_more_body);
-	if (more == NULL || more == Py_False)
-		return true;
-	int truth = more == Py_True ? 1 : PyObject_IsTrue(more);
-	PyErr_Clear();
-	return truth == 0;
+	int truth = more == Py_True;
+	if (more != NULL && more != Py_True && more != Py_False)
+		truth = PyObject_IsTrue(more);
+	engine_check("message");
+	return truth == 0 && !engine.disabled;
 }
 
-/* False with an exception, as route_learn(). */
-static bool
-on_message(struct request *request, PyObject *message, bool *ret_last)
+/* What a message means; the first match counts. */
+static const struct {
+	const char *type;
+	bool starts, is_body, ends;
+} MESSAGES[] = {
+    {"http.response.start", .starts = true},
+    {"http.response.body", .is_body = true},
+    {"http.response.zerocopysend", .is_body = true},
+    {"http.response.pathsend", .ends = true},
+    /* A WebSocket's handshake is the request; what goes through it later is no latency. */
+    {"websocket.accept", .starts = true, .ends = true},
+    {"websocket.close", .starts = true, .ends = true},
+    {"websocket.http.response.start", .starts = true},
+    {"websocket.http.response.body", .is_body = true},
+};
+enum { MESSAGE_COUNT = sizeof(MESSAGES) / sizeof(MESSAGES[0]) };
+
+/* The index in MESSAGES, MESSAGE_COUNT where it is none of them. */
+static int
+message_kind(PyObject *message)
 {
 	PyObject *type = PyDict_GetItemWithError(message, name_type);
-	if (text_is(type, "http.response.start", 19))
-		return on_start(request);
-	if (text_is(type, "http.response.body", 18) ||
-	    text_is(type, "http.response.zerocopysend", 26))
-		*ret_last = is_last(message);
-	else if (text_is(type, "http.response.pathsend", 22))
-		*ret_last = true;
-	else
-		return true;
-	*ret_last &= engine.send_last != NULL;
-	if (!*ret_last)
-		on_chunk(request);
-	return true;
+	if (type == NULL)
+		engine_check("message");
+	if (type == NULL || !PyUnicode_Check(type) || !PyUnicode_IS_ASCII(type))
+		return MESSAGE_COUNT;
+	size_t len = (size_t)PyUnicode_GET_LENGTH(type);
+	int i = 0;
+	while (i < MESSAGE_COUNT && (strncmp(MESSAGES[i].type, PyUnicode_DATA(type), len) != 0 ||
+	                             MESSAGES[i].type[len] != '\0'))
+		i++;
+	return i;
 }
 
-static PyObject *
+PyObject *
 request_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
 	struct request *request = (struct request *)self;
-	PyObject *send = request->send, *result;
+	PyObject *send = request->send, *result = NULL;
 	bool live = request->state == REQUEST_OPEN && !engine.disabled && !is_stale(request);
 	if (send == NULL) { /* only the garbage collector does that */
 		PyErr_SetString(PyExc_RuntimeError, "the request is gone");
@@ -238,161 +244,22 @@ request_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
 	}
 	Py_INCREF(send);
 	PyObject *message = PyVectorcall_NARGS(nargsf) == 1 && names == NULL ? args[0] : NULL;
-	bool good = true, last = false;
-	if (live && message != NULL && PyDict_Check(message))
-		good = on_message(request, message, &last);
-	result = good ? PyObject_Vectorcall(send, args, nargsf, names) : NULL;
+	bool is_message = live && message != NULL && PyDict_Check(message);
+	int kind = is_message ? message_kind(message) : MESSAGE_COUNT;
+	if (kind < MESSAGE_COUNT && MESSAGES[kind].starts && !on_start(request)) {
+		Py_DECREF(send);
+		return NULL;
+	}
+	bool ends = kind < MESSAGE_COUNT &&
+	            (MESSAGES[kind].ends || (MESSAGES[kind].is_body && is_last(message)));
+	if (kind < MESSAGE_COUNT && MESSAGES[kind].is_body && !ends)
+		on_chunk(request);
+	result = app_call(send, args, nargsf, names);
 	Py_DECREF(send);
-	return last ? last_send_new(request, result) : result;
+	return ends && !engine.disabled ? last_send_new(request, result) : result;
 }
-
-/* --- its begin -------------------------------------------------------------------------------- */
-
-static bool
-is_hex(const char *text, int len)
-{
-	for (int i = 0; i < len; i++)
-		if (!((text[i] >= '0' && text[i] <= '9') || (text[i] >= 'a' && text[i] <= 'f')))
-			return false;
-	return true;
-}
-
-/* The value of x-tailrace, "1;<trace>-<span>" and perhaps more after a ';', or NULL. Borrowed. */
-static const char *
-find_header(PyObject *headers)
-{
-	if (headers == NULL || !PyList_Check(headers))
-		return NULL;
-	for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
-		PyObject *pair = PyList_GET_ITEM(headers, i);
-		PyObject *name = NULL, *value = NULL;
-		if (PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2) {
-			name = PyTuple_GET_ITEM(pair, 0);
-			value = PyTuple_GET_ITEM(pair, 1);
-		} else if (PyList_Check(pair) && PyList_GET_SIZE(pair) == 2) {
-			name = PyList_GET_ITEM(pair, 0);
-			value = PyList_GET_ITEM(pair, 1);
-		}
-		if (name == NULL || !PyBytes_Check(name) || PyBytes_GET_SIZE(name) != 10 ||
-		    memcmp(PyBytes_AS_STRING(name), "x-tailrace", 10) != 0 || !PyBytes_Check(value))
-			continue;
-		const char *text = PyBytes_AS_STRING(value);
-		Py_ssize_t len = PyBytes_GET_SIZE(value);
-		const Py_ssize_t whole = 2 + TRACE_LEN + 1 + SPAN_LEN;
-		if (len < whole || memcmp(text, "1;", 2) != 0 || text[2 + TRACE_LEN] != '-' ||
-		    !is_hex(text + 2, TRACE_LEN) || !is_hex(text + 3 + TRACE_LEN, SPAN_LEN) ||
-		    (len > whole && text[whole] != ';'))
-			return NULL;
-		return text + 2;
-	}
-	return NULL;
-}
-
-static struct identity *
-identity_new(const char *trace)
-{
-	struct identity *who = malloc(sizeof(*who));
-	if (who == NULL)
-		return NULL;
-	*who = (struct identity){.refs = 1, .first_stack = STACK_NONE};
-	memcpy(who->trace, trace, TRACE_LEN);
-	return who;
-}
-
-void
-identity_unref(struct identity *who)
-{
-	if (who != NULL && --who->refs == 0)
-		free(who);
-}
-
-static struct request *
-request_new(PyObject *scope, PyObject *send, const char *key)
-{
-	struct request *request = PyObject_GC_New(struct request, &request_type);
-	if (request == NULL)
-		return NULL;
-	memset((char *)request + sizeof(PyObject), 0, sizeof(*request) - sizeof(PyObject));
-	request->who = identity_new(key);
-	if (request->who == NULL) {
-		PyObject_GC_Del(request);
-		return (struct request *)PyErr_NoMemory();
-	}
-	request->vectorcall = request_send;
-	Py_INCREF(scope);
-	Py_INCREF(send);
-	request->scope = scope;
-	request->send = send;
-	request->root_path = PyDict_GetItemWithError(scope, name_root_path);
-	if (request->root_path == NULL)
-		request->root_path = Py_None;
-	Py_INCREF(request->root_path);
-	memcpy(request->span, key + TRACE_LEN + 1, SPAN_LEN);
-	request->start_ns = request->end_ns = request->queued_ns = NO_TIME;
-	request->generation = engine.generation;
-	request->enter_ns = request->part_ns = clock_now_ns();
-	PyObject_GC_Track(request);
-	return request;
-}
-
-/* The running step becomes the first of the request's root lane. */
-static void
-take_root(struct request *request, struct loop *loop)
-{
-	struct running *running = loop->running;
-	struct node *path = path_new(request->enter_ns);
-	Py_INCREF(loop);
-	request->loop = loop;
-	if (loop->active++ == 0)
-		sampler_step_begin(loop->slot, running->begin_ns);
-	if (running->queued_ns != NO_TIME)
-		request->queued_ns = running->begin_ns - running->queued_ns;
-	struct lane *lane = lane_new(request, loop, running->task, path);
-	if (lane == NULL)
-		return;
-	lane->started = lane->running = true;
-	lane_unref(running->lane);
-	running->lane = lane_ref(lane);
-	Py_INCREF(request);
-	Py_XSETREF(running->request, request);
-	request->root = lane;
-}
-
-/* begin(scope, send, anyway) -> Request; None where the request is not ours; False where no step
- * of ours runs and the loop has to be prepared first (with anyway the request then gets totals
- * only). */
-static PyObject *
-begin(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-	(void)module;
-	if (count != 3) {
-		PyErr_SetString(PyExc_TypeError, "begin(scope, send, anyway)");
-		return NULL;
-	}
-	const char *key = engine.disabled || !PyDict_Check(args[0])
-	                      ? NULL
-	                      : find_header(PyDict_GetItemWithError(args[0], name_headers));
-	if (key == NULL)
-		Py_RETURN_NONE;
-	struct loop *loop = loop_current();
-	struct running *running = loop != NULL && !engine.totals_only ? loop->running : NULL;
-	bool stepping =
-	    running != NULL && running->task != NULL && loop->thread == PyThreadState_Get();
-	if (!stepping && !engine.totals_only && args[2] != Py_True)
-		Py_RETURN_FALSE;
-	struct request *outer = stepping ? current_request(running) : NULL;
-	if (outer != NULL && memcmp(outer->who->trace, key, TRACE_LEN) == 0 &&
-	    memcmp(outer->span, key + TRACE_LEN + 1, SPAN_LEN) == 0)
-		Py_RETURN_NONE; /* a second hook round the same app */
-	struct request *request = request_new(args[0], args[1], key);
-	if (request != NULL && stepping)
-		take_root(request, loop);
-	if (request == NULL) {
-		engine_failed("begin");
-		Py_RETURN_NONE;
-	}
-	sampler_wake();
-	return (PyObject *)request;
+Py_DECREF(send);
+return last ? last_send_new(request, result) : result;
 }
 
 /* --- the type --------------------------------------------------------------------------------- */
@@ -424,8 +291,10 @@ request_dealloc(PyObject *self)
 	if (request->state != REQUEST_CLOSED && !is_stale(request) && request->loop != NULL &&
 	    request->loop->active > 0)
 		request->loop->active--;
-	let_go(request);
+	let_go(request, true);
 	Py_CLEAR(request->send);
+	if (request->root != NULL)
+		lane_detach(request->root);
 	lane_unref(request->root);
 	identity_unref(request->who);
 	Py_CLEAR(request->loop);
@@ -451,18 +320,10 @@ PyTypeObject request_type = {
     .tp_methods = METHODS,
 };
 
-PyMethodDef request_functions[] = {
-    {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL,
-     "begin(scope, send, anyway) -> Request | None | False"},
-    {NULL, NULL, 0, NULL},
-};
-
 bool
 request_init(void)
 {
-	name_headers = PyUnicode_InternFromString("headers");
 	name_type = PyUnicode_InternFromString("type");
 	name_more_body = PyUnicode_InternFromString("more_body");
-	name_root_path = PyUnicode_InternFromString("root_path");
-	return name_root_path != NULL && PyType_Ready(&request_type) == 0;
+	return name_type != NULL && name_more_body != NULL && PyType_Ready(&request_type) == 0;
 }

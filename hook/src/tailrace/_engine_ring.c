@@ -32,8 +32,10 @@ static bool
 ring_put(struct ring *ring, const char *row, size_t len)
 {
 	uint32_t prefix = (uint32_t)len;
-	if (ring->bytes == NULL && (ring->bytes = malloc(ring->size)) == NULL)
+	if (ring->bytes == NULL && (ring->bytes = malloc(ring->size)) == NULL) {
+		engine_failed("memory");
 		return false;
+	}
 	if (len + sizeof(prefix) > ring->size - ring->used)
 		return false;
 	copy_in(ring, ring->head + ring->used, &prefix, sizeof(prefix));

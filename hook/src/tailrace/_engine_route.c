@@ -44,12 +44,14 @@ route_text(PyObject *name)
 			return routes[i].escaped;
 	const char *text = PyUnicode_AsUTF8(name);
 	if (text == NULL)
-		PyErr_Clear(); /* lone surrogates: no name the gateway could be told */
+		engine_check("route"); /* lone surrogates: no name the gateway could be told */
 	if (text == NULL || route_count == ROUTES_MAX)
 		return NULL;
 	Py_INCREF(name);
 	routes[i].name = name;
 	routes[i].escaped = escape(text);
+	if (routes[i].escaped == NULL && strlen(text) <= ROUTE_BYTES_MAX)
+		engine_failed("memory");
 	route_count++;
 	return routes[i].escaped;
 }
@@ -164,7 +166,7 @@ route_learn(struct request *request)
 	if (request->scope == NULL || engine.name_route == NULL)
 		return true;
 	bool plain = question(request, &asked);
-	PyErr_Clear();
+	engine_check("route");
 	struct answer *at = answer_at(&asked);
 	if (plain && at->route == asked.route && at->context == asked.context &&
 	    at->endpoint == asked.endpoint && same_text(at->method, asked.method)) {

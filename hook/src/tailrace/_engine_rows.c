@@ -175,6 +175,7 @@ row_for(struct request *request, const struct node *node, int32_t stack, int row
 			return &merged.rows[merged.slots[slot] - 1];
 	if (stack >= 0 && merged.stacks >= REQUEST_STACKS_MAX) {
 		request->truncated = true;
+		engine.rows_over++;
 		return row_for(request, node, STACK_NONE, rows_max);
 	}
 	if (merged.len == rows_max)
@@ -223,6 +224,7 @@ merge(struct request *request, const struct node *path, int64_t from_ns, int64_t
 		struct row *row = ns <= 0 ? NULL : row_for(request, segments[i], stack, rows_max);
 		if (row == NULL) {
 			request->truncated |= ns > 0;
+			engine.rows_over += ns > 0;
 			continue;
 		}
 		row->ns += ns;
@@ -269,15 +271,16 @@ static void
 put_stall(struct text *text, const struct stall *stall, int64_t ns)
 {
 	static const char *const STATES[] = {"null", "\"blocked\"", "\"busy\""};
+	static const char *const KINDS[] = {",\"step\",", ",\"callback\",", ",\"io_callback\","};
 	put(text, "[", 1);
 	put_quoted(text, stall->who != NULL ? stall->who->trace : NULL);
 	put(text, ",", 1);
 	put_quoted(text, stall->who != NULL ? stall->who->route : NULL);
-	put_text(text, stall->is_step ? ",\"step\"," : ",\"callback\",");
+	put_text(text, KINDS[stall->kind]);
 	put_text(text, STATES[stall->state]);
 	put(text, ",", 1);
 	put_number(text, ns);
-	put(text, ",1,", 3);
+	put_text(text, stall->kind == STALL_IO_CALLBACK ? ",0," : ",1,");
 	int32_t stack = stall->stack;
 	if (stack == STACK_LANE)
 		stack = stall->who != NULL ? stall->who->first_stack : STACK_NONE;
@@ -359,6 +362,8 @@ rows_emit(struct request *request, int64_t tail_ns, bool is_final)
 	bool started = request->start_ns != NO_TIME;
 	int64_t left_ns = 0, stream_left_ns = 0;
 	int listed = 0;
+	if (engine.disabled) /* what it saw since is not whole */
+		return;
 	if (request->part == 0)
 		listed =
 		    write_rows(request, started ? request->start_path : request->end_path,

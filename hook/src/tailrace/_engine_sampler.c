@@ -9,7 +9,8 @@
 enum { GAP_MIN_NS = 4000000, IDLE_NS = 1000000000, LOOKS_PER_AGE = 10 };
 #define REST_NS NS_PER_MS /* after a look: what was due and could not be sampled is no spin */
 
-/* When the step or job is to be looked at next; 0: none runs. Written under the GIL. */
+/* When the step or job is to be looked at next; 0: none runs. Negative: no step runs, the loop is
+ * to be looked at then. Written under the GIL. */
 static _Atomic int64_t step_look_ns[LOOPS_MAX];
 static _Atomic int64_t job_look_ns[JOBS_MAX];
 static struct job *jobs[JOBS_MAX];        /* borrowed; under the GIL */
@@ -31,9 +32,10 @@ sampler_step_begin(int slot, int64_t now_ns)
 }
 
 void
-sampler_step_end(int slot)
+sampler_step_end(int slot, int64_t now_ns, bool is_active)
 {
-	atomic_store_explicit(&step_look_ns[slot], 0, memory_order_relaxed);
+	atomic_store_explicit(&step_look_ns[slot], is_active ? -(now_ns + IDLE_LOOK_NS) : 0,
+	                      memory_order_relaxed);
 }
 
 int
@@ -75,7 +77,7 @@ next_look(int64_t begin_ns, int64_t now_ns)
 static bool
 is_due(int64_t look_ns, int64_t now_ns)
 {
-	return look_ns != 0 && now_ns >= look_ns;
+	return look_ns != 0 && now_ns >= (look_ns < 0 ? -look_ns : look_ns);
 }
 
 /* The next time at which something can be due: of what runs now its own, and what begins later is
@@ -86,7 +88,7 @@ next_due_ns(int64_t now_ns)
 	int64_t next_ns = now_ns + STEP_SAMPLE_MIN_NS;
 	int loops = atomic_load(&loops_high), count = atomic_load(&jobs_high);
 	for (int i = 0; i < loops; i++) {
-		int64_t look_ns = atomic_load(&step_look_ns[i]);
+		int64_t look_ns = llabs(atomic_load(&step_look_ns[i]));
 		if (look_ns != 0 && look_ns < next_ns)
 			next_ns = look_ns;
 	}
@@ -138,7 +140,7 @@ sample_top(const struct sample_set *samples)
 
 /* Busy or blocked: the thread's CPU clock between two looks. */
 static void
-judge_state(struct running *running, const PyThreadState *thread, int64_t now_ns)
+judge_hold(struct hold *hold, const PyThreadState *thread, int64_t now_ns)
 {
 	clockid_t clock;
 	struct timespec ts;
@@ -146,12 +148,12 @@ judge_state(struct running *running, const PyThreadState *thread, int64_t now_ns
 	    clock_gettime(clock, &ts) != 0)
 		return;
 	int64_t cpu_ns = (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-	if (running->cpu_at_ns == 0) {
-		running->cpu_at_ns = now_ns;
-		running->cpu_ns = cpu_ns;
-	} else if (now_ns - running->cpu_at_ns >= NS_PER_MS) {
-		bool busy = (cpu_ns - running->cpu_ns) * 2 > now_ns - running->cpu_at_ns;
-		running->state = busy ? HOLD_BUSY : HOLD_BLOCKED;
+	if (hold->at_ns == 0) {
+		hold->at_ns = now_ns;
+		hold->cpu_ns = cpu_ns;
+	} else if (now_ns - hold->at_ns >= NS_PER_MS) {
+		bool busy = (cpu_ns - hold->cpu_ns) * 2 > now_ns - hold->at_ns;
+		hold->state = busy ? HOLD_BUSY : HOLD_BLOCKED;
 	}
 }
 
@@ -178,7 +180,50 @@ sample_step(struct loop *loop)
 		return;
 	atomic_store(&step_look_ns[loop->slot], next_look(running->begin_ns, now_ns));
 	add_sample(&running->samples, stack, begin_ns, now_ns);
-	judge_state(running, loop->thread, now_ns);
+	judge_hold(&running->hold, loop->thread, now_ns);
+}
+
+/* Its thread has not ended since: a thread state's address may be another's by now. */
+static bool
+thread_lives(const struct loop *loop)
+{
+	PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
+	while (thread != NULL && thread != loop->thread)
+		thread = PyThreadState_Next(thread);
+	return thread != NULL && PyThreadState_GetID(thread) == loop->thread_key;
+}
+
+/* No step runs: either the loop waits for something to do or it runs what does not pass through
+ * us. */
+static void
+sample_idle(struct loop *loop)
+{
+	struct io_hold *io = &loop->io;
+	int64_t now_ns = clock_now_ns(), look_ns = IDLE_LOOK_NS;
+	if (loop->active == 0 || loop->running != NULL || !thread_lives(loop)) {
+		if (loop->running == NULL)
+			sampler_step_end(loop->slot, 0, false);
+		return;
+	}
+	uint32_t seen = loop->steps_seen;
+	PyFrameObject *frame = PyThreadState_GetFrame(loop->thread);
+	int32_t stack = walk_above(frame, loop->base_code);
+	Py_XDECREF(frame);
+	if (loop->running != NULL || loop->steps_seen != seen)
+		return;
+	int64_t idle_ns = io->idle_ns > loop->last_end_ns ? io->idle_ns : loop->last_end_ns;
+	if (stack >= 0) {
+		if (io->begin_ns == 0)
+			io->begin_ns = idle_ns + (now_ns - idle_ns) / 2;
+		add_sample(&io->samples, stack, io->begin_ns, now_ns);
+		judge_hold(&io->hold, loop->thread, now_ns);
+		look_ns = next_look(io->begin_ns, now_ns) - now_ns;
+	} else {
+		if (io->begin_ns != 0)
+			loop_io_ended(loop, now_ns);
+		io->idle_ns = now_ns;
+	}
+	atomic_store(&step_look_ns[loop->slot], -(now_ns + look_ns));
 }
 
 static void
@@ -203,14 +248,20 @@ sample_all(void) /* with the GIL */
 {
 	int64_t now_ns = clock_now_ns();
 	int count = atomic_load(&loops_high);
-	for (int i = 0; i < count; i++)
-		if (is_due(atomic_load(&step_look_ns[i]), now_ns) && loop_at(i) != NULL)
+	for (int i = 0; i < count; i++) {
+		int64_t look_ns = atomic_load(&step_look_ns[i]);
+		if (loop_at(i) == NULL || !is_due(look_ns, now_ns))
+			continue;
+		if (look_ns < 0)
+			sample_idle(loop_at(i));
+		else
 			sample_step(loop_at(i));
+	}
 	count = atomic_load(&jobs_high);
 	for (int i = 0; i < count; i++)
 		if (is_due(atomic_load(&job_look_ns[i]), now_ns))
 			sample_job(i);
-	PyErr_Clear();
+	engine_check("sampler");
 }
 
 static bool
@@ -219,6 +270,10 @@ anything_runs(void)
 	int count = atomic_load(&jobs_high);
 	for (int i = 0; i < count; i++)
 		if (atomic_load(&job_look_ns[i]) != 0)
+			return true;
+	count = atomic_load(&loops_high);
+	for (int i = 0; i < count; i++)
+		if (atomic_load(&step_look_ns[i]) != 0)
 			return true;
 	return false;
 }

@@ -6,7 +6,7 @@ struct code_info {
 	PyCodeObject *code; /* strong for the life of the process: its address is its identity */
 	enum cause cause;
 	int32_t own_stack; /* the stack of this one frame at its first line, or STACK_NONE */
-	bool in_app;
+	bool in_app, connects;
 };
 
 struct stack {
@@ -100,7 +100,7 @@ code_frame_in_app(PyCodeObject *code)
 {
 	const char *file = PyUnicode_AsUTF8(code->co_filename);
 	if (file == NULL) {
-		PyErr_Clear();
+		engine_check("stack");
 		return false;
 	}
 	if (file[0] == '<')
@@ -130,16 +130,19 @@ static struct code_info *
 code_new(PyCodeObject *code)
 {
 	struct code_info *info = calloc(1, sizeof(*info));
-	if (info == NULL)
+	if (info == NULL) {
+		engine_failed("memory");
 		return NULL;
+	}
 	const char *file = PyUnicode_AsUTF8(code->co_filename);
 	const char *name = file != NULL ? PyUnicode_AsUTF8(code->co_name) : NULL;
 	if (name == NULL)
-		PyErr_Clear();
+		engine_check("stack");
 	Py_INCREF(code);
 	info->code = code;
 	info->in_app = code_frame_in_app(code);
 	info->cause = name != NULL ? cause_of_code(file, name) : CAUSE_NONE;
+	info->connects = name != NULL && cause_connects(name);
 	info->own_stack = STACK_NONE;
 	return info;
 }
@@ -161,6 +164,7 @@ code_intern(PyCodeObject *code)
 		code_slots[i] = code_new(code);
 		code_count += code_slots[i] != NULL;
 	}
+	engine.codes_over += code_slots[i] == NULL;
 	return code_slots[i];
 }
 
@@ -170,27 +174,41 @@ code_in_app(const struct code_info *info)
 	return info->in_app;
 }
 
+static bool
+connects_below(const struct frame_list *frames, int from)
+{
+	for (int i = from; i < frames->len; i++)
+		if (frames->items[i].info->connects)
+			return true;
+	return false;
+}
+
 /* docs/internals.md section 8: the outermost known library frame below the innermost in-app
  * frame; a pool or a limiter it waits for says more than who asked for it, task and thread say
- * less than anything else. */
+ * less than anything else. A pool that makes a connection is not what is waited for; a database's
+ * library that waits for a queue waits for its pool (SQLAlchemy's own frames are on a greenlet). */
 static enum cause
 frames_cause(const struct frame_list *frames)
 {
 	int from = frames->len;
-	enum cause found = CAUSE_NONE, vague = CAUSE_NONE;
+	enum cause found = CAUSE_NONE, vague = CAUSE_NONE, last = CAUSE_NONE;
 	while (from > 0 && !frames->items[from - 1].info->in_app)
 		from--;
 	for (int i = from; i < frames->len; i++) {
 		enum cause cause = frames->items[i].info->cause;
-		if (cause == CAUSE_POOL || cause == CAUSE_LIMITER)
+		if (cause == CAUSE_LIMITER ||
+		    (cause == CAUSE_POOL && !connects_below(frames, i + 1)))
 			return cause;
-		if (cause == CAUSE_NONE)
+		if (cause == CAUSE_NONE || cause == CAUSE_POOL)
 			continue;
+		last = cause;
 		if (cause_is_vague(cause) && vague == CAUSE_NONE)
 			vague = cause;
 		if (!cause_is_vague(cause) && found == CAUSE_NONE)
 			found = cause;
 	}
+	if (found == CAUSE_DATABASE && last == CAUSE_QUEUE)
+		return CAUSE_POOL;
 	return found != CAUSE_NONE ? found : vague != CAUSE_NONE ? vague : CAUSE_UNKNOWN;
 }
 
@@ -209,20 +227,26 @@ stack_equals(const struct stack *stack, uint64_t hash, const struct frame_list *
 static int32_t
 stack_append(uint64_t hash, const struct frame_list *frames)
 {
-	if (stack_count == STACKS_MAX)
+	if (stack_count == STACKS_MAX) {
+		engine.stacks_over++;
 		return STACK_NONE;
+	}
 	if (stack_count == stack_room) {
 		uint32_t room = stack_room == 0 ? 256 : stack_room * 2;
 		struct stack *grown = realloc(stacks, room * sizeof(*stacks));
-		if (grown == NULL)
+		if (grown == NULL) {
+			engine_failed("memory");
 			return STACK_NONE;
+		}
 		stacks = grown;
 		stack_room = room;
 	}
 	size_t bytes = (size_t)frames->len * sizeof(struct frame_ref);
 	struct frame_ref *copy = malloc(bytes);
-	if (copy == NULL)
+	if (copy == NULL) {
+		engine_failed("memory");
 		return STACK_NONE;
+	}
 	memcpy(copy, frames->items, bytes);
 	stacks[stack_count] = (struct stack){.hash = hash,
 	                                     .frames = copy,

@@ -2,7 +2,11 @@
  * due, when and by which path, and times it. Free-listed: one is made per callback. */
 #include "_engine.h"
 
+#ifdef TAILRACE_FAULTS
+enum { SPARE_MAX = 1 }; /* so that most are made, which can fail */
+#else
 enum { SPARE_MAX = 256 };
+#endif
 
 static struct step *spare[SPARE_MAX];
 static int spare_count;
@@ -18,6 +22,8 @@ source_clear(struct source *source)
 {
 	Py_CLEAR(source->request);
 	path_set(&source->path, NULL);
+	identity_unref(source->who);
+	source->who = NULL;
 }
 
 static void
@@ -26,19 +32,21 @@ source_copy(struct source *to, const struct source *from)
 	*to = *from;
 	Py_XINCREF(to->request);
 	path_ref(to->path);
+	identity_ref(to->who);
 }
 
 /* Who schedules now on the loop's own thread: fills source, which owns its references. */
 static void
 source_capture(struct loop *loop, struct source *source, int64_t now_ns)
 {
-	const struct running *running = loop->running;
+	const struct running *running = loop_running(loop);
 	*source = (struct source){.kind = SOURCE_IO, .due_ns = now_ns, .turn = loop->turn};
 	if (running == NULL)
 		return;
 	if (running->task != NULL) {
 		struct lane *lane = running->lane;
 		source->kind = SOURCE_FOREIGN;
+		source->who = lane != NULL ? identity_ref(lane->who) : NULL;
 		if (lane == NULL || lane->request == NULL)
 			return;
 		source->kind = SOURCE_LANE;
@@ -53,7 +61,9 @@ source_capture(struct loop *loop, struct source *source, int64_t now_ns)
 	const struct source *from = &running->source;
 	if (from->hops >= CALLBACK_HOPS_MAX ||
 	    (from->request != NULL && from->request->state == REQUEST_CLOSED)) {
+		struct identity *who = from->request != NULL ? from->request->who : from->who;
 		source->kind = SOURCE_FOREIGN;
+		source->who = identity_ref(who);
 		return;
 	}
 	source_copy(source, from);
@@ -70,7 +80,7 @@ learn_step_type(PyObject *callback)
 	PyObject *task = PyObject_GetAttrString(callback, "__self__");
 	bool known = task != NULL && task == ((struct task_step *)callback)->task &&
 	             PyObject_TypeCheck(task, engine.task_type);
-	PyErr_Clear();
+	engine_check("step");
 	Py_XDECREF(task);
 	if (known)
 		engine.step_type = Py_TYPE(callback);
@@ -140,14 +150,28 @@ step_new(struct loop *loop, PyObject *callback)
 	return step;
 }
 
+static int32_t
+makers_of(const struct step *step)
+{
+	const struct running *running = loop_running(step->loop);
+	if (running == NULL || running->lane == NULL || running->lane != step->source.lane)
+		return STACK_NONE;
+	PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
+	int32_t makers = walk_makers(frame);
+	Py_XDECREF(frame);
+	return makers >= 0 ? makers : running->lane->made_at;
+}
+
 /* Binds a task's step to its lane, making one where a lane creates a task. */
 static void
 bind_lane(struct step *step, bool is_step)
 {
-	struct running *running = step->loop->running;
+	struct running *running = loop_running(step->loop);
 	struct lane *lane = lane_find(step->task);
 	bool self = running != NULL && running->task == step->task;
 	step->is_first = is_step && !self;
+	if (step->is_first && step->loop->running != running)
+		step->loop->running->has_queued = true;
 	if (!step->is_first) {
 		step->lane = lane_ref(lane);
 		return;
@@ -155,7 +179,9 @@ bind_lane(struct step *step, bool is_step)
 	struct request *owner = step->source.request;
 	if (owner != NULL && owner->state != REQUEST_CLOSED && owner->loop == step->loop)
 		step->lane = lane_new(owner, step->loop, step->task, path_ref(step->source.path));
-	else if (lane != NULL)
+	if (step->lane != NULL && step->lane->first_stack == STACK_LANE)
+		step->lane->made_at = makers_of(step);
+	if (step->lane == NULL && lane != NULL && lane_find(step->task) == lane)
 		lane_detach(lane); /* the address of a task that is gone */
 }
 
@@ -177,11 +203,12 @@ step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from
 	                     ? NULL
 	                     : task_of(callback, &is_step);
 	struct step *step = NULL;
+	const struct running *running;
 	if (engine.disabled || Py_IS_TYPE(callback, &step_type) ||
 	    (loop->active == 0 && !(task != NULL && is_step)) ||
 	    (task == NULL && (!PyCallable_Check(callback) || is_coroutine_function(callback))) ||
 	    (step = step_new(loop, callback)) == NULL) {
-		PyErr_Clear();
+		engine_check("step");
 		Py_INCREF(callback);
 		return callback;
 	}
@@ -193,11 +220,11 @@ step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from
 		step->source = (struct source){.kind = SOURCE_TIMER, .due_ns = timer_due_ns};
 	else if (from_thread)
 		thread_source(&step->source, now_ns);
-	else if (task != NULL && loop->running != NULL && loop->running->task == task)
+	else if (task != NULL && (running = loop_running(loop)) != NULL && running->task == task)
 		step->source = (struct source){.kind = SOURCE_LANE,
 		                               .due_ns = now_ns, /* itself */
 		                               .turn = loop->turn,
-		                               .lane = loop->running->lane};
+		                               .lane = running->lane};
 	else
 		source_capture(loop, &step->source, now_ns);
 	if (task != NULL)
@@ -216,10 +243,11 @@ learn_base_code(struct loop *loop)
 		loop->base_code = code;
 	Py_XDECREF(code);
 	Py_XDECREF(frame);
+	engine_check("step");
 }
 
 static void
-run_begin(struct step *step, int64_t now_ns)
+push_running(struct step *step, int64_t now_ns)
 {
 	struct loop *loop = step->loop;
 	struct running *running = &step->running;
@@ -232,10 +260,20 @@ run_begin(struct step *step, int64_t now_ns)
 	                            .stack = STACK_NONE};
 	loop->running = running;
 	loop->thread = PyThreadState_Get();
-	if (loop->base_code == NULL)
+	loop->thread_key = PyThreadState_GetID(loop->thread);
+	if (loop->base_code == NULL && !loop->is_bare)
 		learn_base_code(loop);
 	loop->steps_seen++;
+	if (loop->io.begin_ns != 0)
+		loop_io_ended(loop, now_ns);
 	loop_set_current(loop);
+}
+
+/* When it was due, where the loop is known to have been busy or idle before. */
+static void
+place_due(struct step *step, int64_t now_ns)
+{
+	struct loop *loop = step->loop;
 	if (step->scheduled_turn >= loop->turn && step->source.kind != SOURCE_TIMER)
 		loop->turn = step->scheduled_turn + 1;
 	if (now_ns - loop->last_end_ns > IDLE_GAP_NS) {
@@ -257,6 +295,15 @@ run_begin(struct step *step, int64_t now_ns)
 		step->source.due_ns = now_ns;
 	if (loop->steps_since_idle < UINT32_MAX)
 		loop->steps_since_idle++;
+}
+
+void
+step_enter(struct step *step, int64_t now_ns)
+{
+	struct loop *loop = step->loop;
+	struct running *running = &step->running;
+	push_running(step, now_ns);
+	place_due(step, now_ns);
 	if (step->is_first)
 		running->queued_ns = step->scheduled_ns;
 	running->request = step->task == NULL      ? step->source.request
@@ -272,12 +319,23 @@ run_begin(struct step *step, int64_t now_ns)
 }
 
 static void
-run_end(struct running *running)
+pop_running(struct running *running)
 {
-	struct loop *loop = running->loop;
-	int64_t now_ns = clock_now_ns();
+	running->loop->running = running->outer;
+	source_clear(&running->source);
+	Py_CLEAR(running->request);
+	lane_unref(running->lane);
+	PyMem_RawFree(running->samples);
+}
+
+void
+step_leave(struct step *step)
+{
+	struct running *running = &step->running;
+	struct loop *loop = step->loop;
+	int64_t now_ns = step->ended_ns = clock_now_ns();
 	if (running->outer == NULL)
-		sampler_step_end(loop->slot);
+		sampler_step_end(loop->slot, now_ns, loop->active > 0);
 	if (running->lane != NULL && running->lane->request != NULL)
 		lane_pause(running->lane, running, now_ns);
 	if (now_ns - running->begin_ns >= LONG_STEP_MIN_NS)
@@ -286,11 +344,46 @@ run_end(struct running *running)
 	loop->running = running->outer;
 	if (loop->closing != NULL)
 		request_close_pending(loop);
-	source_clear(&running->source);
-	Py_CLEAR(running->request);
-	lane_unref(running->lane);
-	if (running->samples != NULL)
-		PyMem_RawFree(running->samples);
+	pop_running(running);
+	source_clear(&step->source);
+}
+
+/* --- eager tasks ------------------------------------------------------------------------------ */
+
+struct step *
+step_enter_eager(struct loop *loop)
+{
+	struct step *step = step_new(loop, Py_None);
+	int64_t now_ns = clock_now_ns();
+	if (step == NULL) {
+		engine_failed("eager task");
+		return NULL;
+	}
+	source_capture(loop, &step->source, now_ns);
+	push_running(step, now_ns);
+	step->running.is_eager = true;
+	step->running.queued_ns = now_ns;
+	source_copy(&step->running.source, &step->source);
+	step->running.request = step->source.request;
+	Py_XINCREF(step->running.request);
+	if (loop->active > 0 && step->running.outer == NULL)
+		sampler_step_begin(loop->slot, now_ns);
+	return step;
+}
+
+void
+step_leave_eager(struct step *step)
+{
+	struct running *running = &step->running;
+	if (running->task != NULL) {
+		step_leave(step);
+	} else { /* nothing has run as a step: the task waits for its own */
+		if (running->outer == NULL)
+			sampler_step_end(step->loop->slot, running->begin_ns,
+			                 step->loop->active > 0);
+		pop_running(running);
+	}
+	Py_DECREF(step);
 }
 
 static PyObject *
@@ -299,20 +392,31 @@ step_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 	struct step *step = (struct step *)self;
 	PyObject *callback = step->callback;
 	if (step->is_running)
-		return PyObject_Vectorcall(callback, args, nargsf, names);
+		return app_call(callback, args, nargsf, names);
 	Py_INCREF(self); /* the callback may cancel its own handle */
 	step->is_running = true;
-	run_begin(step, clock_now_ns());
-	PyObject *result = PyObject_Vectorcall(callback, args, nargsf, names);
+	int64_t called_ns = clock_now_ns(), own_ns = 0;
+	bool is_measured = guard_samples();
+	step_enter(step, called_ns);
+	if (is_measured)
+		own_ns = clock_now_ns() - called_ns;
+	PyObject *result = app_call(callback, args, nargsf, names);
 	if (result != NULL) {
-		run_end(&step->running);
+		step_leave(step);
 	} else {
 		PyObject *type, *value, *traceback;
 		PyErr_Fetch(&type, &value, &traceback);
-		run_end(&step->running);
+		step_leave(step);
 		PyErr_Restore(type, value, traceback);
 	}
+	if (is_measured) {
+		int64_t now_ns = clock_now_ns();
+		guard_add(own_ns + now_ns - step->ended_ns, now_ns);
+	}
 	step->is_running = false;
+	/* The app may keep the handle: that holds nothing of the request. */
+	lane_unref(step->lane);
+	step->lane = NULL;
 	Py_DECREF(self);
 	return result;
 }
@@ -351,7 +455,7 @@ step_getattro(PyObject *self, PyObject *name)
 		Py_INCREF(step->callback);
 		return step->callback;
 	}
-	return PyObject_GetAttr(step->callback, name);
+	return app_get(step->callback, name);
 }
 
 static PyObject *

@@ -14,14 +14,14 @@ PyObject *
 thread_wrap(PyObject *func, bool submitted)
 {
 	struct loop *loop = loop_current();
-	struct running *running = loop != NULL && !engine.disabled ? loop->running : NULL;
+	struct running *running = loop != NULL && !engine.disabled ? loop_running(loop) : NULL;
 	struct lane *lane = running != NULL ? running->lane : NULL;
 	struct job *job = NULL;
 	if (lane != NULL && lane->request != NULL && PyCallable_Check(func) &&
 	    loop->thread == PyThreadState_Get())
 		job = PyObject_GC_New(struct job, &job_type);
 	if (job == NULL) {
-		PyErr_Clear();
+		engine_check("thread");
 		Py_INCREF(func);
 		return func;
 	}
@@ -79,6 +79,7 @@ job_begin(struct job *job, PyObject *const *args, Py_ssize_t count, int64_t now_
 		job->base_code = base;
 	Py_XDECREF(base);
 	Py_XDECREF(frame);
+	engine_check("thread");
 }
 
 static void
@@ -90,6 +91,8 @@ job_end(struct job *job)
 		add_run(job, now_ns);
 	else
 		drop_path(job);
+	if (job->lane->loop->is_bare && job->lane->request == job->request)
+		path_set(&job->lane->job_path, path_ref(job->path));
 	PyMem_RawFree(job->samples);
 	job->samples = NULL;
 }
@@ -99,7 +102,7 @@ job_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
 	struct job *job = (struct job *)self, *outer = current;
 	if (job->running || !is_open(job))
-		return PyObject_Vectorcall(job->func, args, nargsf, names);
+		return app_call(job->func, args, nargsf, names);
 	Py_INCREF(self);
 	current = job;
 	if (outer != NULL && !outer->running)
@@ -107,7 +110,7 @@ job_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 	int64_t now_ns = clock_now_ns();
 	job_begin(job, args, PyVectorcall_NARGS(nargsf), now_ns);
 	int slot = sampler_job_begin(job, now_ns);
-	PyObject *result = PyObject_Vectorcall(job->func, args, nargsf, names);
+	PyObject *result = app_call(job->func, args, nargsf, names);
 	PyObject *type = NULL, *value = NULL, *traceback = NULL;
 	if (result == NULL)
 		PyErr_Fetch(&type, &value, &traceback);
@@ -192,7 +195,7 @@ job_getattro(PyObject *self, PyObject *name)
 {
 	if (PyUnicode_CompareWithASCIIString(name, "__reduce_ex__") == 0)
 		return PyCFunction_New(&JOB_REDUCE, self);
-	return PyObject_GetAttr(((struct job *)self)->func, name);
+	return app_get(((struct job *)self)->func, name);
 }
 
 static PyObject *
@@ -222,10 +225,10 @@ worker_call(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *n
 	PyObject *few[ARGS_MAX];
 	Py_ssize_t total = count + (names != NULL ? PyTuple_GET_SIZE(names) : 0);
 	if (count < 2 || total > ARGS_MAX)
-		return PyObject_Vectorcall(self, args, (size_t)count, names);
+		return app_call(self, args, (size_t)count, names);
 	memcpy(few, args, (size_t)total * sizeof(*args));
 	few[1] = thread_wrap(args[1], false);
-	PyObject *result = PyObject_Vectorcall(self, few, (size_t)count, names);
+	PyObject *result = app_call(self, few, (size_t)count, names);
 	Py_DECREF(few[1]);
 	return result;
 }

@@ -2,7 +2,7 @@
  * Code-only for library frames; the line is asked for in-app frames only. */
 #include "_engine.h"
 
-enum { WALK_DEPTH_MAX = 256, OUTER_KEPT = 16 };
+enum { WALK_DEPTH_MAX = 256, OUTER_KEPT = 16, MAKERS_MAX = 16 };
 
 /* The C function behind an attribute or a method without arguments: the lookup is done once. */
 static getter cr_await, gi_yieldfrom, ag_await;
@@ -36,7 +36,7 @@ find_method(PyTypeObject *type, const char *name)
 			found = def->ml_meth;
 	}
 	Py_XDECREF(descr);
-	PyErr_Clear();
+	engine_check("walk");
 	return found;
 }
 
@@ -76,7 +76,7 @@ walk_task_done(PyObject *task)
 	PyObject *done = task_call(task, task_done, name_done);
 	bool result = done == Py_True;
 	if (done == NULL)
-		PyErr_Clear();
+		engine_check("walk");
 	Py_XDECREF(done);
 	return result;
 }
@@ -135,7 +135,7 @@ next_link(PyObject *link)
 	                                      : ag_await;
 	PyObject *next = get(link, NULL);
 	if (next == NULL)
-		PyErr_Clear();
+		engine_check("walk");
 	return next;
 }
 
@@ -164,7 +164,7 @@ link_line(PyObject *link, const PyCodeObject *code)
 #endif
 	int line = code->co_firstlineno;
 	if (frame == NULL)
-		PyErr_Clear();
+		engine_check("walk");
 	else if (frame != Py_None)
 		line = PyFrame_GetLineNumber((PyFrameObject *)frame);
 	Py_XDECREF(frame);
@@ -195,7 +195,7 @@ walk_task(PyObject *task)
 	int len = 0;
 	PyObject *link = task_call(task, task_get_coro, name_get_coro);
 	if (link == NULL)
-		PyErr_Clear();
+		engine_check("walk");
 	link = unwrap_link(link);
 	while (link != NULL && len < WALK_DEPTH_MAX) {
 		PyCodeObject *code = link_code(link);
@@ -219,7 +219,7 @@ walk_task_code(PyObject *task)
 	PyObject *coro = task_call(task, task_get_coro, name_get_coro);
 	PyCodeObject *code = NULL;
 	if (coro == NULL)
-		PyErr_Clear();
+		engine_check("walk");
 	else if (is_chain(coro))
 		code = link_code(coro);
 	Py_XDECREF(coro);
@@ -227,21 +227,37 @@ walk_task_code(PyObject *task)
 	return code;
 }
 
-int32_t
-walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *outermost)
+/* A running thread's frames, innermost first. */
+struct frames {
+	struct frame_ref items[WALK_DEPTH_MAX];
+	int len;
+	int cut;       /* how many of them are inside the outermost asked for, or -1 */
+	bool has_base; /* they end above the base asked for */
+};
+
+static struct frame_ref
+frame_at(PyFrameObject *frame, PyCodeObject *code, const struct code_info *info)
 {
-	struct frame_ref found[WALK_DEPTH_MAX], items[WALK_DEPTH_MAX];
-	int len = 0, cut = -1;
+	int line = code_in_app(info) ? PyFrame_GetLineNumber(frame) : code->co_firstlineno;
+	return (struct frame_ref){info, line};
+}
+
+static void
+collect_frames(struct frames *frames, PyFrameObject *frame, const PyCodeObject *base,
+               const PyCodeObject *outermost)
+{
+	frames->len = 0;
+	frames->cut = -1;
+	frames->has_base = false;
 	Py_XINCREF(frame);
-	while (frame != NULL && len < WALK_DEPTH_MAX) {
+	while (frame != NULL && frames->len < WALK_DEPTH_MAX) {
 		PyCodeObject *code = PyFrame_GetCode(frame);
 		const struct code_info *info = code != base ? code_intern(code) : NULL;
+		frames->has_base = code == base;
 		if (info != NULL) {
-			int line =
-			    code_in_app(info) ? PyFrame_GetLineNumber(frame) : code->co_firstlineno;
-			found[len++] = (struct frame_ref){info, line};
+			frames->items[frames->len++] = frame_at(frame, code, info);
 			if (code == outermost)
-				cut = len;
+				frames->cut = frames->len;
 		}
 		Py_DECREF(code);
 		PyFrameObject *back = info != NULL ? PyFrame_GetBack(frame) : NULL;
@@ -249,10 +265,54 @@ walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *
 		frame = back;
 	}
 	Py_XDECREF(frame);
-	len = cut >= 0 ? cut : len;
+	engine_check("frames");
+}
+
+static int32_t
+intern_reversed(const struct frame_ref *found, int len)
+{
+	struct frame_ref items[WALK_DEPTH_MAX];
 	for (int i = 0; i < len; i++)
 		items[i] = found[len - 1 - i];
 	return intern_cut(items, len);
+}
+
+int32_t
+walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *outermost)
+{
+	struct frames frames;
+	collect_frames(&frames, frame, base, outermost);
+	return intern_reversed(frames.items, frames.cut >= 0 ? frames.cut : frames.len);
+}
+
+int32_t
+walk_above(PyFrameObject *frame, const PyCodeObject *base)
+{
+	struct frames frames;
+	collect_frames(&frames, frame, base, NULL);
+	return frames.has_base ? intern_reversed(frames.items, frames.len) : STACK_NONE;
+}
+
+int32_t
+walk_makers(PyFrameObject *frame)
+{
+	struct frame_ref found[MAKERS_MAX];
+	int len = 0;
+	Py_XINCREF(frame);
+	for (int i = 0; frame != NULL && i < MAKERS_MAX; i++) {
+		PyCodeObject *code = PyFrame_GetCode(frame);
+		const struct code_info *info = code_intern(code);
+		bool in_app = info != NULL && code_in_app(info);
+		if (in_app)
+			found[len++] = frame_at(frame, code, info);
+		Py_DECREF(code);
+		PyFrameObject *back = in_app || len == 0 ? PyFrame_GetBack(frame) : NULL;
+		Py_DECREF(frame);
+		frame = back;
+	}
+	Py_XDECREF(frame);
+	engine_check("frames");
+	return intern_reversed(found, len);
 }
 
 static bool
@@ -303,7 +363,7 @@ walk_callable_code(PyObject *callable)
 		} else if (Py_TYPE(callable)->tp_flags & Py_TPFLAGS_HEAPTYPE) {
 			next = PyObject_GetAttrString((PyObject *)Py_TYPE(callable), "__call__");
 		}
-		PyErr_Clear();
+		engine_check("walk");
 		Py_DECREF(callable);
 		callable = next;
 	}
@@ -365,7 +425,7 @@ job_inner_code(PyObject *callable)
 			code = in_app_code_of(generator);
 		Py_XDECREF(generator);
 	}
-	PyErr_Clear();
+	engine_check("walk");
 	return code;
 }
 

@@ -13,7 +13,9 @@ import re
 import site
 import sys
 import sysconfig
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from types import CoroutineType
 from typing import Any
 
 from tailrace import sender
@@ -35,6 +37,7 @@ METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 )  # others name a route only where it declares them
 SELF_TEST_STEPS = 1
+STEPS, DRIVE, TOTALS = "steps", "drive", "totals"  # how requests are timed: docs/protocol.md
 
 log = logging.getLogger("tailrace")
 
@@ -66,11 +69,15 @@ class Hook:
         self.app = app
         self._active = sender.configure(callback, token) and _engine is not None
         if self._active:
-            prepare((*in_app, *_top_packages(app)))
+            try:
+                prepare((*in_app, *_top_packages(app)))
+            except Exception as error:
+                self._active = False
+                _report("prepare", error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call; what the app raises passes untouched."""
-        if not self._active or scope["type"] == "websocket":
+        if not self._active:
             await self.app(scope, receive, send)
             return
         if scope["type"] == "lifespan":
@@ -79,9 +86,13 @@ class Hook:
             return
         request = _engine.begin(scope, send, False)
         if request is False:
-            await prepare_loop()
-            await _one_turn()
+            mode = await prepare_loop()
+            if mode == STEPS:
+                await asyncio.sleep(0)  # the task goes on in a step the engine knows
             request = _engine.begin(scope, send, True)
+            if mode == DRIVE and request is not None:
+                await self._drive(scope, receive, request)
+                return
         if request is None:
             await self.app(scope, receive, send)
             return
@@ -90,9 +101,30 @@ class Hook:
         try:
             await self.app(scope, receive, request)
         except BaseException as error:
-            request.fail(isinstance(error, (asyncio.CancelledError, GeneratorExit)))
+            request.fail(isinstance(error, _CANCELLED))
             raise
         request.leave()
+
+    async def _drive(self, scope: Scope, receive: Receive, request: Any) -> None:
+        """The same where the loop's steps cannot be watched."""
+        sender.ensure_started()
+        driven = self.app(scope, receive, request)
+        try:
+            if isinstance(driven, CoroutineType):
+                driven = _engine.drive(driven, request)
+            await driven
+        except BaseException as error:
+            request.fail(isinstance(error, _CANCELLED) or _is_trio_cancelled(error))
+            raise
+        request.leave()
+
+
+_CANCELLED = (asyncio.CancelledError, GeneratorExit)
+
+
+def _is_trio_cancelled(error: BaseException) -> bool:
+    trio = sys.modules.get("trio")
+    return trio is not None and isinstance(error, trio.Cancelled)
 
 
 def _flush_at_shutdown(send: Send) -> Send:
@@ -128,6 +160,7 @@ def prepare(in_app: Sequence[str] = ()) -> None:
         atexit.register(_engine.stop)
     _in_app.update(in_app)
     _engine.bind(_send_last, name_route, _report)
+    _engine.bind_guard(_say_stage)
     _engine.configure(in_app=sorted(_in_app), library_prefixes=_library_prefixes())
 
 
@@ -162,34 +195,77 @@ def _report(where: str, error: Any) -> None:
     log.error("tailrace: an error in the hook (%s): %r; requests pass without it", where, error)
 
 
+_STAGES = {
+    "full": "everything is measured again",
+    "coarse": "waits under 1 ms have no stack",
+    "no_stacks": "waits have no stacks",
+    "totals": "requests have totals only",
+}
+
+
+def _say_stage(stage: str, percent: int) -> None:
+    """The overhead guard has changed what the engine does."""
+    log.warning("tailrace: the hook takes %d %% of the loop's time: %s", percent, _STAGES[stage])
+
+
 # --- the loop ----------------------------------------------------------------------------------
 
 
-async def prepare_loop() -> None:
+class _Prepared(threading.local):
+    """What this thread's loop was found to be, where that is not kept on the loop itself."""
+
+    loop: Any = ...
+    mode = TOTALS
+
+
+_prepared_loop = _Prepared()
+
+
+async def prepare_loop() -> str:
     """Puts the engine on the running loop, once, and tests that a task's step passes through it.
 
-    Where it does not, requests get totals only; said once. Raises nothing of its own.
+    Returns how requests are timed here: STEPS; DRIVE, where steps do not pass; TOTALS, where
+    neither works, which is said once. Raises nothing of its own.
     """
     try:
-        await _prepare_loop()
+        return await _prepare_loop()
     except Exception as error:
-        _use_totals("unknown", f"an error while preparing it: {error!r}")
+        return _use_totals("unknown", f"an error while preparing it: {error!r}")
 
 
-async def _prepare_loop() -> None:
+async def _prepare_loop() -> str:
+    loop = _running_loop()
+    if loop is _prepared_loop.loop:
+        return _prepared_loop.mode
+    mode, name = await _try_steps(loop), _loop_name(loop)
+    if mode == STEPS:
+        _engine.use(name, STEPS)
+        return STEPS
+    if mode == DRIVE:
+        mode = await _try_drive(loop, name)
+    _prepared_loop.loop, _prepared_loop.mode = loop, mode
+    return mode
+
+
+def _running_loop() -> Any:
+    """The asyncio loop, else trio's token, else None."""
     try:
-        loop = asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        _use_totals("trio", "it needs an asyncio event loop")
-        return
-    name = _loop_name(loop)
+        trio = sys.modules.get("trio")
+        return trio.lowlevel.current_trio_token() if trio is not None else None
+
+
+async def _try_steps(loop: Any) -> str:
+    """STEPS where a task's step passes through our methods on the loop, else what is left."""
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        return DRIVE
     try:
         if not _engine.install(loop):
-            return
-    except (AttributeError, TypeError, RuntimeError) as error:
-        _use_totals(name, str(error))
-        return
-    _watch_worker_threads()
+            return STEPS
+    except (AttributeError, TypeError):
+        return DRIVE
+    _watch_worker_threads("asyncio")
     try:
         before = _engine.steps_seen(loop)
         await loop.create_task(_nothing())
@@ -197,52 +273,70 @@ async def _prepare_loop() -> None:
     except BaseException:
         _engine.uninstall(loop)
         raise
-    if passed:
-        _engine.use(name, False)
-    else:
+    if not passed:
         _engine.uninstall(loop)
-        _use_totals(name, "a task's step does not pass through the loop's call_soon")
+    return STEPS if passed else DRIVE
+
+
+async def _try_drive(loop: Any, name: str) -> str:
+    """DRIVE where an awaitable of ours may stand round a coroutine, and children can be seen."""
+    if loop is None:
+        return _use_totals(name, "it is neither asyncio's nor trio's")
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        loop.set_task_factory(_driving_factory(loop.get_task_factory()))
+        _watch_worker_threads("asyncio")
+    else:
+        _watch_worker_threads("trio")
+    _engine.use(name, DRIVE)
+    log.info("tailrace: on this event loop (%s) coroutines are driven, its steps not seen", name)
+    return DRIVE
+
+
+def _driving_factory(before: Any) -> Any:
+    """A task factory: tasks made while a request is driven are driven too."""
+
+    def make_task(loop: Any, coro: Any, **options: Any) -> Any:
+        coro = _engine.drive_child(coro)
+        if before is not None:
+            return before(loop, coro, **options)
+        return asyncio.Task(coro, loop=loop, **options)
+
+    return make_task
 
 
 async def _nothing() -> None:
     pass
 
 
-async def _one_turn() -> None:
-    """Lets the loop turn once, so that the task goes on in a step the engine knows."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    await asyncio.sleep(0)
-
-
 def _loop_name(loop: Any) -> str:
     module = type(loop).__module__.split(".")[0]
-    return module if module in ("asyncio", "uvloop") else type(loop).__name__[:31]
+    return module if module in ("asyncio", "uvloop", "trio") else type(loop).__name__[:31]
 
 
-def _use_totals(loop_name: str, reason: str) -> None:
+def _use_totals(loop_name: str, reason: str) -> str:
     global _totals_said
-    _engine.use(loop_name, True)
+    _engine.use(loop_name, TOTALS)
     if not _totals_said:
         _totals_said = True
         log.warning("tailrace: on this event loop (%s) only totals: %s", loop_name, reason)
+    return TOTALS
 
 
-def _watch_worker_threads() -> None:
+def _watch_worker_threads(backend: str) -> None:
     """anyio's worker threads run `def` routes; each job is to be timed. The coroutine that waits
     for it stays anyio's own."""
     if "anyio" not in sys.modules:
         return
     try:
-        from anyio._backends._asyncio import AsyncIOBackend
-
-        method = AsyncIOBackend.__dict__["run_sync_in_worker_thread"]
+        if backend == "asyncio":
+            from anyio._backends._asyncio import AsyncIOBackend as Backend
+        else:
+            from anyio._backends._trio import TrioBackend as Backend  # type: ignore[assignment]
+        method = Backend.__dict__["run_sync_in_worker_thread"]
         function = method.__func__
         if isinstance(method, classmethod) and hasattr(function, "__code__"):
             wrapped: Any = classmethod(_engine.wrap_worker_call(function))
-            setattr(AsyncIOBackend, method.__name__, wrapped)
+            setattr(Backend, method.__name__, wrapped)
     except (ImportError, KeyError, AttributeError) as error:
         log.warning("tailrace: jobs of anyio's worker threads are not seen: %s", error)
 

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from types import CodeType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tailrace.frames import Breather, Frames, Stack
 from tailrace.transport import TIMEOUT_S, Address, Answer, Connection, parse_address
@@ -60,6 +60,9 @@ class Engine(Protocol):
 
     def dropped(self) -> int:
         """How many profiles the engine lost to its own limits."""
+
+    def limits(self) -> dict[str, Any]:
+        """The stage of the overhead guard, and what maxima cut so far."""
 
     def engine_name(self) -> str:
         """``steps``, ``drive`` or ``totals``."""
@@ -136,7 +139,7 @@ class Sender:
         self._closing_at: float | None = None  # time.monotonic() by which all must be sent
         self._instance = secrets.token_hex(16)
         self._clock = clock_identity()
-        self._process_of: tuple[str, str, int] | None = None
+        self._process_of: tuple[str, str, int, dict[str, Any]] | None = None
         self._process_text = b""
         self._pending: deque[Batch] = deque()
         self._pending_bytes = 0
@@ -365,6 +368,7 @@ class Sender:
             self.engine.loop_name(),
             self.engine.engine_name(),
             self.dropped + self.engine.dropped(),
+            self.engine.limits(),
         )
         if changing != self._process_of:
             boot_id, namespace = self._clock
@@ -380,6 +384,7 @@ class Sender:
                     "boot_id": boot_id,
                     "time_namespace": namespace,
                     "dropped": changing[2],
+                    "limits": changing[3],
                 }
             ).encode()
         return self._process_text
