@@ -123,13 +123,13 @@ def test_trio_is_driven(steps_again):
 
 def test_cancelled_by_trio(steps_again):
     async def main():
-        with trio.move_on_after(0.02):
+        with trio.move_on_after(0.2):
             await asgi(hook(plain(lambda: trio.sleep(5))))[0]()
 
     take()
     trio.run(main)
     (p,) = take()[0]
-    assert p.ended == "cancelled" and p.lasted(p.sum("wait", "sleep"), 16)
+    assert p.ended == "cancelled" and 50 * MS <= p.sum("wait", "sleep") <= 200 * MS + BUSY_NS
 
 
 @pytest.mark.parametrize("loop", LOOPS)

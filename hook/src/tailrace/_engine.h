@@ -313,30 +313,7 @@ void engine_failed(const char *where);
  * raises, which is not said; without memory the hook ends as above. Clears the exception. */
 void engine_check(const char *where);
 
-/* What the app wanted called, which raises what it raises. */
-static inline PyObject *
-app_call(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
-{
-	return PyObject_Vectorcall(callable, args, nargsf, names);
-}
-
-static inline PyObject *
-app_call_tuple(PyObject *callable, PyObject *args)
-{
-	return PyObject_Call(callable, args, NULL);
-}
-
-static inline PyObject *
-app_get(PyObject *object, PyObject *name)
-{
-	return PyObject_GetAttr(object, name);
-}
-
-static inline PyObject *
-app_attribute(PyObject *object, const char *name)
-{
-	return PyObject_GetAttrString(object, name);
-}
+#include "_engine_app.h"
 
 /* --- guard ------------------------------------------------------------------------------------- */
 
@@ -488,26 +465,7 @@ void step_leave(struct step *step);
 struct step *step_enter_eager(struct loop *loop);
 void step_leave_eager(struct step *step);
 
-/* --- eager ------------------------------------------------------------------------------------- */
-
-bool eager_init(void);
-struct running *eager_resolve(struct running *running);
-void eager_bind(struct running *running, PyObject *task);
-bool eager_follow_factory(struct loop *loop, PyObject *target);
-
-/* What runs on the loop now; NULL: nothing that passes through us. */
-static inline struct running *
-loop_running(const struct loop *loop)
-{
-	struct running *running = loop->running;
-	if (running != NULL && running->is_eager && running->task == NULL)
-		return eager_resolve(running);
-	return running;
-}
-
-/* --- drive ------------------------------------------------------------------------------------- */
-
-bool drive_init(void);
+#include "_engine_drive.h"
 
 /* --- loop -------------------------------------------------------------------------------------- */
 

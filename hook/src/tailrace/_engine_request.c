@@ -258,9 +258,6 @@ request_send(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
 	Py_DECREF(send);
 	return ends && !engine.disabled ? last_send_new(request, result) : result;
 }
-Py_DECREF(send);
-return last ? last_send_new(request, result) : result;
-}
 
 /* --- the type --------------------------------------------------------------------------------- */
 
