@@ -25,7 +25,7 @@ HARDEN := -fstack-protector-strong -fstack-clash-protection -fPIE
 OPT_release := -O2 -g -D_FORTIFY_SOURCE=2
 OPT_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 OPT_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
-PKGS := libevent_core libevent_extra libevent_openssl jansson sqlite3 libssl libcrypto zlib libcurl
+PKGS := libevent_core libevent_extra libevent_openssl jansson sqlite3 libssl libcrypto zlib
 
 LLHTTP_DIR ?= build/llhttp
 # Asked once, at first use: `make deps-build` may have to bring pkg-config first.
@@ -45,7 +45,7 @@ UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 
 .PHONY: all schema deps deps-hook deps-build deps-demo deps-test deps-bench deps-deb build demo test unit clean lint format \
-	bench backtest-null backtest-power truth soak asan tsan install uninstall deb FORCE
+	bench backtest-null backtest-power truth asan tsan install uninstall deb FORCE
 all: deps-build
 	@$(MAKE) --no-print-directory build
 
@@ -111,11 +111,6 @@ truth: deps-test
 	@$(MAKE) --no-print-directory build
 	@scripts/test tests/truth
 
-# What takes minutes: races, leaks, loads.
-soak: deps-test
-	@$(MAKE) --no-print-directory build
-	@scripts/test tests/soak
-
 bench: deps-bench
 	@$(MAKE) --no-print-directory build $(B)/worker_alone
 	@build/venv/bin/python tests/bench/run.py
@@ -166,6 +161,7 @@ install: build
 	install -D -m 644 docs/tailrace.json.5 $(DESTDIR)$(MANDIR)/man5/tailrace.json.5
 	install -D -m 644 conf/tailrace.schema.json $(DESTDIR)$(SCHEMA)
 	install -D -m 644 conf/minimal.json $(DESTDIR)$(DOCDIR)/minimal.json
+	install -D -m 644 conf/tailrace.socket $(DESTDIR)$(DOCDIR)/tailrace.socket
 	install -D -m 644 LICENSE $(DESTDIR)$(DOCDIR)/LICENSE
 	@for f in $(LLHTTP_DIR)/LICENSE*; do test ! -f "$$f" || install -m 644 "$$f" $(DESTDIR)$(DOCDIR)/LICENSE.llhttp; done
 	sed 's|"tailrace.schema.json"|"$(SCHEMA)"|' conf/tailrace.json >$(DESTDIR)$(DOCDIR)/tailrace.json
@@ -182,7 +178,7 @@ uninstall:
 	@! cmp -s $(DESTDIR)$(CONFIG) $(DESTDIR)$(DOCDIR)/tailrace.json || rm -f $(DESTDIR)$(CONFIG)
 	rm -f $(DESTDIR)$(SBINDIR)/tailrace $(DESTDIR)$(MANDIR)/man8/tailrace.8 $(DESTDIR)$(MANDIR)/man5/tailrace.json.5 \
 		$(DESTDIR)$(UNITDIR)/tailrace.service $(DESTDIR)$(SYSUSERSDIR)/tailrace.conf $(DESTDIR)$(SCHEMA) \
-		$(addprefix $(DESTDIR)$(DOCDIR)/,tailrace.json minimal.json LICENSE LICENSE.llhttp)
+		$(addprefix $(DESTDIR)$(DOCDIR)/,tailrace.json minimal.json tailrace.socket LICENSE LICENSE.llhttp)
 	@for d in $(dir $(SCHEMA)) $(DOCDIR) $(dir $(CONFIG)); do rmdir $(DESTDIR)$$d 2>/dev/null || true; done
 
 # build/tailrace_VERSION_ARCHITECTURE.deb

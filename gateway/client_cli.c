@@ -1,5 +1,5 @@
-/* The commands that ask a running gateway: routes, requests, show. They read the control API, print
- * for people or hand the JSON through, and end with 0 done, 1 failed, 2 wrong usage. */
+/* The commands that ask a running gateway: routes, requests, show, flame. They read the control
+ * API, print for people or hand the JSON through, and end with 0 done, 1 failed, 2 wrong usage. */
 #include "handover.h"
 
 #include <ctype.h>
@@ -14,6 +14,8 @@
 #include <time.h>
 #include "base/clock.h"
 #include "base/xmem.h"
+#include "client_flame.h"
+#include "client_tools.h"
 #include "control_client.h"
 #include "term.h"
 #include "waterfall.h"
@@ -24,16 +26,6 @@
 #define POLL_MS 50
 #define LIMIT_MAX 1000
 
-struct options {
-	const char *control;
-	const char *route; /* null = all */
-	const char *span;  /* null = the newest */
-	bool slowest, json;
-	unsigned limit;
-	char **operands; /* borrowed from argv */
-	int operand_count;
-};
-
 static int
 usage(FILE *out, int status)
 {
@@ -42,6 +34,9 @@ usage(FILE *out, int status)
 	        "       tailrace requests [--route ROUTE] [--slowest] [--limit N]\n"
 	        "                         [--control ADDRESS] [--json]\n"
 	        "       tailrace show TRACE_ID [--span SPAN_ID] [--control ADDRESS] [--json]\n"
+	        "       tailrace flame ROUTE [--baseline T] [--window SPAN]\n"
+	        "                      [--control ADDRESS] [--json]\n"
+	        "T is a time (2026-05-01T14:02:00Z, unix seconds) or an age (30m, 6h, 2d)\n"
 	        "ADDRESS is unix:/path or host:port; default: TAILRACE_CONTROL, else %s\n",
 	        control_default_address());
 	return status;
@@ -49,18 +44,19 @@ usage(FILE *out, int status)
 
 /* Returns 0, 1 where help was asked for, or -1 after saying what is wrong. */
 static int
-parse_options(int argc, char **argv, struct options *ret)
+parse_options(int argc, char **argv, struct client_options *ret)
 {
 	static const struct option table[] = {
-	    {"control", required_argument, NULL, 'c'}, {"route", required_argument, NULL, 'r'},
-	    {"span", required_argument, NULL, 's'},    {"limit", required_argument, NULL, 'n'},
-	    {"slowest", no_argument, NULL, 'S'},       {"json", no_argument, NULL, 'j'},
-	    {"help", no_argument, NULL, 'h'},          {0},
+	    {"control", required_argument, NULL, 'c'},  {"route", required_argument, NULL, 'r'},
+	    {"span", required_argument, NULL, 's'},     {"limit", required_argument, NULL, 'n'},
+	    {"slowest", no_argument, NULL, 'S'},        {"json", no_argument, NULL, 'j'},
+	    {"baseline", required_argument, NULL, 'b'}, {"window", required_argument, NULL, 'w'},
+	    {"help", no_argument, NULL, 'h'},           {0},
 	};
 	char *end;
 	int c;
 
-	*ret = (struct options){.control = control_default_address(), .limit = 20};
+	*ret = (struct client_options){.control = control_default_address(), .limit = 20};
 	optind = 0; /* glibc: start over, for main() may have parsed options of its own */
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "h", table, NULL)) != -1) {
@@ -81,6 +77,12 @@ parse_options(int argc, char **argv, struct options *ret)
 				return -1;
 			}
 			break;
+		case 'b':
+			ret->baseline = optarg;
+			break;
+		case 'w':
+			ret->window = optarg;
+			break;
 		case 'S':
 			ret->slowest = true;
 			break;
@@ -100,123 +102,27 @@ parse_options(int argc, char **argv, struct options *ret)
 	return 0;
 }
 
-/* --- asking ------------------------------------------------------------------ */
-
-static void
-complain_about(const struct control_answer *answer)
-{
-	json_t *root = json_loadb(answer->body, answer->length, 0, NULL);
-	const char *text =
-	    json_string_value(json_object_get(json_object_get(root, "error"), "message"));
-
-	fprintf(stderr, "tailrace: the gateway answers %d%s%s\n", answer->status,
-	        text == NULL ? "" : ": ", text == NULL ? "" : text);
-	json_decref(root);
-}
-
-/* GETs `path`. Returns the status, or -1 after complaining where nothing answered. */
-static int
-ask(const struct options *options, const char *path, struct control_answer *ret)
-{
-	char error[512];
-
-	if (control_get(options->control, path, ret, error, sizeof(error)) == 0)
-		return ret->status;
-	fprintf(stderr, "tailrace: %s\n", error);
-	return -1;
-}
-
-/* GETs `path`, which must answer 200 with an object. Null after complaining. Free with
- * json_decref(); with --json the body was printed as it came and *ret_status is the exit status. */
-static json_t *
-ask_object(const struct options *options, const char *path, int *ret_status)
-{
-	struct control_answer answer = {0};
-	json_t *root = NULL;
-	int status = ask(options, path, &answer);
-
-	*ret_status = EXIT_FAILURE;
-	if (status == 200 && options->json) {
-		fwrite(answer.body, 1, answer.length, stdout);
-		fputc('\n', stdout);
-		*ret_status = EXIT_SUCCESS;
-	} else if (status == 200) {
-		root = json_loadb(answer.body, answer.length, JSON_REJECT_DUPLICATES, NULL);
-		if (!json_is_object(root)) {
-			fprintf(stderr, "tailrace: %s did not answer with a JSON object\n", path);
-			json_decref(root);
-			root = NULL;
-		}
-	} else if (status != -1) {
-		complain_about(&answer);
-	}
-	control_answer_free(&answer);
-	return root;
-}
-
-/* Appends `text` to the path, percent-encoded but for unreserved characters (RFC 3986 2.3). */
-static void
-append_encoded(char *path, size_t size, const char *text)
-{
-	size_t n = strlen(path);
-
-	for (; *text != '\0' && n + 4 < size; text++) {
-		unsigned char c = (unsigned char)*text;
-
-		if (isalnum(c) || strchr("-._~", c) != NULL)
-			path[n++] = (char)c;
-		else
-			n += (size_t)snprintf(path + n, size - n, "%%%02X", c);
-		path[n] = '\0';
-	}
-}
-
 /* --- tables ------------------------------------------------------------------ */
-
-static const char *
-text_of(const json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text == NULL ? "-" : text;
-}
-
-static uint64_t
-number_of(const json_t *object, const char *key)
-{
-	json_int_t value = json_integer_value(json_object_get(object, key));
-
-	return value < 0 ? 0 : (uint64_t)value;
-}
-
-static void
-put_duration(struct term_line *line, unsigned column, const json_t *value)
-{
-	char text[TERM_DURATION_SIZE] = "-";
-
-	if (json_is_integer(value))
-		term_duration(line->term, (uint64_t)json_integer_value(value), text);
-	term_line_right(line, TERM_PLAIN, column, text);
-}
 
 static void
 put_route(const struct term *term, const json_t *route)
 {
 	static const char *const percentiles[] = {"p50_ns", "p95_ns", "p99_ns", "max_ns"};
 	unsigned label = term->columns - 66;
-	uint64_t errors = number_of(route, "errors");
+	uint64_t errors = client_number(route, "errors");
 	const json_t *joined = json_object_get(route, "joined_ratio");
 	struct term_line line;
 	char text[32];
 
 	term_line_begin(&line, term);
-	term_line_text(&line, TERM_BOLD, label, text_of(route, "route"));
-	snprintf(text, sizeof(text), "%" PRIu64, number_of(route, "requests"));
+	term_line_text(&line, TERM_BOLD, label, client_text(route, "route"));
+	snprintf(text, sizeof(text), "%" PRIu64, client_number(route, "requests"));
 	term_line_right(&line, TERM_PLAIN, label + 10, text);
 	snprintf(text, sizeof(text), "%" PRIu64, errors);
 	term_line_right(&line, errors > 0 ? TERM_RED : TERM_DIM, label + 18, text);
 	for (unsigned i = 0; i < 4; i++)
-		put_duration(&line, label + 28 + 10 * i, json_object_get(route, percentiles[i]));
+		client_put_duration(&line, label + 28 + 10 * i,
+		                    json_object_get(route, percentiles[i]));
 	if (json_is_number(joined)) {
 		snprintf(text, sizeof(text), "%.0f%%", 100 * json_number_value(joined));
 		term_line_right(&line, TERM_DIM, label + 66, text);
@@ -224,21 +130,8 @@ put_route(const struct term *term, const json_t *route)
 	term_line_end(&line);
 }
 
-static void
-put_heading(const struct term *term, unsigned first, const char *const *names,
-            const unsigned *columns, size_t count)
-{
-	struct term_line line;
-
-	term_line_begin(&line, term);
-	term_line_text(&line, TERM_DIM, first, names[0]);
-	for (size_t i = 1; i < count; i++)
-		term_line_right(&line, TERM_DIM, columns[i], names[i]);
-	term_line_end(&line);
-}
-
 static int
-command_routes(const struct options *options)
+command_routes(const struct client_options *options)
 {
 	static const char *const names[] = {"ROUTE", "REQUESTS", "ERRORS", "P50",
 	                                    "P95",   "P99",      "MAX",    "JOINED"};
@@ -247,7 +140,7 @@ command_routes(const struct options *options)
 	const json_t *route;
 	size_t i;
 	int status;
-	json_t *root = ask_object(options, "/api/v1/routes", &status);
+	json_t *root = client_ask_object(options, "/api/v1/routes", &status);
 
 	if (root == NULL)
 		return status;
@@ -258,7 +151,7 @@ command_routes(const struct options *options)
 	for (i = 3; i < 7; i++)
 		columns[i] = columns[0] + 28 + 10 * ((unsigned)i - 3);
 	columns[7] = columns[0] + 66;
-	put_heading(&term, columns[0], names, columns, 8);
+	client_put_heading(&term, columns[0], names, columns, 8);
 	json_array_foreach(json_object_get(root, "routes"), i, route) put_route(&term, route);
 	json_decref(root);
 	return EXIT_SUCCESS;
@@ -269,12 +162,12 @@ put_request(const struct term *term, const json_t *request)
 {
 	const json_t *status = json_object_get(request, "status");
 	json_int_t code = json_integer_value(status);
-	const char *start = text_of(request, "start");
+	const char *start = client_text(request, "start");
 	struct term_line line;
 	char text[16];
 
 	term_line_begin(&line, term);
-	term_line_printf(&line, TERM_DIM, "%.32s", text_of(request, "trace_id"));
+	term_line_printf(&line, TERM_DIM, "%.32s", client_text(request, "trace_id"));
 	term_line_pad(&line, 34);
 	if (strlen(start) >= 23)
 		term_line_printf(&line, TERM_DIM, "%.12s", start + 11);
@@ -283,17 +176,17 @@ put_request(const struct term *term, const json_t *request)
 	else
 		snprintf(text, sizeof(text), "-");
 	term_line_right(&line, code >= 500 || code == 0 ? TERM_RED : TERM_PLAIN, 52, text);
-	put_duration(&line, 63, json_object_get(request, "total_ns"));
+	client_put_duration(&line, 63, json_object_get(request, "total_ns"));
 	term_line_pad(&line, 65);
 	if (json_is_true(json_object_get(request, "has_profile")))
 		term_line_text(&line, TERM_DIM, 1, "*");
 	term_line_pad(&line, 67);
-	term_line_text(&line, TERM_BOLD, term->columns - 67, text_of(request, "route"));
+	term_line_text(&line, TERM_BOLD, term->columns - 67, client_text(request, "route"));
 	term_line_end(&line);
 }
 
 static int
-command_requests(const struct options *options)
+command_requests(const struct client_options *options)
 {
 	char path[PATH_BYTES_MAX];
 	struct term term;
@@ -307,9 +200,9 @@ command_requests(const struct options *options)
 	         options->slowest ? "slowest" : "latest", options->limit);
 	if (options->route != NULL) {
 		strcat(path, "&route=");
-		append_encoded(path, sizeof(path), options->route);
+		client_append_encoded(path, sizeof(path), options->route);
 	}
-	root = ask_object(options, path, &status);
+	root = client_ask_object(options, path, &status);
 	if (root == NULL)
 		return status;
 	term_init(&term, stdout);
@@ -344,13 +237,13 @@ is_pending(const json_t *exchange)
 /* Asks until the exchange is there with its profile, or PROFILE_WAIT_MS are over. Returns the last
  * status with its answer, or -1. */
 static int
-ask_until_joined(const struct options *options, const char *path, struct control_answer *ret)
+ask_until_joined(const struct client_options *options, const char *path, struct control_answer *ret)
 {
 	uint64_t until_ns = clock_now_ns() + PROFILE_WAIT_MS * NS_PER_MS;
 	struct timespec pause = {.tv_nsec = POLL_MS * (long)NS_PER_MS};
 
 	for (;;) {
-		int status = ask(options, path, ret);
+		int status = client_ask(options, path, ret);
 		bool again = status == 404;
 
 		if (status == 200) {
@@ -367,7 +260,7 @@ ask_until_joined(const struct options *options, const char *path, struct control
 }
 
 static int
-print_exchange(const struct options *options, const struct control_answer *answer)
+print_exchange(const struct client_options *options, const struct control_answer *answer)
 {
 	json_t *root = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
 	struct term term;
@@ -391,7 +284,7 @@ print_exchange(const struct options *options, const struct control_answer *answe
 }
 
 static int
-command_show(const struct options *options)
+command_show(const struct client_options *options)
 {
 	struct control_answer answer = {0};
 	char path[PATH_BYTES_MAX], *trace;
@@ -417,7 +310,7 @@ command_show(const struct options *options)
 		        "bounded number of them; `tailrace requests` lists the latest)\n",
 		        trace);
 	else if (status != -1)
-		complain_about(&answer);
+		client_complain(&answer);
 	control_answer_free(&answer);
 	return result;
 }
@@ -427,14 +320,15 @@ client_cli_main(int argc, char **argv)
 {
 	static const struct {
 		const char *name;
-		int (*run)(const struct options *options);
+		int (*run)(const struct client_options *options);
 		int operands;
 	} commands[] = {
 	    {"routes", command_routes, 0},
 	    {"requests", command_requests, 0},
 	    {"show", command_show, 1},
+	    {"flame", client_flame, 1},
 	};
-	struct options options;
+	struct client_options options;
 	int parsed;
 
 	setlocale(LC_CTYPE, "");

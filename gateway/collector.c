@@ -7,20 +7,20 @@
 #include <unistd.h>
 #include <event2/event.h>
 #include "base/clock.h"
+#include "collector/access_log.h"
 #include "collector/aggregate.h"
 #include "collector/api.h"
 #include "collector/control.h"
-#include "collector/deliver.h"
-#include "collector/incident.h"
 #include "collector/intake.h"
 #include "collector/query.h"
 #include "collector/service.h"
 #include "collector/spans.h"
 #include "collector/store.h"
 #include "collector/wants.h"
-#include "collector/watch.h"
 #include "handover.h"
 #include "model/retention.h"
+#include "orders.h"
+#include "process.h"
 #include "proxy/ring.h"
 
 #define ORPHANED_MS 4000 /* after the supervisor's death, for the workers' last records */
@@ -30,10 +30,15 @@ struct collector {
 	struct service service;
 	struct control *control;
 	struct event_base *base;
-	struct event *poll, *life, *term;
+	struct event *poll, *life, *term, *retire;
+	int life_fd;
 	uint64_t ticks;
 	uint64_t orphaned_ns; /* the supervisor is gone since; 0 = it lives */
-	unsigned terms;       /* SIGTERMs received */
+	struct order held;    /* read too early */
+	bool has_held;
+	bool retired;     /* a collector of another build has taken over */
+	unsigned terms;   /* SIGTERMs received */
+	unsigned reopens; /* of the logs, that were answered */
 };
 
 static void
@@ -56,10 +61,108 @@ any_worker_lives(const struct board *board)
 	return false;
 }
 
+static void
+access_log_make(struct service *service)
+{
+	const char *path = service->config->log.access.path;
+	if (path == NULL)
+		return;
+	service->access_log = access_log_start(path, service->config->log.access.format);
+	if (service->access_log == NULL)
+		log_error("access log %s: %s", path, strerror(errno));
+}
+
+/* --- orders of the supervisor ------------------------------------------------------------ */
+
+/* What holds a configuration is told of the new one: from here on nothing may use the old one but
+ * records of its generation. */
+static void
+put_in_force(struct collector *c, const struct config *config, const struct order *order)
+{
+	struct service *service = &c->service;
+	const struct config *old = service->config;
+	bool log_moved = config->log.access.format != old->log.access.format ||
+	                 strcmp(config->log.access.path != NULL ? config->log.access.path : "",
+	                        old->log.access.path != NULL ? old->log.access.path : "") != 0;
+	service->config = config;
+	configs_pin(service->configs, config);
+	log_init("collector", config->log.level);
+	process_open_log(config);
+	control_reconfigure(c->control, config, order->fds, order->fd_count);
+	correlator_configure(service->correlator, config->profile.join_timeout_ms * NS_PER_MS,
+	                     !config_same_servers(config, old));
+	store_set_limits(service->store, config->store.max_bytes, config->store.max_age_hours);
+	if (log_moved) {
+		access_log_stop(service->access_log);
+		service->access_log = NULL;
+		access_log_make(service);
+	}
+	log_info("configuration %u in force", config->serial);
+}
+
+static void
+obey(struct collector *c, const struct order *order)
+{
+	const struct config *config;
+	if (order->kind == ORDER_CONFIG && order->fd_count == 1) {
+		struct config *added = process_read_config(order->fds[0], order->serial);
+		if (added != NULL)
+			configs_add(c->service.configs, added);
+		return;
+	}
+	config = configs_of(c->service.configs, order->serial);
+	if (order->kind == ORDER_IN_FORCE && config->serial == order->serial) {
+		put_in_force(c, config, order);
+		return;
+	}
+	for (uint32_t i = 0; i < order->fd_count; i++)
+		close(order->fds[i]);
+}
+
+static void
+on_life(evutil_socket_t fd, short events, void *arg)
+{
+	struct collector *c = arg;
+	struct order order;
+	int got;
+	(void)events;
+	if (c->has_held) {
+		c->has_held = false;
+		obey(c, &c->held);
+	}
+	while ((got = order_receive(fd, &order)) == 1)
+		obey(c, &order);
+	if (got == 0)
+		return;
+	event_del(c->life);
+	c->orphaned_ns = clock_now_ns();
+}
+
+/* A record names a configuration that is not known: it was sent before the worker was started. An
+ * order of another kind waits for the loop: it must not change what this turn works with. */
+static void
+more_configs(void *arg)
+{
+	struct collector *c = arg;
+	struct order order;
+	while (!c->has_held && order_receive(c->life_fd, &order) == 1) {
+		if (order.kind == ORDER_CONFIG)
+			obey(c, &order);
+		else {
+			c->held = order;
+			c->has_held = true;
+		}
+	}
+}
+
+/* --- turns ------------------------------------------------------------------------------- */
+
 /* Once the supervisor is gone the workers drain for a moment: their last records are waited for. */
 static bool
 orphan_ends(const struct collector *c, uint64_t now_ns)
 {
+	if (c->retired)
+		return !any_worker_lives(c->service.board);
 	return c->orphaned_ns != 0 && (now_ns - c->orphaned_ns > ORPHANED_MS * NS_PER_MS ||
 	                               !any_worker_lives(c->service.board));
 }
@@ -73,12 +176,16 @@ on_poll(evutil_socket_t fd, short events, void *arg)
 	(void)events;
 	atomic_store_explicit(&c->service.board->collector.heartbeat_ns, now_ns,
 	                      memory_order_relaxed);
+	if (c->reopens != log_reopens()) {
+		c->reopens = log_reopens();
+		access_log_reopen(c->service.access_log);
+	}
+	if (c->has_held)
+		on_life(c->life_fd, EV_READ, c);
 	bool more = intake_poll(c->service.intake, &c->service, now_ns);
 	if (++c->ticks % SECOND_TICKS == 0) {
 		aggregate_flush(c->service.aggregate);
 		spans_tick(c->service.spans, clock_wall_ns());
-		watch_tick(c->service.watch);
-		incidents_tick(c->service.incidents);
 	}
 	control_tick(c->control, now_ns);
 	if (orphan_ends(c, now_ns))
@@ -97,17 +204,17 @@ on_term(evutil_socket_t fd, short events, void *arg)
 	event_base_loopbreak(c->base);
 }
 
+/* USR2: only the rings of our own workers are still ours. */
 static void
-on_life(evutil_socket_t fd, short events, void *arg)
+on_retire(evutil_socket_t fd, short events, void *arg)
 {
 	struct collector *c = arg;
-	char byte;
+	(void)fd;
 	(void)events;
-	ssize_t got = read(fd, &byte, 1);
-	if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)))
-		return;
-	event_del(c->life);
-	c->orphaned_ns = clock_now_ns();
+	if (!c->retired)
+		log_info("retired: serving the last records of our workers");
+	c->retired = true;
+	control_close_listeners(c->control);
 }
 
 /* --- beginning and end ------------------------------------------------------------------ */
@@ -149,37 +256,6 @@ spans_make(struct service *service)
 }
 
 static void
-on_publish(void *arg, const json_t *payload, bool minor, char *const *receivers)
-{
-	struct service *service = arg;
-	deliver_publish(service->deliver, payload, minor, receivers);
-}
-
-static void
-on_repeat(void *arg, const json_t *payload, char *const *receivers)
-{
-	struct service *service = arg;
-	deliver_repeat(service->deliver, payload, receivers);
-}
-
-/* The detector, what it found before, and who is told. The store must be open: what an earlier
- * life left is read here. */
-static void
-alerts_make(struct service *service)
-{
-	const char *path = service->config->store.path;
-	struct incident_sink sink = {.arg = service, .publish = on_publish, .repeat = on_repeat};
-	service->incidents = incidents_new(service, &sink);
-	struct watch_events events = {
-	    .arg = service->incidents, .detected = incidents_detected, .ruled = incidents_ruled};
-	service->watch = watch_new(service->config, service->routes, service->store, &events);
-	store_sync(service->store, STORE_RETRY_MS);
-	deliver_start(service->deliver, service->store, path);
-	watch_load(service->watch, path);
-	incidents_load(service->incidents, path);
-}
-
-static void
 service_make(struct service *service, const struct handover *handover)
 {
 	const struct config *config = service->config;
@@ -195,11 +271,13 @@ service_make(struct service *service, const struct handover *handover)
 	service->routes = routes_new(ROUTES_MAX);
 	service->stacks = stacks_new(&limits);
 	service->intake = intake_new(rings);
+	access_log_make(service);
+	if (config->log.access.path != NULL && service->access_log == NULL)
+		exit(1);
 	service->store = store_start(&store);
-	service->aggregate = aggregate_new(config, service->routes, service->store);
+	service->aggregate = aggregate_new(service->routes, service->store);
 	spans_make(service);
 	correlator_make(service);
-	alerts_make(service);
 }
 
 static void
@@ -210,14 +288,12 @@ service_free(struct service *service)
 	spans_free(service->spans);
 	retention_free(service->retention);
 	wants_free(service->wants);
-	deliver_stop(service->deliver);
 	store_stop(service->store);
-	incidents_free(service->incidents);
-	watch_free(service->watch);
-	deliver_free(service->deliver);
+	access_log_stop(service->access_log);
 	intake_free(service->intake);
 	stacks_free(service->stacks);
 	routes_free(service->routes);
+	configs_free(service->configs);
 }
 
 static struct event *
@@ -242,15 +318,17 @@ loop_make(struct collector *c, const struct handover *handover)
 	c->life =
 	    event_made(event_new(c->base, handover->life_fd, EV_READ | EV_PERSIST, on_life, c));
 	c->term = event_made(evsignal_new(c->base, SIGTERM, on_term, c));
+	c->retire = event_made(evsignal_new(c->base, SIGUSR2, on_retire, c));
 	event_add(c->poll, &now);
 	event_add(c->life, NULL);
 	event_add(c->term, NULL);
+	event_add(c->retire, NULL);
 }
 
 static void
 signals_ignore(void)
 {
-	static const int ignored[] = {SIGINT, SIGQUIT, SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2};
+	static const int ignored[] = {SIGINT, SIGQUIT, SIGHUP, SIGPIPE};
 	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
 		signal(ignored[i], SIG_IGN);
 }
@@ -277,7 +355,6 @@ finish(struct collector *c)
 	correlator_finish(service->correlator, clock_now_ns());
 	aggregate_flush(service->aggregate);
 	spans_finish(service->spans, clock_wall_ns());
-	watch_finish(service->watch);
 	query_stop(service->query);
 	/* Answers that were just given leave with the connections' last turn. */
 	event_base_loop(c->base, EVLOOP_NONBLOCK);
@@ -291,11 +368,12 @@ collector_main(const struct handover *handover, const struct config *config)
 		fatal("no memory");
 	signals_ignore();
 	c->service.config = config;
+	c->life_fd = handover->life_fd;
 	c->service.board = board_attach(handover->board_fd);
 	if (c->service.board == NULL)
 		fatal("board: not of this build");
+	c->service.configs = configs_new(config, c->service.board, more_configs, c);
 	c->control = control_new(config, &c->service);
-	c->service.deliver = deliver_new(config);
 	store_prepare(config->store.path, config->process.uid, config->process.gid);
 	process_drop_rights(config);
 	loop_make(c, handover);
@@ -315,6 +393,7 @@ collector_main(const struct handover *handover, const struct config *config)
 	event_free(c->poll);
 	event_free(c->life);
 	event_free(c->term);
+	event_free(c->retire);
 	event_base_free(c->base);
 	board_detach(c->service.board);
 	free(c);

@@ -1,5 +1,6 @@
 /* The command line: which role or command this process has. */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,10 +34,13 @@ static const char usage[] =
     "       tailrace requests [--route R] [--slowest]\n"
     "                                           kept requests, the latest first\n"
     "       tailrace show TRACE_ID              where the time of one request went\n"
+    "       tailrace flame ROUTE [--baseline T] [--window SPAN]\n"
+    "                                           what a route's mean time is made of, and what\n"
+    "                                           changed since T (a time, or an age like 30m)\n"
     "       tailrace backtest [--every-tick]    find regressions in ticks on standard input\n"
     "       tailrace --version | --help\n"
-    "routes, requests and show take --control ADDRESS (else $TAILRACE_CONTROL, else the default\n"
-    "socket) and --json.\n"
+    "routes, requests, show and flame take --control ADDRESS (else $TAILRACE_CONTROL, else the\n"
+    "default socket) and --json.\n"
     "Exit status: 0 done, 1 failed at run time, 2 wrong usage, 78 bad configuration.\n";
 
 static int
@@ -72,25 +76,34 @@ load(const char *path, struct config **ret, char **ret_bytes, size_t *ret_length
 }
 
 static int
-run(const char *path)
+run(const char *path, int upgrade_fd)
 {
+	/* Arguments lie where the title is written. */
+	static char own_path[4096];
 	struct config *config;
 	char *bytes;
 	size_t length;
 	int status;
 
-	if (load(path, &config, &bytes, &length) == -1)
+	if ((size_t)snprintf(own_path, sizeof(own_path), "%s", path) >= sizeof(own_path))
+		return usage_error("too long a path", path);
+	if (load(own_path, &config, &bytes, &length) == -1)
 		return EXIT_CONFIG;
 	log_init("supervisor", config->log.level);
+	log_console_begin();
+	if (process_open_log(config) == -1) {
+		config_free(config);
+		free(bytes);
+		return EXIT_FAILED;
+	}
 	process_set_title("tailrace: supervisor");
-	status = supervisor_main(config, bytes, length);
+	status = supervisor_main(own_path, config, bytes, length, upgrade_fd);
 	free(bytes);
-	config_free(config);
 	return status;
 }
 
 static int
-check(const char *path)
+check(const char *path, int upgrade_fd)
 {
 	struct config *config;
 	char *bytes;
@@ -98,47 +111,36 @@ check(const char *path)
 
 	if (load(path, &config, &bytes, &length) == -1)
 		return EXIT_CONFIG;
+	(void)upgrade_fd;
 	printf("%s: good\n", path);
 	free(bytes);
 	config_free(config);
 	return EXIT_DONE;
 }
 
-/* run and check: `-c FILE` and nothing else. argv[0] is the first argument after the command. */
+/* run and check: `-c FILE`, and what a program before left for `run` at an upgrade. argv[0] is the
+ * first argument after the command. */
 static int
-with_file(int argc, char **argv, int (*command)(const char *path))
+with_file(int argc, char **argv, int (*command)(const char *path, int upgrade_fd))
 {
 	const char *path = NULL;
+	int upgrade_fd = -1;
 
 	for (int i = 0; i < argc; i++) {
-		if (strcmp(argv[i], "-c") != 0)
+		bool upgrade = command == run && strcmp(argv[i], "--upgrade") == 0;
+
+		if (!upgrade && strcmp(argv[i], "-c") != 0)
 			return usage_error("unknown argument", argv[i]);
 		if (i + 1 == argc)
-			return usage_error("-c needs a file", NULL);
-		path = argv[++i];
+			return usage_error(
+			    upgrade ? "--upgrade is the program's own" : "-c needs a file", NULL);
+		if (upgrade)
+			upgrade_fd = atoi(argv[++i]);
+		else
+			path = argv[++i];
 	}
-	return path != NULL ? command(path) : usage_error("no configuration: -c FILE", NULL);
-}
-
-/* The supervisor checked these bytes and sealed them: a fault here is a fault of the program. */
-static struct config *
-receive_config(int fd)
-{
-	struct config_errors errs = {0};
-	struct config *config;
-	struct stat st;
-	void *bytes;
-
-	if (fstat(fd, &st) == -1)
-		fatal("configuration: %s", strerror(errno));
-	bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (bytes == MAP_FAILED)
-		fatal("configuration: %s", strerror(errno));
-	if (config_load_bytes("configuration", bytes, (size_t)st.st_size, &config, &errs) == -1)
-		fatal("%s", errs.lines[0]);
-	munmap(bytes, (size_t)st.st_size);
-	close(fd);
-	return config;
+	return path != NULL ? command(path, upgrade_fd)
+	                    : usage_error("no configuration: -c FILE", NULL);
 }
 
 static int
@@ -157,8 +159,12 @@ child(int argc, char **argv)
 	else
 		snprintf(role, sizeof(role), "collector");
 	log_init(role, LOG_LEVEL_INFO);
-	config = receive_config(handover.config_fd);
+	config = process_read_config(handover.config_fd, handover.config_serial);
+	if (config == NULL)
+		return EXIT_FAILED;
 	log_init(role, config->log.level);
+	process_open_log(config); /* where it cannot, the supervisor's stays */
+	log_reopen_on_signal();
 	process_set_title("tailrace: %s", role);
 	status = is_worker ? worker_main(&handover, config) : collector_main(&handover, config);
 	config_free(config);
@@ -177,8 +183,8 @@ is_one_of(const char *word, const char *const *list)
 int
 main(int argc, char **argv)
 {
-	static const char *const client[] = {"routes", "requests", "show", NULL};
-	static const char *const later[] = {"flame", "incidents", "deploy", "deep", "export", NULL};
+	static const char *const client[] = {"routes", "requests", "show", "flame", NULL};
+	static const char *const later[] = {"incidents", "deploy", "deep", "export", NULL};
 	const char *word = argc > 1 ? argv[1] : "";
 
 	if (strcmp(word, "--version") == 0)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -18,6 +19,30 @@
 #include "handover.h"
 
 #define FILES_APART 512 /* descriptors of a worker that are no connection's */
+
+struct config *
+process_read_config(int fd, uint32_t serial)
+{
+	struct config_errors errs = {0};
+	struct config *config = NULL;
+	struct stat st = {0};
+	void *bytes = MAP_FAILED;
+
+	if (fstat(fd, &st) == 0 && st.st_size > 0)
+		bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (bytes == MAP_FAILED)
+		log_error("configuration: %s", strerror(errno));
+	else if (config_load_bytes("configuration", bytes, (size_t)st.st_size, &config, &errs) ==
+	         -1)
+		log_error("%s", errs.lines[0]);
+	else
+		config->serial = serial;
+	if (bytes != MAP_FAILED)
+		munmap(bytes, (size_t)st.st_size);
+	config_errors_free(&errs);
+	close(fd);
+	return config;
+}
 
 static char *title_area;
 static size_t title_size;
@@ -77,20 +102,39 @@ files_needed(const struct config *config)
 	return config->limits.connections + servers + FILES_APART;
 }
 
-void
+int
 process_raise_limits(const struct config *config)
 {
+	rlim_t needed = files_needed(config);
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
-		return;
+		return 0;
+	if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < needed) {
+		struct rlimit raised = {needed, needed};
+
+		/* Only root may. */
+		if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+			return 0;
+		log_error("limits.connections = %u needs %llu open files, and the hard limit is "
+		          "%llu: raise it (LimitNOFILE= of systemd, ulimit -Hn) or lower the key",
+		          config->limits.connections, (unsigned long long)needed,
+		          (unsigned long long)limit.rlim_max);
+		return -1;
+	}
 	limit.rlim_cur = limit.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &limit) == -1)
 		log_warn("the limit of open files cannot be raised: %s", strerror(errno));
-	if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < files_needed(config))
-		log_warn("limits.connections = %u may need %llu open files; the hard limit is %llu",
-		         config->limits.connections, (unsigned long long)files_needed(config),
-		         (unsigned long long)limit.rlim_max);
+	return 0;
+}
+
+void
+process_make_log_folder(const struct config *config)
+{
+	const char *path = config->log.access.path;
+
+	if (path != NULL && path[0] == '/' && process_make_folder(config, path, 0750) == -1)
+		log_warn("%s: folder cannot be made: %s", path, strerror(errno));
 }
 
 int
@@ -120,6 +164,21 @@ process_make_folder(const struct config *config, const char *file, unsigned mode
 	}
 	free(path);
 	return 0;
+}
+
+/* Every process opens the file of its own configuration, before it drops its rights. */
+int
+process_open_log(const struct config *config)
+{
+	const char *path = config->log.error_path;
+
+	if (path == NULL)
+		return 0;
+	if (process_make_folder(config, path, 0750) == 0 &&
+	    log_open(path, config->process.uid, config->process.gid) == 0)
+		return 0;
+	log_error("%s: the log cannot be opened: %s", path, strerror(errno));
+	return -1;
 }
 
 void

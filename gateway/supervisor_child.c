@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "base/log.h"
@@ -55,30 +56,57 @@ child_forgive(struct child *child, uint64_t now_ns)
 		atomic_store(&child->board->threads[slot][i].heartbeat_ns, now_ns);
 }
 
+/* Others may still drain in theirs: a generation whose place is taken is passed over. */
+static struct board_process *
+next_place(struct child *child)
+{
+	struct board_process *place;
+
+	do {
+		child->handover.generation = ++*child->generations;
+		place = &child->board->workers[child->handover.generation % BOARD_GENERATIONS_MAX];
+	} while (atomic_load(&place->pid) > 0);
+	return place;
+}
+
+/* Its life line: end of file says that we are gone. The collector's carries orders too. */
+static int
+make_life_line(const struct child *child, int ret[2])
+{
+	int pair[2], result;
+
+	if (is_worker(child))
+		return pipe2(ret, O_CLOEXEC);
+	result = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair);
+	ret[0] = pair[1];
+	ret[1] = pair[0];
+	return result;
+}
+
 /* The generation's slot on the board, fresh: what a dead process left there is counted already. */
 static void
 take_place(struct child *child, uint64_t now_ns)
 {
-	struct board *board = child->board;
-
-	child->handover.generation++;
 	if (is_worker(child))
-		child->place = &board->workers[child->handover.generation % BOARD_GENERATIONS_MAX];
+		child->place = next_place(child);
+	else
+		child->handover.generation++;
 	child_forgive(child, now_ns);
 	atomic_store(&child->place->generation, child->handover.generation);
+	atomic_store(&child->place->config, child->handover.config_serial);
 	atomic_store(&child->place->started_ns, now_ns);
 	set_place(child, BOARD_STARTING);
 }
 
-void
+bool
 child_start(struct child *child, uint64_t now_ns)
 {
 	int life[2], ready[2];
 
 	if (child->state != CHILD_DOWN || now_ns < child->restart_ns)
-		return;
+		return false;
 	take_place(child, now_ns);
-	if (pipe2(life, O_CLOEXEC) == -1)
+	if (make_life_line(child, life) == -1)
 		fatal("%s: pipe: %s", child->role, strerror(errno));
 	if (pipe2(ready, O_CLOEXEC) == -1)
 		fatal("%s: pipe: %s", child->role, strerror(errno));
@@ -94,11 +122,12 @@ child_start(struct child *child, uint64_t now_ns)
 		log_error("%s cannot be started: %s", child->role, strerror(errno));
 		close_pipes(child);
 		plan_restart(child, now_ns);
-		return;
+		return false;
 	}
 	child->state = CHILD_STARTING;
 	child->deadline_ns = now_ns + CHILD_READY_MS * NS_PER_MS;
 	atomic_store(&child->place->pid, (int32_t)child->pid);
+	return true;
 }
 
 void
@@ -145,8 +174,13 @@ log_death(const struct child *child, int status, uint64_t lost)
 	const char *how = WIFSIGNALED(status) ? "was ended by signal" : "ended with status";
 	int number = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
 
-	log_error("%s[%d] %s %d, %llu exchanges lost, next start in %u ms", child->role,
-	          (int)child->pid, how, number, (unsigned long long)lost, child->backoff_ms);
+	if (child->once)
+		log_error("%s[%d] %s %d before it served", child->role, (int)child->pid, how,
+		          number);
+	else
+		log_error("%s[%d] %s %d, %llu exchanges lost, next start in %u ms", child->role,
+		          (int)child->pid, how, number, (unsigned long long)lost,
+		          child->backoff_ms);
 }
 
 void
@@ -168,6 +202,10 @@ child_on_exit(struct child *child, int status, uint64_t now_ns)
 		child->backoff_ms = 0;
 	plan_restart(child, now_ns);
 	log_death(child, status, lost);
+	if (child->once) {
+		child->state = CHILD_ENDED;
+		return;
+	}
 	board_add(is_worker(child) ? &child->board->worker_restarts
 	                           : &child->board->collector_restarts,
 	          1);
@@ -193,6 +231,13 @@ child_stop(struct child *child, uint64_t now_ns, uint64_t limit_ms)
 	set_place(child, BOARD_DRAINING);
 	if (again || !drains)
 		kill(child->pid, SIGTERM);
+}
+
+void
+child_signal(const struct child *child, int number)
+{
+	if (child->state == CHILD_SERVING || child->state == CHILD_STOPPING)
+		kill(child->pid, number);
 }
 
 /* The first thread runs the main loop too: either beat will do for it. */

@@ -85,7 +85,7 @@ child_signals(void)
 pid_t
 spawn_child(const char *role, const struct handover *handover)
 {
-	char program[] = "tailrace", name[16], generation[32], fixed[LIST_SIZE],
+	char program[] = "tailrace", name[16], generation[48], fixed[LIST_SIZE],
 	     listeners[LIST_SIZE];
 	char *argv[] = {program, name, generation, fixed, listeners, NULL};
 	struct handover own = *handover;
@@ -95,7 +95,8 @@ spawn_child(const char *role, const struct handover *handover)
 	for (size_t i = 0; i < FIXED_FDS; i++)
 		fds[i] = *fixed_fd(&own, i);
 	snprintf(name, sizeof(name), "%s", role);
-	snprintf(generation, sizeof(generation), "%llu", (unsigned long long)own.generation);
+	snprintf(generation, sizeof(generation), "%llu:%u", (unsigned long long)own.generation,
+	         own.config_serial);
 	write_list(fixed, fds, FIXED_FDS);
 	write_listeners(listeners, &own);
 	pid = fork();
@@ -115,11 +116,15 @@ spawn_receive(int argc, char **argv, struct handover *ret)
 {
 	struct handover handover = {0};
 	int fds[FIXED_FDS], count;
+	char *serial;
 	struct stat st;
 
 	if (argc != 5)
 		return -1;
-	handover.generation = strtoull(argv[2], NULL, 10);
+	handover.generation = strtoull(argv[2], &serial, 10);
+	if (*serial != ':')
+		return -1;
+	handover.config_serial = (uint32_t)strtoul(serial + 1, NULL, 10);
 	if (read_list(argv[3], fds, NULL, FIXED_FDS) != FIXED_FDS)
 		return -1;
 	for (size_t i = 0; i < FIXED_FDS; i++)
@@ -129,8 +134,8 @@ spawn_receive(int argc, char **argv, struct handover *ret)
 	if (count < 0)
 		return -1;
 	handover.listener_count = (size_t)count;
-	/* Somebody who types "tailrace worker 1 3,4,5,6,7 8" has no pipe there. */
-	if (fstat(handover.life_fd, &st) == -1 || !S_ISFIFO(st.st_mode))
+	/* Somebody who types "tailrace worker 1 3,4,5,6,7 8" has no life line there. */
+	if (fstat(handover.life_fd, &st) == -1 || (!S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode)))
 		return -1;
 	*ret = handover;
 	return 0;

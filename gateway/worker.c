@@ -92,7 +92,7 @@ on_life(evutil_socket_t fd, short what, void *arg)
 static void
 ignore_signals(void)
 {
-	static const int ignored[] = {SIGINT, SIGQUIT, SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2};
+	static const int ignored[] = {SIGINT, SIGQUIT, SIGHUP, SIGPIPE, SIGUSR2};
 
 	for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++)
 		signal(ignored[i], SIG_IGN);
@@ -221,7 +221,7 @@ threads_start(struct worker *worker)
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	for (size_t i = 1; i < worker->thread_count && !failed; i++) {
 		struct worker_thread *thread = &worker->threads[i];
-		char name[32];
+		char name[16];
 
 		failed = pthread_create(&thread->thread, NULL, thread_run, thread);
 		thread->running = failed == 0;

@@ -14,9 +14,12 @@ struct handover {
 	int config_fd; /* sealed memfd: the checked config bytes */
 	int board_fd;
 	int rings_fd;
-	int life_fd;  /* read end of the supervisor's pipe: EOF = drain or flush, then exit */
+	/* EOF = drain or flush, then exit. A worker's is the read end of a pipe, the collector's a socket
+	 * by which the supervisor also tells it of reloads (orders.h). */
+	int life_fd;
 	int ready_fd; /* write one byte when serving, then close */
 	uint64_t generation;
+	uint32_t config_serial;
 	/* Listening sockets: a worker's may be several per config->listeners entry (one per thread),
 	 * a collector's are one per config->control.listeners entry, in order. */
 	int listener_fds[HANDOVER_LISTENERS_MAX];

@@ -9,16 +9,27 @@
  * latter, so that process_set_title() may write over both. */
 void process_title_init(int argc, char **argv);
 
+/* The configuration behind a sealed descriptor, which is closed; its serial is set. Null, logged,
+ * where it cannot be read (a fault of the program: the supervisor has checked it). */
+struct config *process_read_config(int fd, uint32_t serial);
+
 /* What ps and top show. Cut to the room there is. Main thread. */
 void process_set_title(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Raises the soft limit of open files to the hard one, and warns where that is too few for the
- * configuration. Children inherit it. */
-void process_raise_limits(const struct config *config);
+/* Raises the limit of open files to what the configuration may need, at least to the hard limit
+ * there is. Children inherit it. Returns 0, or -1 where it cannot be had (logged). */
+int process_raise_limits(const struct config *config);
 
 /* Makes the missing folders above a file, the last one owned by process.user. Returns 0, or -1
  * with errno. */
 int process_make_folder(const struct config *config, const char *file, unsigned mode);
+
+/* Puts log.error.path, its folder made where it is missing, in the place of standard error. Returns
+ * 0 (also where there is none), or -1, said in the log that stays. */
+int process_open_log(const struct config *config);
+
+/* The folder of log.access.path, where it is missing: the collector may not make it. */
+void process_make_log_folder(const struct config *config);
 
 /* Sends a datagram to $NOTIFY_SOCKET (sd_notify(3)); nothing where it is not set. Never fails. */
 void process_notify(const char *text);

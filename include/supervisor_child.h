@@ -35,14 +35,19 @@ struct child {
 	uint64_t deadline_ns; /* STARTING: ready by then; STOPPING: gone by then */
 	uint64_t restart_ns;  /* DOWN */
 	uint32_t backoff_ms;
-	uint32_t threads; /* a worker's; 0 for the collector */
-	bool was_ready;   /* ever, in any of its processes */
-	bool was_killed;  /* for not ending when told */
+	uint64_t *generations;        /* a worker's: the number given last, of all workers */
+	uint32_t threads;             /* a worker's; 0 for the collector */
+	uint32_t shutdown_timeout_ms; /* a worker's, of its configuration */
+	bool once;                    /* on trial: not started again where it ends */
+	bool was_ready;               /* ever, in any of its processes */
+	bool was_killed;              /* for not ending when told */
+	uint64_t hurried_ns;          /* told to end now, for its place is needed; 0 = not */
+	bool hurried_twice;
 };
 
-/* Starts a process where `now_ns` has reached restart_ns. A worker gets the next generation each
- * time. */
-void child_start(struct child *child, uint64_t now_ns);
+/* Starts a process where `now_ns` has reached restart_ns; returns whether it did. A worker gets the
+ * next generation each time whose place on the board is free. */
+bool child_start(struct child *child, uint64_t now_ns);
 
 /* Reads ready_fd when it is readable. */
 void child_on_ready(struct child *child, uint64_t now_ns);
@@ -54,6 +59,9 @@ void child_on_exit(struct child *child, int status, uint64_t now_ns);
 /* Tells it to end (again): SIGTERM, and SIGKILL once `limit_ms` passed. Without a process:
  * ended. */
 void child_stop(struct child *child, uint64_t now_ns, uint64_t limit_ms);
+
+/* Sends a signal to its process, where there is one that is ready for it. */
+void child_signal(const struct child *child, int number);
 
 /* Kills what missed a deadline or shows no heartbeat. Called about once a second and at
  * deadlines. */

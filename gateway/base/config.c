@@ -157,6 +157,23 @@ config_load_bytes(const char *name, const char *bytes, size_t length, struct con
 	return *ret != NULL ? 0 : -1;
 }
 
+bool
+config_same_servers(const struct config *a, const struct config *b)
+{
+	if (a->upstream_count != b->upstream_count)
+		return false;
+	for (size_t i = 0; i < a->upstream_count; i++) {
+		const struct config_upstream *x = &a->upstreams[i], *y = &b->upstreams[i];
+
+		if (x->server_count != y->server_count || strcmp(x->name, y->name) != 0)
+			return false;
+		for (size_t j = 0; j < x->server_count; j++)
+			if (strcmp(x->servers[j].text, y->servers[j].text) != 0)
+				return false;
+	}
+	return true;
+}
+
 static void
 free_tls(struct config_tls *tls)
 {
@@ -183,37 +200,11 @@ free_upstream(struct config_upstream *upstream)
 }
 
 static void
-free_texts(char **texts)
-{
-	for (size_t i = 0; texts != NULL && texts[i] != NULL; i++)
-		free(texts[i]);
-	free(texts);
-}
-
-static void
-free_alerts(struct config_alerts *alerts)
-{
-	for (size_t i = 0; i < alerts->rule_count; i++) {
-		free(alerts->rules[i].name);
-		free(alerts->rules[i].route);
-		free_texts(alerts->rules[i].receivers);
-	}
-	free(alerts->rules);
-	for (size_t i = 0; i < alerts->receiver_count; i++) {
-		free(alerts->receivers[i].name);
-		free(alerts->receivers[i].url);
-		free(alerts->receivers[i].url_file);
-		free(alerts->receivers[i].token_file);
-		free(alerts->receivers[i].ca_file);
-	}
-	free(alerts->receivers);
-	free(alerts->dashboard_url);
-}
-
-static void
 free_route(struct config_route *route)
 {
-	free_texts(route->methods);
+	for (size_t i = 0; route->methods != NULL && route->methods[i] != NULL; i++)
+		free(route->methods[i]);
+	free(route->methods);
 	free(route->name);
 	free(route->host);
 	free(route->path_prefix);
@@ -249,10 +240,11 @@ config_free(struct config *config)
 	for (size_t i = 0; i < config->route_count; i++)
 		free_route(&config->routes[i]);
 	free(config->routes);
-	free_alerts(&config->alerts);
 	free(config->trace.trust.cidrs);
 	free(config->trace.server_timing.cidrs);
 	free(config->store.path);
+	free(config->log.error_path);
+	free(config->log.access.path);
 	free(config->process.user);
 	free(config->process.group);
 	free(config);

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "base/config_check_alerts.h"
 #include "base/config_check_tls.h"
 #include "base/xmem.h"
 
@@ -18,7 +17,22 @@
 	"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 /* Tells a fault of one key, its place given as printf does. */
-#define FAULT(place, text, ...) config_place_error_at((place), (text), __VA_ARGS__)
+#define FAULT(place, text, ...)                                    \
+	do {                                                       \
+		char pointer_[128];                                \
+		size_t before_ = (place)->length;                  \
+		snprintf(pointer_, sizeof(pointer_), __VA_ARGS__); \
+		fault_at((place), pointer_, (text));               \
+		config_place_pop((place), before_);                \
+	} while (0)
+
+static void
+fault_at(struct config_place *place, const char *pointer, const char *text)
+{
+	snprintf(place->pointer, sizeof(place->pointer), "%s", pointer);
+	place->length = strlen(place->pointer);
+	config_place_error(place, "%s", text);
+}
 
 static bool
 same_address(const struct net_address *a, const struct net_address *b)
@@ -51,8 +65,10 @@ check_listeners(struct config *config, struct config_place *place)
 	}
 }
 
-const char *
-config_file_fault(const char *path)
+/* The file must hold something now: a gateway that starts and then refuses every peer helps
+ * nobody. */
+static const char *
+token_file_fault(const char *path)
 {
 	char byte;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -86,7 +102,7 @@ check_control(struct config *config, struct config_place *place, bool on_host)
 			FAULT(place, "only peers of a unix socket have a user",
 			      "/control/listeners/%zu/allow_users", i);
 		fault =
-		    on_host && own->token_file != NULL ? config_file_fault(own->token_file) : NULL;
+		    on_host && own->token_file != NULL ? token_file_fault(own->token_file) : NULL;
 		if (fault != NULL)
 			FAULT(place, fault, "/control/listeners/%zu/token_file", i);
 	}
@@ -256,6 +272,18 @@ default_store(struct config *config, struct config_place *place)
 		      "/store/path");
 }
 
+static void
+check_logs(struct config *config, struct config_place *place)
+{
+	static const char relative[] = "a path begins with /";
+
+	if (config->log.error_path != NULL && config->log.error_path[0] != '/')
+		FAULT(place, relative, "/log/error/path");
+	if (config->log.access.path != NULL && config->log.access.path[0] != '/' &&
+	    strcmp(config->log.access.path, "-") != 0)
+		FAULT(place, "a path begins with /; - is standard output", "/log/access/path");
+}
+
 void
 config_check(struct config *config, struct config_place *place, bool on_host)
 {
@@ -269,7 +297,7 @@ config_check(struct config *config, struct config_place *place, bool on_host)
 	check_routes(config, place);
 	check_process(config, place);
 	config_check_tls(config, place, on_host);
-	config_check_alerts(config, place, on_host);
+	check_logs(config, place);
 	/* The line is part of the head: who lowers the head's limit alone means both. */
 	if (config->limits.request_line_bytes > config->limits.head_bytes)
 		config->limits.request_line_bytes = config->limits.head_bytes;

@@ -3,11 +3,15 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "base/clock.h"
 
@@ -15,6 +19,11 @@
 
 enum log_level log_level_now = LOG_LEVEL_INFO;
 static const char *log_role = "tailrace";
+static const char *_Atomic log_path; /* null = standard error as it came */
+static uid_t log_uid = (uid_t)-1;    /* who owns a file that is made here */
+static gid_t log_gid = (gid_t)-1;
+static int console_fd = -1;
+static volatile sig_atomic_t reopens;
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
@@ -23,6 +32,86 @@ log_init(const char *role, enum log_level level)
 {
 	log_role = role;
 	log_level_now = level;
+}
+
+/* Only functions that a signal handler may call (signal-safety(7)). dup2() is atomic: whoever
+ * writes just then writes into the old file or into the new one. */
+static int
+put_in_place(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+	int done, saved;
+
+	if (fd == -1)
+		return -1;
+	/* Children that have dropped their rights must be able to open it again. */
+	if (geteuid() == 0 && fchown(fd, log_uid, log_gid) == -1)
+		errno = 0; /* theirs to tell, when they cannot */
+	done = dup2(fd, STDERR_FILENO);
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return done == -1 ? -1 : 0;
+}
+
+int
+log_open(const char *path, uid_t uid, gid_t gid)
+{
+	if (path == NULL)
+		return 0;
+	log_uid = uid;
+	log_gid = gid;
+	if (put_in_place(path) == -1)
+		return -1;
+	log_path = path;
+	return 0;
+}
+
+int
+log_reopen(void)
+{
+	const char *path = log_path;
+
+	return path != NULL ? put_in_place(path) : 0;
+}
+
+static void
+on_reopen_signal(int number)
+{
+	int saved = errno;
+
+	(void)number;
+	log_reopen();
+	reopens++;
+	errno = saved;
+}
+
+void
+log_reopen_on_signal(void)
+{
+	struct sigaction action = {.sa_handler = on_reopen_signal, .sa_flags = SA_RESTART};
+
+	sigaction(SIGUSR1, &action, NULL);
+}
+
+unsigned
+log_reopens(void)
+{
+	return (unsigned)reopens;
+}
+
+void
+log_console_begin(void)
+{
+	console_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+}
+
+void
+log_console_end(void)
+{
+	if (console_fd != -1)
+		close(console_fd);
+	console_fd = -1;
 }
 
 int
@@ -72,6 +161,8 @@ write_line(enum log_level level, const char *format, va_list args)
 	n = (size_t)head;
 	n += escape(line + n, sizeof(line) - n - 1, text);
 	line[n++] = '\n';
+	if (console_fd != -1 && log_path != NULL && write(console_fd, line, n) == -1)
+		console_fd = -1;
 	/* A log that cannot be written must not end the process: nothing to do about it. */
 	if (write(STDERR_FILENO, line, n) == -1)
 		return;

@@ -16,17 +16,18 @@ static const struct {
 	uint64_t ns;
 	const char *text; /* as `le` */
 } bounds[] = {
-    {10000, "1e-05"},    {100000, "0.0001"},  {500000, "0.0005"},  {1000000, "0.001"},
-    {2500000, "0.0025"}, {5000000, "0.005"},  {10000000, "0.01"},  {25000000, "0.025"},
-    {50000000, "0.05"},  {75000000, "0.075"}, {100000000, "0.1"},  {250000000, "0.25"},
-    {500000000, "0.5"},  {750000000, "0.75"}, {1000000000, "1"},   {2500000000, "2.5"},
-    {5000000000, "5"},   {7500000000, "7.5"}, {10000000000, "10"},
+    {10000, "1e-05"},    {100000, "0.0001"},  {500000, "0.0005"},    {1000000, "0.001"},
+    {2500000, "0.0025"}, {5000000, "0.005"},  {10000000, "0.01"},    {25000000, "0.025"},
+    {50000000, "0.05"},  {75000000, "0.075"}, {100000000, "0.1"},    {250000000, "0.25"},
+    {500000000, "0.5"},  {750000000, "0.75"}, {1000000000, "1.0"},   {2500000000, "2.5"},
+    {5000000000, "5.0"}, {7500000000, "7.5"}, {10000000000, "10.0"},
 };
 #define BOUNDS (sizeof(bounds) / sizeof(bounds[0]))
 
 /* A classic histogram: counts per bound, not yet cumulative. */
 struct classic {
 	uint64_t counts[BOUNDS + 1], sum_ns, count;
+	struct exemplar exemplars[BOUNDS + 1]; /* the newest of each bucket */
 };
 
 struct route_total {
@@ -36,20 +37,30 @@ struct route_total {
 	bool dirty;
 };
 
+struct upstream_total {
+	char *name;
+	struct classic phases[PHASE_COUNT];
+};
+
 struct aggregate {
-	const struct config *config;
 	const struct routes *routes;
 	struct store *store;
-	struct route_total *totals[ROUTES_MAX + 1]; /* by route; null = none yet */
-	struct classic (*phases)[PHASE_COUNT];      /* one row per upstream */
+	struct route_total *totals[ROUTES_MAX + 1];                /* by route; null = none yet */
+	struct upstream_total *upstreams[AGGREGATE_UPSTREAMS_MAX]; /* as they are first seen */
+	size_t upstream_count;
 };
 
 static void
-classic_add(struct classic *classic, uint64_t ns)
+classic_add(struct classic *classic, uint64_t ns, const struct exchange_record *record)
 {
 	size_t i = 0;
 	while (i < BOUNDS && ns > bounds[i].ns)
 		i++;
+	struct exemplar *exemplar = &classic->exemplars[i];
+	exemplar->ns = ns;
+	exemplar->wall_ns =
+	    record->start_wall_ns + record->marks_ns[MARK_END] - record->marks_ns[MARK_START];
+	memcpy(exemplar->trace_id, record->trace_id, TRACE_ID_SIZE);
 	classic->counts[i]++;
 	classic->count++;
 	classic->sum_ns += ns;
@@ -58,20 +69,21 @@ classic_add(struct classic *classic, uint64_t ns)
 static void
 classic_merge(struct classic *into, const struct classic *from)
 {
-	for (size_t i = 0; i <= BOUNDS; i++)
+	for (size_t i = 0; i <= BOUNDS; i++) {
 		into->counts[i] += from->counts[i];
+		if (from->exemplars[i].wall_ns > into->exemplars[i].wall_ns)
+			into->exemplars[i] = from->exemplars[i];
+	}
 	into->count += from->count;
 	into->sum_ns += from->sum_ns;
 }
 
 struct aggregate *
-aggregate_new(const struct config *config, const struct routes *routes, struct store *store)
+aggregate_new(const struct routes *routes, struct store *store)
 {
 	struct aggregate *a = xcalloc(1, sizeof(*a));
-	a->config = config;
 	a->routes = routes;
 	a->store = store;
-	a->phases = xcalloc(config->upstream_count + 1, sizeof(*a->phases));
 	return a;
 }
 
@@ -82,7 +94,10 @@ aggregate_free(struct aggregate *a)
 		return;
 	for (size_t i = 0; i <= ROUTES_MAX; i++)
 		free(a->totals[i]);
-	free(a->phases);
+	for (size_t i = 0; i < a->upstream_count; i++) {
+		free(a->upstreams[i]->name);
+		free(a->upstreams[i]);
+	}
 	free(a);
 }
 
@@ -117,8 +132,24 @@ minute_add(struct aggregate *a, struct route_total *total, size_t route,
 	histogram_add(&m->total, total_ns);
 }
 
+/* Null where there are too many names. */
+static struct upstream_total *
+upstream_named(struct aggregate *a, const char *name)
+{
+	for (size_t i = 0; i < a->upstream_count; i++)
+		if (strcmp(a->upstreams[i]->name, name) == 0)
+			return a->upstreams[i];
+	if (a->upstream_count == AGGREGATE_UPSTREAMS_MAX)
+		return NULL;
+	struct upstream_total *made = xcalloc(1, sizeof(*made));
+	made->name = xstrdup(name);
+	a->upstreams[a->upstream_count++] = made;
+	return made;
+}
+
 void
-aggregate_add(struct aggregate *a, size_t route, const struct exchange_record *record, bool joined)
+aggregate_add(struct aggregate *a, const struct config *config, size_t route,
+              const struct exchange_record *record, bool joined)
 {
 	struct marks marks;
 	uint64_t phases_ns[PHASE_COUNT];
@@ -128,13 +159,15 @@ aggregate_add(struct aggregate *a, size_t route, const struct exchange_record *r
 	if (a->totals[route] == NULL)
 		a->totals[route] = xcalloc(1, sizeof(*a->totals[route]));
 	struct route_total *total = a->totals[route];
-	classic_add(&total->total, total_ns);
+	classic_add(&total->total, total_ns, record);
 	total->codes[record->status < CODES ? record->status : CODES - 1]++;
 	minute_add(a, total, route, record, phases_ns, total_ns, joined);
-	if (record->upstream >= a->config->upstream_count)
+	if (record->upstream >= config->upstream_count)
 		return;
-	for (size_t i = 0; i < PHASE_COUNT; i++)
-		classic_add(&a->phases[record->upstream][i], phases_ns[i]);
+	struct upstream_total *upstream =
+	    upstream_named(a, config->upstreams[record->upstream].name);
+	for (size_t i = 0; upstream != NULL && i < PHASE_COUNT; i++)
+		classic_add(&upstream->phases[i], phases_ns[i], record);
 }
 
 void
@@ -147,29 +180,22 @@ aggregate_flush(struct aggregate *a)
 
 /* --- /metrics ---------------------------------------------------------------------- */
 
-static void
-seconds(struct text *out, uint64_t ns)
-{
-	text_printf(out, "%llu.%09llu", (unsigned long long)(ns / NS_PER_S),
-	            (unsigned long long)(ns % NS_PER_S));
-}
-
 /* `labels` is written and escaped already. */
 static void
-classic_write(struct text *out, const char *metric, const char *labels,
+classic_write(struct metrics *out, const char *metric, const char *labels,
               const struct classic *classic)
 {
 	uint64_t cumulative = 0;
-	for (size_t i = 0; i < BOUNDS; i++) {
+	char name[64];
+	for (size_t i = 0; i <= BOUNDS; i++) {
 		cumulative += classic->counts[i];
-		text_printf(out, "%s_bucket{%s,le=\"%s\"} %llu\n", metric, labels, bounds[i].text,
-		            (unsigned long long)cumulative);
+		metrics_bucket(out, metric, labels, i < BOUNDS ? bounds[i].text : "+Inf",
+		               cumulative, &classic->exemplars[i]);
 	}
-	text_printf(out, "%s_bucket{%s,le=\"+Inf\"} %llu\n%s_sum{%s} ", metric, labels,
-	            (unsigned long long)classic->count, metric, labels);
-	seconds(out, classic->sum_ns);
-	text_printf(out, "\n%s_count{%s} %llu\n", metric, labels,
-	            (unsigned long long)classic->count);
+	snprintf(name, sizeof(name), "%s_sum", metric);
+	metrics_seconds(out, name, labels, classic->sum_ns);
+	snprintf(name, sizeof(name), "%s_count", metric);
+	metrics_sample(out, name, labels, classic->count);
 }
 
 static int
@@ -229,22 +255,22 @@ choose(const struct aggregate *a, struct shown *shown)
 }
 
 static void
-codes_write(struct text *out, const char *labels, const struct route_total *total)
+codes_write(struct metrics *out, const char *labels, const struct route_total *total)
 {
+	char both[ROUTE_NAME_MAX * 2 + 48];
 	for (unsigned i = 0; i < CODES; i++) {
 		if (total->codes[i] == 0)
 			continue;
-		text_printf(out, "tailrace_requests_total{%s,code=\"", labels);
 		if (i == 0)
-			text_puts(out, "none");
+			snprintf(both, sizeof(both), "%s,code=\"none\"", labels);
 		else
-			text_u64(out, i);
-		text_printf(out, "\"} %llu\n", (unsigned long long)total->codes[i]);
+			snprintf(both, sizeof(both), "%s,code=\"%u\"", labels, i);
+		metrics_sample(out, "tailrace_requests_total", both, total->codes[i]);
 	}
 }
 
 static void
-routes_write(const struct shown *shown, struct text *out)
+routes_write(const struct shown *shown, struct metrics *out)
 {
 	static const char other[] = "route=\"" ROUTE_OTHER_NAME "\"";
 	metrics_head(out, "tailrace_request_duration_seconds", "histogram",
@@ -263,7 +289,7 @@ routes_write(const struct shown *shown, struct text *out)
 }
 
 void
-aggregate_metrics(const struct aggregate *a, struct text *out)
+aggregate_metrics(const struct aggregate *a, struct metrics *out)
 {
 	struct shown *shown = xcalloc(1, sizeof(*shown));
 	char upstream[256], labels[320];
@@ -272,15 +298,16 @@ aggregate_metrics(const struct aggregate *a, struct text *out)
 	free(shown);
 	metrics_head(out, "tailrace_phase_duration_seconds", "histogram",
 	             "Phases of exchanges by upstream.");
-	for (size_t u = 0; u < a->config->upstream_count; u++) {
-		metrics_label(upstream, sizeof(upstream), "upstream", a->config->upstreams[u].name);
+	for (size_t u = 0; u < a->upstream_count; u++) {
+		const struct upstream_total *total = a->upstreams[u];
+		metrics_label(upstream, sizeof(upstream), "upstream", total->name);
 		for (unsigned p = 0; p < PHASE_COUNT; p++) {
-			if (a->phases[u][p].count == 0)
+			if (total->phases[p].count == 0)
 				continue;
 			snprintf(labels, sizeof(labels), "%s,phase=\"%s\"", upstream,
 			         phase_name(p));
 			classic_write(out, "tailrace_phase_duration_seconds", labels,
-			              &a->phases[u][p]);
+			              &total->phases[p]);
 		}
 	}
 }

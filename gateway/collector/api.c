@@ -91,8 +91,9 @@ render_pending(const struct pending *p, size_t limit, struct text *out)
 		text_puts(out, i > 0 ? "," : "");
 		service_route_name(p->service, entry->record, entry->size, NULL, route);
 		if (p->job->kind == QUERY_REQUEST)
-			render_exchange(out, p->service->config, entry->record, entry->size, route,
-			                NULL, NULL, MISSING_PENDING);
+			render_exchange(out, service_config_of(p->service, entry->record),
+			                entry->record, entry->size, route, NULL, NULL,
+			                MISSING_PENDING);
 		else
 			render_summary(out, entry->record, route, false);
 	}

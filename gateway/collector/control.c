@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
@@ -10,7 +11,6 @@
 #include "base/xmem.h"
 #include "collector/access.h"
 #include "collector/api.h"
-#include "collector/api_incidents.h"
 #include "collector/control.h"
 #include "collector/guard.h"
 #include "collector/ingest.h"
@@ -20,15 +20,18 @@
 
 struct listener {
 	struct control *control;
-	const struct config_control_listener *config; /* borrowed */
+	char *text; /* owned; its address as written */
+	enum config_role role;
 	struct access_rule rule;
-	struct tls_server *tls; /* owned; null = in clear */
-	struct evhttp *http;    /* owned */
+	struct tls_server *tls;            /* owned; null = in clear */
+	struct evhttp *http;               /* owned */
+	struct evhttp_bound_socket *bound; /* null = accepts no more (a reload took it away) */
 };
 
 struct control {
 	struct service *service; /* borrowed */
 	struct guard *guard;     /* owned */
+	struct event_base *base;
 	struct listener listeners[CONTROL_LISTENERS_MAX];
 	size_t count;
 };
@@ -58,9 +61,6 @@ static const struct endpoint {
     {"/api/v1/requests/", GET, ADMIN, "GET, HEAD", api_request},
     {"/api/v1/routes", GET, ADMIN, "GET, HEAD", api_routes},
     {"/api/v1/routes/", GET, ADMIN, "GET, HEAD", api_route},
-    {"/api/v1/incidents", GET, ADMIN, "GET, HEAD", api_incidents},
-    {"/api/v1/incidents/", GET | EVHTTP_REQ_POST, ADMIN, "GET, HEAD, POST", api_incident},
-    {"/api/v1/deploys", GET | EVHTTP_REQ_POST, ADMIN, "GET, HEAD, POST", api_deploys},
     {"/healthz", GET, ADMIN | PROBE, "GET, HEAD", api_healthz},
     {"/readyz", GET, ADMIN | PROBE, "GET, HEAD", api_readyz},
     {"/metrics", GET, ADMIN | PROBE, "GET, HEAD", metrics_request},
@@ -116,7 +116,7 @@ dispatch(struct listener *listener, struct evhttp_request *request, const char *
 	const struct endpoint *endpoint = find(path, &rest);
 	if (!admit(listener, request, endpoint != NULL && endpoint->handle == post_profiles))
 		return;
-	if (endpoint == NULL || !(endpoint->roles & 1u << listener->config->role)) {
+	if (endpoint == NULL || !(endpoint->roles & 1u << listener->role)) {
 		reply_error(request, 404, "not_found", "this listener has no such endpoint", NULL);
 		return;
 	}
@@ -142,42 +142,57 @@ on_request(struct evhttp_request *request, void *arg)
 
 /* --- life ------------------------------------------------------------------------------ */
 
+/* Fills a free place. Returns null, with nothing taken, where the rule cannot be made. */
+static struct listener *
+add_listener(struct control *control, const struct config *config, size_t index, char *why,
+             size_t why_size)
+{
+	const struct config_control_listener *wanted = &config->control.listeners[index];
+	struct listener *listener = &control->listeners[control->count];
+	if (control->count == CONTROL_LISTENERS_MAX) {
+		snprintf(why, why_size, "more than %d control listeners since the start",
+		         CONTROL_LISTENERS_MAX);
+		return NULL;
+	}
+	*listener = (struct listener){.control = control};
+	if (access_rule_init(&listener->rule, config, wanted, why, why_size) != 0)
+		return NULL;
+	if (wanted->tls.on)
+		listener->tls = tls_server_open(&wanted->tls, NULL, wanted->text);
+	if (wanted->tls.on && listener->tls == NULL) {
+		snprintf(why, why_size, "no TLS, and without it it stays closed");
+		access_rule_clear(&listener->rule);
+		return NULL;
+	}
+	listener->text = xstrdup(wanted->text);
+	listener->role = wanted->role;
+	control->count++;
+	return listener;
+}
+
 struct control *
 control_new(const struct config *config, struct service *service)
 {
 	struct control *control = xcalloc(1, sizeof(*control));
 	char why[512];
 	control->service = service;
-	control->count = config->control.listener_count;
-	if (control->count > CONTROL_LISTENERS_MAX)
-		fatal("control: more than %d listeners", CONTROL_LISTENERS_MAX);
-	for (size_t i = 0; i < control->count; i++) {
-		struct listener *listener = &control->listeners[i];
-		listener->control = control;
-		listener->config = &config->control.listeners[i];
-		if (access_rule_init(&listener->rule, config, listener->config, why, sizeof(why)) !=
-		    0)
-			fatal("control: %s: %s", listener->config->text, why);
-		if (!listener->config->tls.on)
-			continue;
-		listener->tls =
-		    tls_server_open(&listener->config->tls, NULL, listener->config->text);
-		if (listener->tls == NULL)
-			fatal("control: %s: no TLS, and without it it stays closed",
-			      listener->config->text);
-	}
+	for (size_t i = 0; i < config->control.listener_count; i++)
+		if (add_listener(control, config, i, why, sizeof(why)) == NULL)
+			fatal("control: %s: %s", config->control.listeners[i].text, why);
 	return control;
 }
 
 static void
-listen_on(struct listener *listener, struct event_base *base, int fd)
+listen_on(struct listener *listener, int fd)
 {
+	struct event_base *base = listener->control->base;
 	listener->http = evhttp_new(base);
 	struct evconnlistener *evl = evconnlistener_new(
 	    base, NULL, NULL, LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_CLOSE_ON_FREE, 0, fd);
-	if (listener->http == NULL || evl == NULL ||
-	    evhttp_bind_listener(listener->http, evl) == NULL)
-		fatal("control: %s: cannot be served", listener->config->text);
+	if (listener->http != NULL && evl != NULL)
+		listener->bound = evhttp_bind_listener(listener->http, evl);
+	if (listener->bound == NULL)
+		fatal("control: %s: cannot be served", listener->text);
 	guard_watch(listener->control->guard, listener->http, evl, listener->tls);
 	evhttp_set_max_headers_size(listener->http, CONTROL_HEADERS_MAX);
 	evhttp_set_max_body_size(listener->http, CONTROL_BODY_MAX);
@@ -196,10 +211,77 @@ control_start(struct control *control, struct event_base *base, const int *fds, 
 	                                 .timeouts = &counters[SERVICE_CONTROL_TIMEOUTS],
 	                                 .oversized = &counters[SERVICE_BATCH_OVERSIZED]};
 	control->guard = guard_new(base, &guarded);
+	control->base = base;
 	if (count != control->count)
 		fatal("control: %zu sockets for %zu listeners", count, control->count);
 	for (size_t i = 0; i < control->count; i++)
-		listen_on(&control->listeners[i], base, fds[i]);
+		listen_on(&control->listeners[i], fds[i]);
+}
+
+/* Its open connections are answered on; the rest of it goes with the process. */
+static void
+retire(struct listener *listener)
+{
+	log_info("control: %s: accepts no more", listener->text);
+	guard_unwatch(listener->control->guard, evhttp_bound_socket_get_listener(listener->bound));
+	evhttp_del_accept_socket(listener->http, listener->bound);
+	listener->bound = NULL;
+}
+
+static struct listener *
+serving(struct control *control, const char *text)
+{
+	for (size_t i = 0; i < control->count; i++)
+		if (control->listeners[i].bound != NULL &&
+		    strcmp(control->listeners[i].text, text) == 0)
+			return &control->listeners[i];
+	return NULL;
+}
+
+static void
+renew(struct listener *listener, const struct config *config,
+      const struct config_control_listener *wanted)
+{
+	struct access_rule rule = {0};
+	char why[512];
+	if (access_rule_init(&rule, config, wanted, why, sizeof(why)) != 0) {
+		log_error("control: %s: %s; its old rule stays", wanted->text, why);
+		return;
+	}
+	access_rule_clear(&listener->rule);
+	listener->rule = rule;
+	listener->role = wanted->role;
+}
+
+void
+control_reconfigure(struct control *control, const struct config *config, const int *fds,
+                    size_t count)
+{
+	char why[512];
+	for (size_t i = 0; i < control->count; i++) {
+		struct listener *listener = &control->listeners[i];
+		bool wanted = false;
+		for (size_t j = 0; j < config->control.listener_count; j++)
+			wanted |= strcmp(config->control.listeners[j].text, listener->text) == 0;
+		if (listener->bound != NULL && !wanted)
+			retire(listener);
+	}
+	for (size_t i = 0; i < count && i < config->control.listener_count; i++) {
+		const struct config_control_listener *wanted = &config->control.listeners[i];
+		struct listener *listener = serving(control, wanted->text);
+		if (listener != NULL) {
+			renew(listener, config, wanted);
+			close(fds[i]);
+			continue;
+		}
+		listener = add_listener(control, config, i, why, sizeof(why));
+		if (listener != NULL) {
+			listen_on(listener, fds[i]);
+			continue;
+		}
+		log_error("control: %s: %s; not served", wanted->text, why);
+		close(fds[i]);
+	}
 }
 
 void
@@ -230,6 +312,7 @@ control_free(struct control *control)
 			evhttp_free(control->listeners[i].http);
 		access_rule_clear(&control->listeners[i].rule);
 		tls_server_close(control->listeners[i].tls);
+		free(control->listeners[i].text);
 	}
 	guard_free(control->guard);
 	free(control);

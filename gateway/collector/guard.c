@@ -182,6 +182,19 @@ guard_watch(struct guard *guard, struct evhttp *http, struct evconnlistener *lis
 }
 
 void
+guard_unwatch(struct guard *guard, struct evconnlistener *listener)
+{
+	for (size_t i = 0; i < guard->listener_count; i++) {
+		if (guard->listeners[i] != listener)
+			continue;
+		guard->listener_count--;
+		guard->listeners[i] = guard->listeners[guard->listener_count];
+		guard->limits[i] = guard->limits[guard->listener_count];
+		return;
+	}
+}
+
+void
 guard_arrived(struct guard *guard, struct evhttp_request *request)
 {
 	struct evhttp_connection *connection = evhttp_request_get_connection(request);

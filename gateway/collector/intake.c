@@ -37,8 +37,7 @@ take_record(struct service *service, const void *data, size_t size, uint64_t now
 		return;
 	}
 	memcpy(copy, data, size);
-	if (record_text(record, size, &method, &path) != 0 ||
-	    record->method_length > RECORD_METHOD_MAX || record->path_length > RECORD_PATH_MAX) {
+	if (record_text(record, size, &method, &path) != 0) {
 		service->counters[SERVICE_RECORDS_BROKEN]++;
 		return;
 	}
@@ -49,6 +48,7 @@ take_record(struct service *service, const void *data, size_t size, uint64_t now
 		}
 	}
 	service->counters[SERVICE_RECORDS_READ]++;
+	service_log_access(service, record, size);
 	correlator_record(service->correlator, record, size, now_ns);
 }
 

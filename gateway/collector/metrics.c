@@ -1,8 +1,9 @@
 /* /metrics. */
 #include <stdio.h>
 #include <string.h>
+#include <event2/http.h>
+#include "collector/access_log.h"
 #include "collector/aggregate.h"
-#include "collector/alert_metrics.h"
 #include "collector/intake.h"
 #include "collector/metrics.h"
 #include "collector/metrics_text.h"
@@ -34,14 +35,14 @@ threads_sum(const struct board *board, size_t field)
 }
 
 static void
-one(struct text *out, const char *metric, const char *type, const char *help, uint64_t value)
+one(struct metrics *out, const char *metric, const char *type, const char *help, uint64_t value)
 {
 	metrics_head(out, metric, type, help);
 	metrics_sample(out, metric, "", value);
 }
 
 static void
-worker_counters(const struct board *board, struct text *out)
+worker_counters(const struct board *board, struct metrics *out)
 {
 	static const struct {
 		const char *metric, *labels, *help;
@@ -60,7 +61,7 @@ worker_counters(const struct board *board, struct text *out)
 }
 
 static void
-reasons(const struct board *board, struct text *out)
+reasons(const struct board *board, struct metrics *out)
 {
 	char label[128];
 	metrics_head(out, "tailrace_closes_total", "counter",
@@ -74,7 +75,7 @@ reasons(const struct board *board, struct text *out)
 }
 
 static void
-worker_gauges(const struct board *board, struct text *out)
+worker_gauges(const struct board *board, struct metrics *out)
 {
 	one(out, "tailrace_requests_in_flight", "gauge", "Exchanges begun and not ended.",
 	    threads_sum(board, offsetof(struct board_thread, in_flight)));
@@ -85,36 +86,40 @@ worker_gauges(const struct board *board, struct text *out)
 	    threads_sum(board, offsetof(struct board_thread, tls_handshakes)));
 }
 
+/* Bound i is 2^(10 + 2 i) ns, as board.h counts them. */
 static void
-seconds(struct text *out, const char *sample, uint64_t ns)
+loop_lag(const struct board *board, struct metrics *out)
 {
-	text_printf(out, "%s %llu.%09llu\n", sample, (unsigned long long)(ns / NS_PER_S),
-	            (unsigned long long)(ns % NS_PER_S));
-}
-
-static void
-loop_lag(const struct board *board, struct text *out)
-{
-	uint64_t max_ns = 0;
+	static const char *const bounds[] = {"1.024e-06",   "4.096e-06",   "1.6384e-05",
+	                                     "6.5536e-05",  "0.000262144", "0.001048576",
+	                                     "0.004194304", "0.016777216", "0.067108864",
+	                                     "0.268435456", "1.073741824", "+Inf"};
+	static const char metric[] = "tailrace_loop_lag_seconds";
+	_Static_assert(sizeof(bounds) / sizeof(bounds[0]) == BOARD_LAG_BUCKETS, "a bound each");
+	uint64_t max_ns = 0, count = 0;
 	for (size_t g = 0; g < BOARD_GENERATIONS_MAX; g++) {
 		for (size_t t = 0; t < BOARD_THREADS_MAX; t++) {
 			uint64_t ns = load(&board->threads[g][t].loop_lag_max_ns);
 			max_ns = ns > max_ns ? ns : max_ns;
 		}
 	}
-	metrics_head(out, "tailrace_loop_lag_seconds", "summary",
-	             "How late the workers' event loops were.");
-	seconds(out, "tailrace_loop_lag_seconds_sum",
-	        threads_sum(board, offsetof(struct board_thread, loop_lag_sum_ns)));
-	metrics_sample(out, "tailrace_loop_lag_seconds_count", "",
-	               threads_sum(board, offsetof(struct board_thread, loop_lag_count)));
+	metrics_head(out, metric, "histogram",
+	             "How long events waited for the others of their turn in a worker's loop.");
+	for (size_t i = 0; i < BOARD_LAG_BUCKETS; i++) {
+		count += threads_sum(board, offsetof(struct board_thread, loop_lag_buckets) +
+		                                i * sizeof(_Atomic uint64_t));
+		metrics_bucket(out, metric, "", bounds[i], count, NULL);
+	}
+	metrics_seconds(out, "tailrace_loop_lag_seconds_sum", "",
+	                threads_sum(board, offsetof(struct board_thread, loop_lag_sum_ns)));
+	metrics_sample(out, "tailrace_loop_lag_seconds_count", "", count);
 	metrics_head(out, "tailrace_loop_lag_max_seconds", "gauge",
 	             "The latest a worker's event loop has been.");
-	seconds(out, "tailrace_loop_lag_max_seconds", max_ns);
+	metrics_seconds(out, "tailrace_loop_lag_max_seconds", "", max_ns);
 }
 
 static void
-processes(const struct board *board, struct text *out)
+processes(const struct board *board, struct metrics *out)
 {
 	one(out, "tailrace_exchanges_lost_total", "counter",
 	    "Exchanges in flight in workers that died.", load(&board->exchanges_lost));
@@ -124,10 +129,39 @@ processes(const struct board *board, struct text *out)
 	               load(&board->worker_restarts));
 	metrics_sample(out, "tailrace_restarts_total", "process=\"collector\"",
 	               load(&board->collector_restarts));
+	metrics_head(out, "tailrace_reloads_total", "counter",
+	             "Reloads: the new configuration came into force, or the old one stayed.");
+	metrics_sample(out, "tailrace_reloads_total", "result=\"done\"", load(&board->reloads));
+	metrics_sample(out, "tailrace_reloads_total", "result=\"refused\"",
+	               load(&board->reloads_refused));
+}
+
+/* Both families in turn: samples of one stand together. */
+static void
+listen_queues(const struct board *board, struct metrics *out)
+{
+	static const struct {
+		const char *metric, *help;
+	} families[] = {{"tailrace_listen_queue_connections",
+	                 "Connections that wait in the kernel to be accepted, once a second."},
+	                {"tailrace_listen_queue_limit", "How many may wait there."}};
+	uint32_t count = atomic_load_explicit(&board->listener_count, memory_order_acquire);
+	char label[BOARD_ADDRESS_SIZE + 32];
+	for (size_t f = 0; f < 2; f++) {
+		metrics_head(out, families[f].metric, "gauge", families[f].help);
+		for (uint32_t i = 0; i < count && i < BOARD_LISTENERS_MAX; i++) {
+			const struct board_listener *listener = &board->listeners[i];
+			const _Atomic uint32_t *value =
+			    f == 0 ? &listener->depth : &listener->limit;
+			metrics_label(label, sizeof(label), "listener", listener->address);
+			metrics_sample(out, families[f].metric, label,
+			               atomic_load_explicit(value, memory_order_relaxed));
+		}
+	}
 }
 
 static void
-own_counters(const struct service *service, struct text *out)
+own_counters(const struct service *service, struct metrics *out)
 {
 	static const struct {
 		const char *metric, *labels, *help;
@@ -151,7 +185,7 @@ own_counters(const struct service *service, struct text *out)
 }
 
 static void
-join(const struct service *service, struct text *out)
+join(const struct service *service, struct metrics *out)
 {
 	struct correlator_stats stats;
 	char label[64];
@@ -183,7 +217,7 @@ join(const struct service *service, struct text *out)
 }
 
 static void
-rollups(const struct service *service, const struct store_stats *stats, struct text *out)
+rollups(const struct service *service, const struct store_stats *stats, struct metrics *out)
 {
 	struct spans_stats spans;
 	spans_stats(service->spans, &spans);
@@ -216,7 +250,7 @@ rollups(const struct service *service, const struct store_stats *stats, struct t
 }
 
 static void
-store(const struct service *service, struct text *out)
+store(const struct service *service, struct metrics *out)
 {
 	struct store_stats stats;
 	store_stats(service->store, &stats);
@@ -249,30 +283,61 @@ store(const struct service *service, struct text *out)
 	one(out, "tailrace_store_queued", "gauge", "Items that wait to be written.", stats.queued);
 }
 
-void
-metrics_write(const struct service *service, struct text *out)
+static void
+access_log(const struct service *service, struct metrics *out)
 {
-	metrics_head(out, "tailrace_build_info", "gauge", "The running build; always 1.");
-	metrics_sample(out, "tailrace_build_info", "version=\"" TAILRACE_VERSION "\"", 1);
+	struct access_log_stats stats;
+	access_log_stats(service->access_log, &stats);
+	one(out, "tailrace_access_log_lines_total", "counter", "Lines written to the access log.",
+	    stats.written);
+	metrics_head(out, "tailrace_access_log_dropped_total", "counter",
+	             "Lines lost: queue = the disk was too slow, file = it could not be written.");
+	metrics_sample(out, "tailrace_access_log_dropped_total", "reason=\"queue\"",
+	               stats.dropped_full);
+	metrics_sample(out, "tailrace_access_log_dropped_total", "reason=\"file\"",
+	               stats.dropped_file);
+}
+
+void
+metrics_write(const struct service *service, struct metrics *out)
+{
+	char label[64];
+	metrics_head(out, "tailrace_build_info", "info", "The running build; always 1.");
+	metrics_label(label, sizeof(label), "version", TAILRACE_VERSION);
+	metrics_sample(out, "tailrace_build_info", label, 1);
 	worker_counters(service->board, out);
 	reasons(service->board, out);
 	worker_gauges(service->board, out);
 	metrics_upstreams(service, out);
 	loop_lag(service->board, out);
+	listen_queues(service->board, out);
 	processes(service->board, out);
 	own_counters(service, out);
 	join(service, out);
 	store(service, out);
-	alert_metrics(service, out);
+	access_log(service, out);
 	aggregate_metrics(service->aggregate, out);
+	metrics_end(out);
+}
+
+/* Weights of Accept do not matter: who can read OpenMetrics names it, and it says more. */
+static bool
+wants_open(struct evhttp_request *request)
+{
+	const char *accept =
+	    evhttp_find_header(evhttp_request_get_input_headers(request), "Accept");
+	return accept != NULL && strcasestr(accept, "application/openmetrics-text") != NULL;
 }
 
 void
 metrics_request(struct service *service, struct evhttp_request *request, const char *rest)
 {
-	struct text body = {0};
+	struct metrics body = {.open = wants_open(request)};
 	(void)rest;
 	metrics_write(service, &body);
-	reply_text(request, "text/plain; version=0.0.4; charset=utf-8", &body);
-	text_free(&body);
+	reply_text(request,
+	           body.open ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+	                     : "text/plain; version=0.0.4; charset=utf-8",
+	           &body.text);
+	text_free(&body.text);
 }

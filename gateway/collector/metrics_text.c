@@ -1,12 +1,24 @@
-/* Prometheus text format: heads, labels, samples. */
+/* Heads, labels, samples, buckets and exemplars of /metrics. */
 #include <stdio.h>
 #include <string.h>
+#include "base/clock.h"
 #include "collector/metrics_text.h"
 
 void
-metrics_head(struct text *out, const char *metric, const char *type, const char *help)
+metrics_head(struct metrics *out, const char *metric, const char *type, const char *help)
 {
-	text_printf(out, "# HELP %s %s\n# TYPE %s %s\n", metric, help, metric, type);
+	size_t length = strlen(metric);
+	const char *suffix = strrchr(metric, '_');
+	bool total = strcmp(type, "counter") == 0 && suffix != NULL;
+	bool info = strcmp(type, "info") == 0 && suffix != NULL;
+
+	/* OpenMetrics names the family, the older text its samples; and has no type for info. */
+	if (out->open && (total || info))
+		length = (size_t)(suffix - metric);
+	else if (info)
+		type = "gauge";
+	text_printf(&out->text, "# HELP %.*s %s\n# TYPE %.*s %s\n", (int)length, metric, help,
+	            (int)length, metric, type);
 }
 
 void
@@ -21,13 +33,59 @@ metrics_label(char *buf, size_t size, const char *name, const char *value)
 	snprintf(buf + length, size - length, "\"");
 }
 
-void
-metrics_sample(struct text *out, const char *metric, const char *labels, uint64_t value)
+static void
+name(struct metrics *out, const char *metric, const char *labels)
 {
-	text_puts(out, metric);
+	text_puts(&out->text, metric);
 	if (labels[0] != '\0')
-		text_printf(out, "{%s}", labels);
-	text_puts(out, " ");
-	text_u64(out, value);
-	text_puts(out, "\n");
+		text_printf(&out->text, "{%s}", labels);
+	text_puts(&out->text, " ");
+}
+
+static void
+seconds(struct text *out, uint64_t ns)
+{
+	text_printf(out, "%llu.%09llu", (unsigned long long)(ns / NS_PER_S),
+	            (unsigned long long)(ns % NS_PER_S));
+}
+
+void
+metrics_sample(struct metrics *out, const char *metric, const char *labels, uint64_t value)
+{
+	name(out, metric, labels);
+	text_u64(&out->text, value);
+	text_puts(&out->text, "\n");
+}
+
+void
+metrics_seconds(struct metrics *out, const char *metric, const char *labels, uint64_t ns)
+{
+	name(out, metric, labels);
+	seconds(&out->text, ns);
+	text_puts(&out->text, "\n");
+}
+
+void
+metrics_bucket(struct metrics *out, const char *metric, const char *labels, const char *le,
+               uint64_t count, const struct exemplar *exemplar)
+{
+	text_printf(&out->text, "%s_bucket{%s%sle=\"%s\"} ", metric, labels,
+	            labels[0] != '\0' ? "," : "", le);
+	text_u64(&out->text, count);
+	if (out->open && exemplar != NULL && exemplar->wall_ns != 0) {
+		text_puts(&out->text, " # {trace_id=\"");
+		text_hex(&out->text, exemplar->trace_id, TRACE_ID_SIZE);
+		text_puts(&out->text, "\"} ");
+		seconds(&out->text, exemplar->ns);
+		text_puts(&out->text, " ");
+		seconds(&out->text, exemplar->wall_ns);
+	}
+	text_puts(&out->text, "\n");
+}
+
+void
+metrics_end(struct metrics *out)
+{
+	if (out->open)
+		text_puts(&out->text, "# EOF\n");
 }

@@ -99,7 +99,7 @@ sum_up(const struct board *board, size_t index, uint64_t key, struct upstream_su
 
 /* One family of upstreams: a field of struct upstream_sums. */
 static void
-family(struct text *out, const struct config *config, const struct upstream_sums *sums,
+family(struct metrics *out, const struct config *config, const struct upstream_sums *sums,
        size_t field, const char *metric, const char *type, const char *help)
 {
 	char label[128];
@@ -113,7 +113,7 @@ family(struct text *out, const struct config *config, const struct upstream_sums
 }
 
 static void
-refusals(struct text *out, const struct config *config, const struct upstream_sums *sums)
+refusals(struct metrics *out, const struct config *config, const struct upstream_sums *sums)
 {
 	static const char metric[] = "tailrace_upstream_refused_total";
 	char label[128], labels[LABELS_SIZE];
@@ -139,7 +139,7 @@ refusals(struct text *out, const struct config *config, const struct upstream_su
 
 /* One family of servers: a field of struct server_sums. */
 static void
-server_family(struct text *out, const struct row *rows, size_t count, size_t field,
+server_family(struct metrics *out, const struct row *rows, size_t count, size_t field,
               const char *metric, const char *type, const char *help)
 {
 	metrics_head(out, metric, type, help);
@@ -150,7 +150,7 @@ server_family(struct text *out, const struct row *rows, size_t count, size_t fie
 }
 
 static void
-server_states(struct text *out, const struct row *rows, size_t count)
+server_states(struct metrics *out, const struct row *rows, size_t count)
 {
 	static const char metric[] = "tailrace_upstream_addresses";
 	static const char *const names[] = {[BOARD_SERVER_UP] = "up",
@@ -170,7 +170,7 @@ server_states(struct text *out, const struct row *rows, size_t count)
 }
 
 static void
-server_checks(struct text *out, const struct row *rows, size_t count)
+server_checks(struct metrics *out, const struct row *rows, size_t count)
 {
 	static const char metric[] = "tailrace_upstream_health_checks_total";
 	char labels[LABELS_SIZE + 32];
@@ -188,7 +188,7 @@ server_checks(struct text *out, const struct row *rows, size_t count)
 	server_family(out, rows, count, offsetof(struct server_sums, field), metric, type, help)
 
 static void
-server_families(struct text *out, const struct row *rows, size_t count)
+server_families(struct metrics *out, const struct row *rows, size_t count)
 {
 	SERVERS(in_flight, "tailrace_upstream_in_flight", "gauge",
 	        "Exchanges in flight at a server: max_connections at most, for each address.");
@@ -246,7 +246,7 @@ add_rows(struct row *rows, size_t count, const struct config_upstream *config,
 	family(out, config, sums, offsetof(struct upstream_sums, field), metric, type, help)
 
 void
-metrics_upstreams(const struct service *service, struct text *out)
+metrics_upstreams(const struct service *service, struct metrics *out)
 {
 	static struct upstream_sums sums[CONFIG_UPSTREAMS_MAX];
 	static struct row rows[METRICS_SERVERS_MAX + CONFIG_UPSTREAMS_MAX];

@@ -201,11 +201,14 @@ row_object(const struct flame_answer *a, size_t at)
 			json_object_set_new(object, keys[i], json_null());
 		return object;
 	}
+	/* One block drawn again and again says nothing of how sure a share is. */
+	bool drawn = a->cause->before_blocks > 1 && a->cause->after_blocks > 1;
 	json_t *compared =
-	    json_pack("{s:I, s:f, s:I, s:f, s:f, s:f, s:s?}", "baseline_ns",
+	    json_pack("{s:I, s:f, s:I, s:f, s:o, s:o, s:s?}", "baseline_ns",
 	              (json_int_t)llround(row->before_ns), "baseline_count", row->before_count,
 	              "delta_ns", (json_int_t)row->delta_ns, "share", row->share, "share_low",
-	              row->share_low, "share_high", row->share_high, "verdict",
+	              drawn ? json_real(row->share_low) : json_null(), "share_high",
+	              drawn ? json_real(row->share_high) : json_null(), "verdict",
 	              at == 0 ? cause_verdict_name(a->cause->verdict) : NULL);
 	json_object_update(object, compared);
 	json_decref(compared);

@@ -122,16 +122,45 @@ connection(struct text *out, const struct config *config, const struct exchange_
 	text_puts(out, "}");
 }
 
-/* What is measured beside the phases. kernel_in is not measured yet: null. */
 static void
-overlays(struct text *out, const struct exchange_record *record)
+tcp(struct text *out, const struct exchange_record *record, size_t size)
 {
-	text_puts(out, ",\"overlays\":{\"kernel_in_ns\":null");
+	struct record_tcp tcp;
+	if (record_tcp(record, size, &tcp) != 0)
+		return;
+	text_puts(out, ",\"tcp\":{\"retransmits\":");
+	text_u64(out, tcp.retransmits);
+	number(out, "rtt_ns", tcp.rtt_us * NS_PER_US);
+	number(out, "min_rtt_ns", tcp.min_rtt_us * NS_PER_US);
+	number(out, "busy_ns", tcp.busy_us * NS_PER_US);
+	number(out, "receiver_limited_ns", tcp.receiver_limited_us * NS_PER_US);
+	number(out, "buffer_limited_ns", tcp.buffer_limited_us * NS_PER_US);
+	text_puts(out, "}");
+}
+
+/* What is measured beside the phases; null, or missing, where it was not. */
+static void
+overlays(struct text *out, const struct exchange_record *record, size_t size)
+{
+	int64_t lb_ns = record->upstream_lb_ns;
+	text_puts(out, ",\"overlays\":{\"kernel_in_ns\":");
+	if (record->flags & RECORD_HAS_KERNEL_IN)
+		text_u64(out, record->kernel_in_ns);
+	else
+		text_puts(out, "null");
 	number(out, "idle_before_ns", record->idle_before_ns);
 	number(out, "backpressure_ns", record->backpressure_ns);
 	number(out, "tls_handshake_ns", record->tls_handshake_ns);
 	number(out, "connect_tcp_ns", record->connect_tcp_ns);
 	number(out, "connect_tls_ns", record->connect_tls_ns);
+	number(out, "loop_lag_ns", record->loop_lag_ns);
+	if (record->flags & RECORD_HAS_CLIENT_ACK)
+		number(out, "client_ack_ns", record->client_ack_ns);
+	if (record->flags & RECORD_HAS_UPSTREAM_LB) {
+		number(out, "upstream_lb_ns", lb_ns > 0 ? (uint64_t)lb_ns : 0);
+		number(out, "upstream_lb_skew_ns", lb_ns < 0 ? (uint64_t)-lb_ns : 0);
+	}
+	tcp(out, record, size);
 	text_puts(out, "}");
 }
 
@@ -278,7 +307,7 @@ render_exchange(struct text *out, const struct config *config, const struct exch
 	               record->cause != CLOSE_NONE ? close_reason_name(record->cause) : NULL);
 	flag(out, "provisional", record->flags & RECORD_PROVISIONAL);
 	phases(out, record);
-	overlays(out, record);
+	overlays(out, record, size);
 	connection(out, config, record);
 	if (record->flags & RECORD_HAS_FOREIGN) {
 		text_puts(out, ",\"foreign_trace_id\":\"");

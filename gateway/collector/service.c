@@ -1,5 +1,6 @@
 /* From the join to aggregates and store. */
 #include <string.h>
+#include "collector/access_log.h"
 #include "collector/aggregate.h"
 #include "collector/render.h"
 #include "base/clock.h"
@@ -7,16 +8,21 @@
 #include "collector/spans.h"
 #include "collector/store.h"
 #include "collector/wants.h"
-#include "collector/watch.h"
 #include "model/retention.h"
 
 #define PROVISIONAL_NS (10 * NS_PER_S) /* no exchange is shown provisionally before */
+
+const struct config *
+service_config_of(const struct service *service, const struct exchange_record *record)
+{
+	return configs_of(service->configs, record->config);
+}
 
 void
 service_route_name(const struct service *service, const struct exchange_record *record, size_t size,
                    const struct profile *profile, char *buf)
 {
-	const struct config *config = service->config;
+	const struct config *config = service_config_of(service, record);
 	const char *method = "", *path, *name = NULL;
 	size_t method_length = 0;
 	if (record_text(record, size, &method, &path) == 0)
@@ -44,11 +50,30 @@ is_kept(struct service *service, size_t route, const struct exchange_record *rec
 }
 
 void
+service_log_access(const struct service *service, const struct exchange_record *record, size_t size)
+{
+	struct access_names names = {0};
+	if (service->access_log == NULL || record->flags & RECORD_PROVISIONAL)
+		return;
+	const struct config *config = service_config_of(service, record);
+	if (record->route < config->route_count)
+		names.route = config->routes[record->route].name;
+	if (record->upstream < config->upstream_count) {
+		const struct config_upstream *upstream = &config->upstreams[record->upstream];
+		names.upstream = upstream->name;
+		if (record->server < upstream->server_count)
+			names.server = upstream->servers[record->server].text;
+	}
+	access_log_put(service->access_log, record, size, &names);
+}
+
+void
 service_on_exchange(void *arg, const struct exchange_record *record, size_t size,
                     const struct profile *profile, const struct join *join,
                     enum profile_missing missing)
 {
 	struct service *service = arg;
+	const struct config *config = service_config_of(service, record);
 	char name[ROUTE_NAME_MAX + 1];
 	service_route_name(service, record, size, profile, name);
 	size_t route = routes_index(service->routes, name);
@@ -67,16 +92,14 @@ service_on_exchange(void *arg, const struct exchange_record *record, size_t size
 	memcpy(x.key.trace_id, record->trace_id, TRACE_ID_SIZE);
 	memcpy(x.key.span_id, record->span_id, SPAN_ID_SIZE);
 	if (!provisional) {
-		aggregate_add(service->aggregate, route, record, profile != NULL);
-		watch_add(service->watch, route, record, profile != NULL);
+		aggregate_add(service->aggregate, config, route, record, profile != NULL);
 		spans_add(service->spans, route, record, profile, join, missing, clock_wall_ns());
 		if (!is_kept(service, route, record, &x.key, x.total_ns))
 			return;
 		if (profile != NULL)
 			wants_add(service->wants, profile, clock_now_ns());
 	}
-	render_exchange(&x.body, service->config, record, size, x.route_name, profile, join,
-	                missing);
+	render_exchange(&x.body, config, record, size, x.route_name, profile, join, missing);
 	if (x.body.failed)
 		text_free(&x.body);
 	else

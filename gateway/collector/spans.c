@@ -296,8 +296,7 @@ spans_tick(struct spans *w, uint64_t now_wall_ns)
 	uint64_t now_ms = now_wall_ns / NS_PER_MS;
 	close_final(w, now_ms, false);
 	/* Once every window of a minute is final, so that it is written once. */
-	uint64_t chunk =
-	    (now_ms - w->options.span_ms - w->options.join_timeout_ms) / SPANS_CHUNK_MS;
+	uint64_t chunk = (now_ms - w->options.join_timeout_ms) / SPANS_CHUNK_MS;
 	if (chunk != w->saved_chunk) {
 		w->saved_chunk = chunk;
 		save(w, now_ms);

@@ -30,7 +30,6 @@ enum item_kind {
 	ITEM_UNPIN,
 	ITEM_ROLLUP,
 	ITEM_STACKS,
-	ITEM_NOTE,
 };
 
 struct item {
@@ -41,7 +40,6 @@ struct item {
 	struct store_exchange exchange; /* ITEM_EXCHANGE */
 	struct store_minute *minute;    /* ITEM_MINUTE; owned */
 	struct store_rollup rollup;     /* ITEM_ROLLUP; ITEM_STACKS: its body alone */
-	struct store_note note;         /* ITEM_NOTE */
 };
 
 struct store {
@@ -109,14 +107,13 @@ item_free(struct item *item)
 	text_free(&item->exchange.body);
 	text_free(&item->rollup.body);
 	free(item->minute);
-	store_note_clear(&item->note);
 	free(item);
 }
 
 static size_t
 item_bytes(const struct item *item)
 {
-	return sizeof(*item) + item->exchange.body.size + item->rollup.body.size + item->note.size +
+	return sizeof(*item) + item->exchange.body.size + item->rollup.body.size +
 	       (item->minute != NULL ? sizeof(*item->minute) : 0);
 }
 
@@ -125,10 +122,8 @@ put(struct store *store, struct item *item)
 {
 	size_t bytes = item_bytes(item);
 	pthread_mutex_lock(&store->mutex);
-	bool note = item->kind == ITEM_NOTE;
-	bool full =
-	    store->queued >= store->options.queue_max + (note ? STORE_QUEUE_NOTES_EXTRA : 0) ||
-	    store->queued_bytes + bytes > store->options.queue_bytes_max * (note ? 2 : 1);
+	bool full = store->queued >= store->options.queue_max ||
+	            store->queued_bytes + bytes > store->options.queue_bytes_max;
 	if (full) {
 		store->stats.dropped_full++;
 	} else {
@@ -227,16 +222,6 @@ store_put_tail(struct store *store, const struct profile_key *key, uint64_t tail
 	put(store, item);
 }
 
-void
-store_put_note(struct store *store, struct store_note *note)
-{
-	struct item *item = xcalloc(1, sizeof(*item));
-	item->kind = ITEM_NOTE;
-	item->note = *note;
-	*note = (struct store_note){0};
-	put(store, item);
-}
-
 /* --- writing --------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 2, 3))) static void
@@ -305,8 +290,6 @@ write_item(struct store_file *file, const struct item *item, struct store_stats 
 		return store_file_minute(file, item->minute);
 	case ITEM_LATE:
 		return store_file_late(file, &item->key);
-	case ITEM_NOTE:
-		return store_notes_write(&file->notes, file->db, &item->note);
 	case ITEM_TAIL:
 		return store_file_tail(file, &item->key, item->tail_ns);
 	case ITEM_DROP:
@@ -390,17 +373,29 @@ write_batch(struct store *store, struct item *items, size_t count)
 	pthread_mutex_unlock(&store->mutex);
 }
 
+void
+store_set_limits(struct store *store, uint64_t max_bytes, uint32_t max_age_hours)
+{
+	pthread_mutex_lock(&store->mutex);
+	store->options.max_bytes = max_bytes;
+	store->options.max_age_hours = max_age_hours;
+	pthread_mutex_unlock(&store->mutex);
+}
+
 static void
 evict(struct store *store)
 {
 	struct store_stats stats = {0};
-	uint64_t age_ns = store->options.max_age_hours * 3600 * NS_PER_S, now_ns = clock_wall_ns();
+	uint64_t max_bytes, age_ns, now_ns = clock_wall_ns();
+	pthread_mutex_lock(&store->mutex);
+	max_bytes = store->options.max_bytes;
+	age_ns = store->options.max_age_hours * 3600 * NS_PER_S;
+	pthread_mutex_unlock(&store->mutex);
 	uint64_t before_ns = age_ns > 0 && age_ns < now_ns ? now_ns - age_ns : 0;
 	bool more = true, coarser = true;
 	int result = SQLITE_OK;
 	for (int i = 0; i < EVICT_STEPS && more && store->file.db != NULL; i++) {
-		result = store_file_evict(&store->file, store->options.max_bytes, before_ns, &stats,
-		                          &more);
+		result = store_file_evict(&store->file, max_bytes, before_ns, &stats, &more);
 		if (result != SQLITE_OK)
 			break;
 	}

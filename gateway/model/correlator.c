@@ -346,6 +346,14 @@ record_final(struct correlator *c, const struct profile_key *key,
 }
 
 void
+correlator_configure(struct correlator *c, uint64_t join_timeout_ns, bool servers_moved)
+{
+	c->options.join_timeout_ns = join_timeout_ns;
+	if (servers_moved)
+		memset(c->hooked_ns, 0, sizeof(c->hooked_ns));
+}
+
+void
 correlator_record(struct correlator *c, const struct exchange_record *record, size_t size,
                   uint64_t now_ns)
 {

@@ -3,11 +3,15 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include "base/xmem.h"
+#include "model/request_start.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/upstream.h"
+
+#define UPSTREAM_LB_MAX_NS ((int64_t)(86400 * NS_PER_S)) /* beyond: no clock is that wrong */
 
 static void
 on_timer(struct timer *timer, uint64_t now_ns)
@@ -47,6 +51,7 @@ exchange_begin(struct client *client, uint64_t start_ns)
 	exchange->route = exchange->group = exchange->server_index = RECORD_NO_INDEX;
 	exchange->replayable = true;
 	exchange->marks.at_ns[MARK_START] = start_ns;
+	exchange->lag_start_ns = loop_lag_at(loop, start_ns);
 	exchange->idle_before_ns = client->requests ? start_ns - client->ended_ns : 0;
 	if (client->requests)
 		exchange->flags |= RECORD_CLIENT_REUSED;
@@ -93,6 +98,27 @@ exchanges_free(struct loop *loop)
 	}
 }
 
+/* Where a trusted proxy says when it took the request. Clocks of two machines: a skew may make it
+ * negative, which is kept; what cannot be a skew is no statement. */
+static void
+take_request_start(struct exchange *exchange)
+{
+	const struct head *head = &exchange->request.head;
+	uint64_t own_ns = exchange->marks.at_ns[MARK_START] + exchange->loop->wall_offset_ns;
+	uint64_t theirs_ns;
+	struct text text;
+
+	if (!head_has(head, HEADER_X_REQUEST_START))
+		return;
+	text = head_value(head, HEADER_X_REQUEST_START);
+	if (request_start_parse(text.at, text.length, &theirs_ns) < 0)
+		return;
+	exchange->upstream_lb_ns = (int64_t)(own_ns - theirs_ns);
+	if (exchange->upstream_lb_ns < UPSTREAM_LB_MAX_NS &&
+	    exchange->upstream_lb_ns > -UPSTREAM_LB_MAX_NS)
+		exchange->flags |= RECORD_HAS_UPSTREAM_LB;
+}
+
 void
 exchange_trace(struct exchange *exchange, bool head_parsed)
 {
@@ -105,6 +131,8 @@ exchange_trace(struct exchange *exchange, bool head_parsed)
 	if (exchange->has_trace)
 		return;
 	exchange->has_trace = true;
+	if (head_parsed && exchange->client->trusted_proxy)
+		take_request_start(exchange);
 	if (head_parsed && head_has(head, HEADER_TRACEPARENT) &&
 	    !(head->twice & HEADER_BIT(HEADER_TRACEPARENT))) {
 		text = head_value(head, HEADER_TRACEPARENT);
@@ -233,6 +261,10 @@ record_fill(struct exchange_record *record, const struct exchange *exchange,
 	record->tls_handshake_ns = exchange->tls_handshake_ns;
 	record->connect_tcp_ns = exchange->connect_tcp_ns;
 	record->connect_tls_ns = exchange->connect_tls_ns;
+	record->kernel_in_ns = exchange->kernel_in_ns;
+	record->loop_lag_ns = exchange->lag_start_ns + exchange->lag_read_ns;
+	record->upstream_lb_ns = exchange->upstream_lb_ns;
+	record->config = exchange->loop->config->serial;
 	record->status = exchange->status;
 	record->route = exchange->route;
 	record->upstream = exchange->group;
@@ -243,46 +275,93 @@ record_fill(struct exchange_record *record, const struct exchange *exchange,
 	record_peer(record, &exchange->client->peer);
 }
 
-/* Method and path as far as the head was parsed. */
-static void
-record_line(const struct exchange *exchange, struct text *ret_method, struct text *ret_path)
-{
-	const struct http1 *request = &exchange->request;
-	const struct block *in = exchange->client->in;
+/* What of the request's head goes behind a record, bounded; what was cut is in `flags`. */
+struct record_parts {
+	struct text method, path, user_agent, referer;
+	uint32_t flags;
+};
 
-	*ret_method = *ret_path = (struct text){"", 0};
-	if (!in || request->head.target_length == 0)
+static void
+cut(struct text *text, size_t max, uint32_t flag, uint32_t *flags)
+{
+	if (text->length <= max)
 		return;
-	*ret_method = http1_method_text(request->parser.method);
-	*ret_path =
-	    (struct text){in->data + in->start + request->head.target, request->head.target_length};
+	text->length = max;
+	*flags |= flag;
+}
+
+/* Looked up by name here, and only where an access log wants it: other requests pay nothing. */
+static struct text
+field_named(const struct head *head, const char *bytes, const char *name)
+{
+	size_t length = strlen(name);
+
+	for (uint32_t i = 0; i < head->count; i++) {
+		const struct field *field = &head->fields[i];
+
+		if (field->name_length == length &&
+		    strncasecmp(bytes + field->name, name, length) == 0)
+			return (struct text){bytes + field->value, field->value_length};
+	}
+	return (struct text){"", 0};
+}
+
+/* As far as the head was parsed. */
+static void
+record_parts(const struct exchange *exchange, struct record_parts *ret)
+{
+	const struct head *head = &exchange->request.head;
+	const struct block *in = exchange->client->in;
+	const char *bytes;
+
+	*ret = (struct record_parts){{"", 0}, {"", 0}, {"", 0}, {"", 0}, 0};
+	if (!in || head->target_length == 0)
+		return;
+	bytes = in->data + in->start;
+	ret->method = http1_method_text(exchange->request.parser.method);
+	ret->path = (struct text){bytes + head->target, head->target_length};
+	cut(&ret->method, RECORD_METHOD_MAX, 0, &ret->flags);
+	cut(&ret->path, RECORD_PATH_MAX, RECORD_PATH_CUT, &ret->flags);
+	if (head->major == 1 && head->minor == 0)
+		ret->flags |= RECORD_HTTP_1_0;
+	if (!exchange->loop->config->log.access.path)
+		return;
+	ret->user_agent = field_named(head, bytes, "user-agent");
+	ret->referer = field_named(head, bytes, "referer");
+	cut(&ret->user_agent, RECORD_USER_AGENT_MAX, RECORD_USER_AGENT_CUT, &ret->flags);
+	cut(&ret->referer, RECORD_REFERER_MAX, RECORD_REFERER_CUT, &ret->flags);
+}
+
+static char *
+put_text(char *at, struct text text)
+{
+	memcpy(at, text.at, text.length);
+	return at + text.length;
 }
 
 void
 exchange_record(struct exchange *exchange, const struct marks *closed, uint32_t more_flags)
 {
-	struct text method, path;
+	struct record_parts parts;
 	struct exchange_record *record;
-	uint32_t flags = exchange->flags | more_flags;
 	char *text;
 
-	record_line(exchange, &method, &path);
-	if (method.length > RECORD_METHOD_MAX)
-		method.length = RECORD_METHOD_MAX;
-	if (path.length > RECORD_PATH_MAX) {
-		path.length = RECORD_PATH_MAX;
-		flags |= RECORD_PATH_CUT;
-	}
-	record = ring_reserve(exchange->loop->ring, sizeof *record + method.length + path.length);
+	record_parts(exchange, &parts);
+	record = ring_reserve(exchange->loop->ring,
+	                      sizeof *record + parts.method.length + parts.path.length +
+	                          parts.user_agent.length + parts.referer.length);
 	if (!record)
 		return; /* counted by the ring */
 	memset(record, 0, sizeof *record);
 	record_fill(record, exchange, closed);
-	record->flags = flags;
-	record->method_length = (uint16_t)method.length;
-	record->path_length = (uint16_t)path.length;
-	text = (char *)(record + 1);
-	memcpy(text, method.at, method.length);
-	memcpy(text + method.length, path.at, path.length);
+	record->flags = exchange->flags | more_flags | parts.flags;
+	record->method_length = (uint16_t)parts.method.length;
+	record->path_length = (uint16_t)parts.path.length;
+	record->user_agent_length = (uint16_t)parts.user_agent.length;
+	record->referer_length = (uint16_t)parts.referer.length;
+	text = put_text((char *)(record + 1), parts.method);
+	text = put_text(text, parts.path);
+	text = put_text(text, parts.user_agent);
+	put_text(text, parts.referer);
 	ring_commit(exchange->loop->ring);
 }

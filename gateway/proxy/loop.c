@@ -156,7 +156,7 @@ turn_measure(struct loop *loop)
 		return;
 	lag_ns = loop->now_ns - loop->turn_ns;
 	loop->turn_ns = 0;
-	board_add(&board->loop_lag_count, 1);
+	board_add(&board->loop_lag_buckets[board_lag_bucket(lag_ns)], 1);
 	board_add(&board->loop_lag_sum_ns, lag_ns);
 	if (lag_ns > atomic_load_explicit(&board->loop_lag_max_ns, memory_order_relaxed))
 		atomic_store_explicit(&board->loop_lag_max_ns, lag_ns, memory_order_relaxed);

@@ -378,6 +378,8 @@ take_response_head(struct exchange *exchange, struct block *block, uint64_t read
 		enum close_reason why;
 
 		mark_once(&exchange->marks, MARK_READ_FIRST, read_ns);
+		if (exchange->marks.at_ns[MARK_READ_FIRST] == read_ns)
+			exchange->lag_read_ns = loop_lag_at(exchange->loop, read_ns);
 		result = http1_head(response, block->data + block->start, block_length(block));
 		if (result == HTTP1_MORE)
 			return hold_head(exchange, block);

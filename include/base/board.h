@@ -16,6 +16,9 @@
 #define BOARD_GENERATIONS_MAX 4 /* workers alive at one time, draining ones included */
 #define BOARD_THREADS_MAX 8     /* threads of one worker */
 #define BOARD_RINGS_MAX (BOARD_GENERATIONS_MAX * BOARD_THREADS_MAX)
+#define BOARD_LISTENERS_MAX 16 /* CONFIG_LISTENERS_MAX; asserted */
+#define BOARD_ADDRESS_SIZE 128
+#define BOARD_LAG_BUCKETS 12 /* bucket i: up to 2^(10 + 2 i) ns; the last: any */
 #define BOARD_REASONS_MAX 96 /* room for close_reasons.def; asserted */
 
 #define BOARD_UPSTREAMS_MAX CONFIG_UPSTREAMS_MAX
@@ -48,7 +51,7 @@ struct board_thread {
 	_Atomic uint64_t tls_handshakes;     /* thread: clients' under way */
 	_Atomic uint64_t counters[COUNTER_COUNT];
 	_Atomic uint64_t reasons[BOARD_REASONS_MAX]; /* closes and refusals by enum close_reason */
-	_Atomic uint64_t loop_lag_count;             /* loop turns measured */
+	_Atomic uint64_t loop_lag_buckets[BOARD_LAG_BUCKETS]; /* loop turns measured */
 	_Atomic uint64_t loop_lag_sum_ns;
 	_Atomic uint64_t loop_lag_max_ns;
 };
@@ -59,6 +62,7 @@ struct board_process {
 	_Atomic int32_t pid;
 	_Atomic uint32_t state; /* enum board_state */
 	_Atomic uint64_t generation;
+	_Atomic uint32_t config; /* serial of its configuration */
 	_Atomic uint64_t started_ns;
 	_Atomic uint64_t heartbeat_ns; /* the process's main loop */
 };
@@ -100,6 +104,14 @@ struct board_upstream {
 	struct board_endpoint endpoints[BOARD_ENDPOINTS_MAX];
 };
 
+/* A client listener on TCP: what waits in the kernel to be accepted, measured once a second by the
+ * supervisor. The text may change with a reload, in the middle of a reader's copy; its last byte
+ * never. */
+struct board_listener {
+	char address[BOARD_ADDRESS_SIZE];
+	_Atomic uint32_t depth, limit;
+};
+
 struct board {
 	uint32_t magic,
 	    version; /* version = hash of the build, so that two builds never share a board */
@@ -112,6 +124,9 @@ struct board {
 	    workers[BOARD_GENERATIONS_MAX]; /* slot = generation % BOARD_GENERATIONS_MAX */
 	struct board_thread threads[BOARD_GENERATIONS_MAX][BOARD_THREADS_MAX];
 	struct board_upstream upstreams[BOARD_GENERATIONS_MAX][BOARD_UPSTREAMS_MAX];
+	struct board_listener listeners[BOARD_LISTENERS_MAX];
+	_Atomic uint32_t listener_count;
+	_Atomic uint64_t reloads, reloads_refused; /* supervisor */
 	_Atomic uint64_t exchanges_lost; /* supervisor: in flight at the death of a worker */
 	_Atomic uint64_t worker_restarts,
 	    collector_restarts; /* supervisor: deaths it answered with a restart */
@@ -142,6 +157,16 @@ static inline void
 board_share(_Atomic uint64_t *counter, int64_t n)
 {
 	atomic_fetch_add_explicit(counter, (uint64_t)n, memory_order_relaxed);
+}
+
+/* The bucket of loop_lag_buckets that `ns` counts in. */
+static inline unsigned
+board_lag_bucket(uint64_t ns)
+{
+	unsigned top = ns > 1 ? 63u - (unsigned)__builtin_clzll(ns - 1) : 0;
+	unsigned bucket = top < 10 ? 0 : (top - 8) / 2;
+
+	return bucket < BOARD_LAG_BUCKETS ? bucket : BOARD_LAG_BUCKETS - 1;
 }
 
 /* Adds to a counter of one thread: a relaxed load and store, for its only writer. */

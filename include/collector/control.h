@@ -23,6 +23,13 @@ struct control *control_new(const struct config *config, struct service *service
 /* Begins to answer on `count` inherited sockets, one per config->control.listeners entry. */
 void control_start(struct control *control, struct event_base *base, const int *fds, size_t count);
 
+/* After a reload: `fds` are the sockets of the new configuration's control listeners, taken over.
+ * Those served already go on being served, under the new rules; new ones begin; the rest accepts
+ * no more. A rule that cannot be read (its token is for others' eyes now that rights are dropped)
+ * is logged: an old listener keeps its old rule, a new one is not opened. */
+void control_reconfigure(struct control *control, const struct config *config, const int *fds,
+                         size_t count);
+
 /* At every turn of the intake. */
 void control_tick(struct control *control, uint64_t now_ns);
 

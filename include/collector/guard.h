@@ -34,6 +34,9 @@ void guard_free(struct guard *guard);
 void guard_watch(struct guard *guard, struct evhttp *http, struct evconnlistener *listener,
                  const struct tls_server *tls);
 
+/* Forgets a listener that is about to be freed; its connections stay under the guard. */
+void guard_unwatch(struct guard *guard, struct evconnlistener *listener);
+
 /* To be called first for each request: it has arrived whole. */
 void guard_arrived(struct guard *guard, struct evhttp_request *request);
 

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include "base/board.h"
 #include "base/config.h"
+#include "collector/configs.h"
 #include "model/correlator.h"
 #include "model/route.h"
 #include "model/stacks.h"
@@ -18,19 +19,18 @@ enum service_counter {
 	SERVICE_COUNTER_COUNT
 };
 
+struct access_log;
 struct aggregate;
-struct deliver;
-struct incidents;
 struct intake;
 struct query;
 struct retention;
 struct spans;
 struct store;
 struct wants;
-struct watch;
 
 struct service {
-	const struct config *config; /* borrowed */
+	const struct config *config; /* the one in force; borrowed */
+	struct configs *configs;     /* all of which records may come; owned */
 	struct board *board;         /* mapped */
 	struct routes *routes;       /* owned, like all below */
 	struct stacks *stacks;
@@ -38,20 +38,26 @@ struct service {
 	struct aggregate *aggregate;
 	struct intake *intake;
 	struct store *store;
+	struct access_log *access_log; /* null = none is wanted */
 	struct query *query;
 	struct spans *spans;
 	struct retention *retention;
 	struct wants *wants;
-	struct watch *watch;
-	struct incidents *incidents;
-	struct deliver *deliver;
 	bool stopping; /* new batches are answered 503 */
 	uint64_t counters[SERVICE_COUNTER_COUNT];
 };
 
+/* The configuration that a record's indices belong to. */
+const struct config *service_config_of(const struct service *service,
+                                       const struct exchange_record *record);
+
 /* The name of an exchange's route as far as `profile` (or null) tells: ROUTE_NAME_MAX + 1 bytes. */
 void service_route_name(const struct service *service, const struct exchange_record *record,
                         size_t size, const struct profile *profile, char *buf);
+
+/* A final record's line of the access log, where there is one. */
+void service_log_access(const struct service *service, const struct exchange_record *record,
+                        size_t size);
 
 /* The correlator's events: an exchange into aggregates and store. `arg` is the struct service. */
 void service_on_exchange(void *arg, const struct exchange_record *record, size_t size,

@@ -83,6 +83,11 @@ struct correlator;
 struct correlator *correlator_new(const struct correlator_options *options); /* owned */
 void correlator_free(struct correlator *correlator);
 
+/* After a reload: the timeout of what comes from now on. `servers_moved`: indices of upstreams and
+ * servers mean others than before, so which of them have hooks is learnt anew. */
+void correlator_configure(struct correlator *correlator, uint64_t join_timeout_ns,
+                          bool servers_moved);
+
 /* An exchange's record with the text behind it (checked by record_text()); copied. */
 void correlator_record(struct correlator *correlator, const struct exchange_record *record,
                        size_t size, uint64_t now_ns);

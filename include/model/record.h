@@ -14,6 +14,8 @@
 #define RECORD_EARLIER_MAX 3 /* spans of earlier attempts kept; config: retries <= 3 */
 #define RECORD_PATH_MAX 1024 /* cut beyond, RECORD_PATH_CUT */
 #define RECORD_METHOD_MAX 32
+#define RECORD_USER_AGENT_MAX 512 /* only where an access log wants it; cut beyond, with a flag */
+#define RECORD_REFERER_MAX 1024   /* likewise */
 #define RECORD_NO_INDEX UINT16_MAX
 
 enum record_flag {
@@ -27,8 +29,21 @@ enum record_flag {
 	RECORD_TRUSTED_TRACE = 1u << 6, /* trace ID came from the client */
 	RECORD_HAS_FOREIGN = 1u << 7,   /* foreign_trace_id holds an untrusted inbound trace */
 	RECORD_CLIENT_TLS = 1u << 8,    /* the client came by TLS */
-	RECORD_EVENT_STREAM =
-	    1u << 9, /* the answer is text/event-stream: as long as its client stays */
+	RECORD_HTTP_1_0 = 1u << 9,      /* the request's version; else 1.1 */
+	RECORD_USER_AGENT_CUT = 1u << 10,
+	RECORD_REFERER_CUT = 1u << 11,
+	RECORD_HAS_KERNEL_IN = 1u << 12, /* what these four say is there was measured */
+	RECORD_HAS_CLIENT_ACK = 1u << 13,
+	RECORD_HAS_UPSTREAM_LB = 1u << 14,
+	RECORD_HAS_TCP = 1u << 15, /* a struct record_tcp ends the record */
+};
+
+/* TCP_INFO of the client's connection at the end of a slow exchange; counted since it was made. */
+struct record_tcp {
+	uint64_t busy_us; /* with bytes on the way to the client */
+	uint64_t receiver_limited_us,
+	    buffer_limited_us; /* of that: held up by its window, our buffer */
+	uint32_t rtt_us, min_rtt_us, retransmits, unused;
 };
 
 struct exchange_record {
@@ -45,9 +60,14 @@ struct exchange_record {
 	uint64_t
 	    tls_handshake_ns; /* overlay: the client's handshake; first exchange of a connection */
 	uint64_t connect_tcp_ns, connect_tls_ns; /* overlay: parts of `connect`; 0 when reused */
-	uint32_t flags;                          /* enum record_flag */
-	uint16_t status;                         /* 0 = nothing was sent */
-	uint16_t route;            /* index into config->routes, RECORD_NO_INDEX = none */
+	uint64_t kernel_in_ns;  /* overlay: first bytes known to the kernel, to t0 */
+	uint64_t client_ack_ns; /* overlay: t11 to the client's acknowledgement of the last byte */
+	uint64_t loop_lag_ns;   /* overlay: what t0 and t7 waited for others of their loop turns */
+	int64_t upstream_lb_ns; /* overlay: a trusted proxy's X-Request-Start to t0; may be < 0 */
+	uint32_t flags;         /* enum record_flag */
+	uint32_t config;        /* serial of the configuration that the indices below belong to */
+	uint16_t status;        /* 0 = nothing was sent */
+	uint16_t route;         /* index into config->routes, RECORD_NO_INDEX = none */
 	uint16_t upstream, server; /* indices, RECORD_NO_INDEX = none */
 	uint16_t attempts;
 	uint8_t died_in;        /* enum phase, PHASE_COUNT = it did not */
@@ -55,15 +75,28 @@ struct exchange_record {
 	uint16_t client_family; /* AF_INET, AF_INET6, AF_UNIX */
 	uint16_t client_port;
 	uint8_t client_ip[16];
-	uint16_t method_length,
-	    path_length; /* text follows the struct: method, then path (with query) */
+	/* Text follows the struct: method, path (with query), user agent, referer; then, unaligned, a
+	 * struct record_tcp where the flag says so. */
+	uint16_t method_length, path_length, user_agent_length, referer_length;
 };
 
-#define RECORD_SIZE_MAX (sizeof(struct exchange_record) + RECORD_METHOD_MAX + RECORD_PATH_MAX)
+#define RECORD_SIZE_MAX                                                         \
+	(sizeof(struct exchange_record) + RECORD_METHOD_MAX + RECORD_PATH_MAX + \
+	 RECORD_USER_AGENT_MAX + RECORD_REFERER_MAX + sizeof(struct record_tcp))
 
 /* The text behind a record of `size` bytes. Returns 0, or -1 where the lengths do not fit `size` (a
  * record from a broken producer: counted, skipped). Pointers are borrowed from the record. */
 int record_text(const struct exchange_record *record, size_t size, const char **ret_method,
                 const char **ret_path);
+
+/* Fields of the request's head that only an access log wants, behind the path; borrowed. Returns as
+ * record_text() does. */
+struct record_head {
+	const char *user_agent, *referer;
+};
+int record_head(const struct exchange_record *record, size_t size, struct record_head *ret);
+
+/* The end of a record with RECORD_HAS_TCP. Returns 0, or -1 where there is none. */
+int record_tcp(const struct exchange_record *record, size_t size, struct record_tcp *ret);
 
 #endif

@@ -50,6 +50,9 @@ struct exchange {
 	uint64_t decision_ns; /* of a local reply */
 	uint64_t idle_before_ns, backpressure_ns;
 	uint64_t tls_handshake_ns, connect_tcp_ns, connect_tls_ns;
+	uint64_t kernel_in_ns;              /* RECORD_HAS_KERNEL_IN */
+	uint64_t lag_start_ns, lag_read_ns; /* what t0 and t7 waited for others of their turns */
+	int64_t upstream_lb_ns;             /* RECORD_HAS_UPSTREAM_LB */
 	uint64_t response_body_bytes;
 	enum close_reason cause;
 	enum phase died_in;

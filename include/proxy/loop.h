@@ -107,6 +107,13 @@ loop_now(struct loop *loop)
 	return loop->now_ns;
 }
 
+/* How long what was read at `at_ns` had waited for the callbacks before it in this turn. */
+static inline uint64_t
+loop_lag_at(const struct loop *loop, uint64_t at_ns)
+{
+	return loop->turn_ns != 0 && at_ns > loop->turn_ns ? at_ns - loop->turn_ns : 0;
+}
+
 static inline void
 loop_count(struct loop *loop, enum counter counter, uint64_t n)
 {

@@ -399,6 +399,9 @@ def test_largest_profile_is_drawn(control: Control) -> None:
         (["requests", "--limit", "1001"], 2),
         (["requests", "--what"], 2),
         (["routes", "extra"], 2),
+        (["flame"], 2),
+        (["flame", "GET /async", "--baseline", "tomorrow"], 2),
+        (["flame", "GET /async", "--window", "1w"], 2),
         (["routes"], 1),
     ],
 )

@@ -20,6 +20,7 @@ ALWAYS = {
     "opt/tr/share/tailrace/tailrace.schema.json",
     "opt/tr/share/doc/tailrace/tailrace.json",
     "opt/tr/share/doc/tailrace/minimal.json",
+    "opt/tr/share/doc/tailrace/tailrace.socket",
     "opt/tr/share/doc/tailrace/LICENSE",
     "opt/tr/lib/systemd/system/tailrace.service",
     "opt/tr/lib/sysusers.d/tailrace.conf",
@@ -101,7 +102,8 @@ def test_unit_fits_the_program() -> None:
     worker = schema["properties"]["worker"]["properties"]
     drain_s = worker["shutdown_timeout_ms"]["default"] / 1000
     assert int(service["TimeoutStopSec"]) > drain_s + 15, "worker's grace and collector's end"
-    assert "ExecReload" not in service
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert service["LogsDirectory"] == "tailrace"
     assert service["User"] == "tailrace"
     assert re.search(r"^u tailrace ", (ROOT / "conf" / "tailrace.sysusers").read_text(), re.M)
 

@@ -353,19 +353,6 @@ def test_environment_overrides_the_running_configuration(
     connection.close()
 
 
-def test_signals_of_later_versions_are_refused_loudly(gateway_factory: Factory) -> None:
-    gateway = gateway_factory([NOWHERE])
-    for number, text in (
-        (signal.SIGHUP, "HUP ignored: reloading is not in this version"),
-        (signal.SIGUSR2, "USR2 ignored: upgrading in place is not in this version"),
-        (signal.SIGUSR1, "USR1 ignored: log files are not in this version"),
-    ):
-        os.killpg(gateway.process.pid, number)
-        wait_for(lambda text=text: text in gateway.log(), 5, text)
-    assert len(gateway.worker_pids()) == 1
-    assert gateway.collector_pid()
-
-
 def test_live_control_socket_is_refused(gateway_factory: Factory, gateway_starter: Factory) -> None:
     first = gateway_factory([NOWHERE])
     with pytest.raises(AssertionError, match="status 1") as caught:

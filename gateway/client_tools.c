@@ -1,0 +1,111 @@
+/* Asking, printing. */
+#include "client_tools.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void
+client_complain(const struct control_answer *answer)
+{
+	json_t *root = json_loadb(answer->body, answer->length, 0, NULL);
+	const char *text =
+	    json_string_value(json_object_get(json_object_get(root, "error"), "message"));
+
+	fprintf(stderr, "tailrace: the gateway answers %d%s%s\n", answer->status,
+	        text == NULL ? "" : ": ", text == NULL ? "" : text);
+	json_decref(root);
+}
+
+int
+client_ask(const struct client_options *options, const char *path, struct control_answer *ret)
+{
+	char error[512];
+
+	if (control_get(options->control, path, ret, error, sizeof(error)) == 0)
+		return ret->status;
+	fprintf(stderr, "tailrace: %s\n", error);
+	return -1;
+}
+
+json_t *
+client_ask_object(const struct client_options *options, const char *path, int *ret_status)
+{
+	struct control_answer answer = {0};
+	json_t *root = NULL;
+	int status = client_ask(options, path, &answer);
+
+	*ret_status = EXIT_FAILURE;
+	if (status == 200 && options->json) {
+		fwrite(answer.body, 1, answer.length, stdout);
+		fputc('\n', stdout);
+		*ret_status = EXIT_SUCCESS;
+	} else if (status == 200) {
+		root = json_loadb(answer.body, answer.length, JSON_REJECT_DUPLICATES, NULL);
+		if (!json_is_object(root)) {
+			fprintf(stderr, "tailrace: %s did not answer with a JSON object\n", path);
+			json_decref(root);
+			root = NULL;
+		}
+	} else if (status != -1) {
+		client_complain(&answer);
+	}
+	control_answer_free(&answer);
+	return root;
+}
+
+void
+client_append_encoded(char *path, size_t size, const char *text)
+{
+	size_t n = strlen(path);
+
+	for (; *text != '\0' && n + 4 < size; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (isalnum(c) || strchr("-._~", c) != NULL)
+			path[n++] = (char)c;
+		else
+			n += (size_t)snprintf(path + n, size - n, "%%%02X", c);
+		path[n] = '\0';
+	}
+}
+
+const char *
+client_text(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text == NULL ? "-" : text;
+}
+
+uint64_t
+client_number(const json_t *object, const char *key)
+{
+	json_int_t value = json_integer_value(json_object_get(object, key));
+
+	return value < 0 ? 0 : (uint64_t)value;
+}
+
+void
+client_put_duration(struct term_line *line, unsigned column, const json_t *value)
+{
+	char text[TERM_DURATION_SIZE] = "-";
+
+	if (json_is_integer(value))
+		term_duration(line->term, (uint64_t)json_integer_value(value), text);
+	term_line_right(line, TERM_PLAIN, column, text);
+}
+
+void
+client_put_heading(const struct term *term, unsigned first, const char *const *names,
+                   const unsigned *columns, size_t count)
+{
+	struct term_line line;
+
+	term_line_begin(&line, term);
+	term_line_text(&line, TERM_DIM, first, names[0]);
+	for (size_t i = 1; i < count; i++)
+		term_line_right(&line, TERM_DIM, columns[i], names[i]);
+	term_line_end(&line);
+}

@@ -1,0 +1,431 @@
+"""Reload, upgrade, and what a crash costs: under load, without a failed request."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from handmade import metrics
+from harness import Gateway, StubServer, free_port, group_members, wait_for
+from proxy_tools import OK, Connection, ask, get
+
+Factory = Callable[..., Gateway]
+Stubs = Callable[..., StubServer]
+NOWHERE = "127.0.0.1:1"
+
+
+def answer_all(conn: socket.socket, _index: int) -> None:
+    """Answer every request of a connection at once."""
+    buffered = b""
+    while chunk := conn.recv(65536):
+        buffered += chunk
+        while b"\r\n\r\n" in buffered:
+            buffered = buffered.split(b"\r\n\r\n", 1)[1]
+            conn.sendall(OK)
+
+
+class Load:
+    """Clients on kept-alive connections, made anew only where the gateway says that it closes."""
+
+    def __init__(self, port: int, clients: int) -> None:
+        """Start so many clients."""
+        self.answered = 0
+        self.reconnects = 0
+        self.slowest_s = 0.0
+        self.faults: list[str] = []
+        self._port = port
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _serve(self, client: Connection) -> bool:
+        """Ask until told to stop (True) or the connection is over (False)."""
+        while not self._stop.is_set():
+            start = time.monotonic()
+            client.send(get())
+            answer = client.answer()
+            took_s = time.monotonic() - start
+            with self._lock:
+                self.answered += 1
+                self.slowest_s = max(self.slowest_s, took_s)
+                if answer.status != 200:
+                    self.faults.append(f"{answer.status} {answer.body!r}")
+            if answer.headers.get("connection") == "close":
+                return False
+        return True
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                with Connection(self._port, 20) as client:
+                    if self._serve(client):
+                        return
+                with self._lock:
+                    self.reconnects += 1
+        except Exception as error:
+            with self._lock:
+                self.faults.append(repr(error))
+
+    def wait(self, more: int, timeout_s: float = 60) -> None:
+        """Return once so many more requests were answered, or one failed."""
+        target = self.answered + more
+        wait_for(lambda: self.answered >= target or self.faults, timeout_s, "answers under load")
+
+    def finish(self) -> None:
+        """Stop the clients; AssertionError for any request that failed."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(25)
+        assert not self.faults, (len(self.faults), self.faults[:5])
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[[int, int], Load]]:
+    """Start clients that are stopped whatever happens."""
+    started: list[Load] = []
+
+    def start(port: int, clients: int) -> Load:
+        started.append(Load(port, clients))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one._stop.set()
+
+
+def change(gateway: Gateway, **sections: Any) -> None:
+    """Write the configuration with these sections merged in."""
+    for name, value in sections.items():
+        if isinstance(value, dict):
+            gateway.config.setdefault(name, {}).update(value)
+        else:
+            gateway.config[name] = value
+    gateway.config_path.write_text(json.dumps(gateway.config))
+
+
+def in_force(gateway: Gateway, serial: int) -> None:
+    """Return once the supervisor says that this configuration is in force."""
+    text = f"configuration {serial} in force; the worker before drains"
+    wait_for(lambda: text in gateway.log(), 15, text)
+
+
+def hup(gateway: Gateway, serial: int) -> None:
+    """Reload, and wait until it is done."""
+    gateway.process.send_signal(signal.SIGHUP)
+    in_force(gateway, serial)
+
+
+def stored(gateway: Gateway) -> int:
+    """Return how many exchanges the store has counted, after its end."""
+    with contextlib.closing(sqlite3.connect(gateway.store)) as db:
+        return int(db.execute("SELECT sum(requests) FROM route_minutes").fetchone()[0])
+
+
+def test_reloads_under_load(
+    gateway_starter: Factory, stub_factory: Stubs, load: Callable[[int, int], Load], tmp_path: Path
+) -> None:
+    """Eight HUPs under load: no request fails, no record is lost or counted twice."""
+    access = tmp_path / "access.log"
+    gateway = gateway_starter(
+        [stub_factory(answer_all).address], log={"access": {"path": str(access)}}
+    )
+    try:
+        collector = gateway.collector_pid()
+        clients = load(gateway.port, 8)
+        clients.wait(200)
+        for serial in range(2, 10):
+            hup(gateway, serial)
+            clients.wait(150)
+        clients.finish()
+        assert clients.reconnects >= 8 * 8
+        assert gateway.collector_pid() == collector
+        wait_for(lambda: len(gateway.worker_pids()) == 1, 10, "one worker is left")
+        wait_for(
+            lambda: metrics(gateway)["tailrace_records_read_total"] == clients.answered,
+            10,
+            "every record was read once",
+        )
+        assert metrics(gateway)['tailrace_reloads_total{result="done"}'] == 8
+        assert gateway.stop() == 0
+        assert stored(gateway) == clients.answered
+        lines = access.read_text().splitlines()
+        assert len({json.loads(line)["span_id"] for line in lines}) == clients.answered
+    finally:
+        gateway.stop()
+
+
+def test_bad_file_changes_nothing(gateway_factory: Factory, stub_factory: Stubs) -> None:
+    """A file that `check` refuses is refused with its words; the next good one is taken."""
+    gateway = gateway_factory([stub_factory(answer_all).address])
+    (worker,) = gateway.worker_pids()
+    good = gateway.config_path.read_text()
+    gateway.config_path.write_text('{"listeners": 1}')
+    gateway.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "reload refused" in gateway.log(), 5, "refused")
+    assert "/listeners: found 1, allowed: a list" in gateway.log()
+    assert gateway.worker_pids() == [worker]
+    assert ask(gateway.port, get()).status == 200
+    gateway.config_path.write_text(good)
+    hup(gateway, 2)
+    assert ask(gateway.port, get()).status == 200
+    assert metrics(gateway)['tailrace_reloads_total{result="refused"}'] == 1
+
+
+def test_listeners_come_and_go(gateway_factory: Factory, stub_factory: Stubs) -> None:
+    """HUP opens new ports, closes old ones, and refuses a file whose port is taken."""
+    gateway = gateway_factory([stub_factory(answer_all).address])
+    first, second = gateway.port, free_port()
+    directory = Path(tempfile.mkdtemp(prefix="tailrace-"))
+    try:
+        control = [*gateway.config["control"]["listeners"], {"address": f"unix:{directory}/c"}]
+        public = [{"address": f"127.0.0.1:{p}"} for p in (first, second)]
+        change(gateway, listeners=public, control={"listeners": control})
+        hup(gateway, 2)
+        assert ask(first, get()).status == ask(second, get()).status == 200
+        old_control = gateway.control
+        gateway.control = f"{directory}/c"
+        wait_for(lambda: (directory / "c").is_socket(), 5, "new control socket")
+        assert gateway.api("/healthz")[0] == 200
+        change(gateway, listeners=public[1:], control={"listeners": control[1:]})
+        hup(gateway, 3)
+        assert ask(second, get()).status == 200
+        wait_for(lambda: not Path(old_control).exists(), 5, "old control socket removed")
+        wait_for(lambda: len(gateway.worker_pids()) == 1, 10, "the old worker has ended")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", first), 2)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            change(gateway, listeners=[*public, {"address": address}])
+            gateway.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: "reload refused" in gateway.log(), 5, "refused")
+        assert f"{address}: cannot bind: Address already in use" in gateway.log()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", first), 2)
+        assert ask(second, get()).status == 200
+        assert gateway.api("/healthz")[0] == 200
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_names_of_each_generation(gateway_factory: Factory, stub_factory: Stubs) -> None:
+    """A record's route, upstream and server are those of the configuration its worker had."""
+    release = threading.Event()
+
+    def slow(conn: socket.socket, _index: int) -> None:
+        conn.recv(65536)
+        release.wait(20)
+        conn.sendall(OK)
+
+    old, new = stub_factory(slow), stub_factory(answer_all)
+    gateway = gateway_factory(
+        [old.address], routes=[{"name": "before", "path_prefix": "/", "upstream": "app"}]
+    )
+    with Connection(gateway.port, 20) as client:
+        client.send(get("/slow"))
+        wait_for(lambda: old.accepted == 1, 5, "request at the old server")
+        upstreams = {"first": {"servers": [NOWHERE]}, "second": {"servers": [new.address]}}
+        routes = [
+            {"name": "none", "path_prefix": "/none", "upstream": "first"},
+            {"name": "after", "path_prefix": "/", "upstream": "second"},
+        ]
+        change(gateway, routes=routes, upstreams=upstreams)
+        del gateway.config["upstreams"]["app"]
+        change(gateway)
+        hup(gateway, 2)
+        fast_id = ask(gateway.port, get("/fast")).trace_id
+        release.set()
+        answer = client.answer()
+    assert answer.status == 200 and answer.headers["connection"] == "close"
+
+    def kept(trace_id: str) -> Any:
+        status, _, body = gateway.api(f"/api/v1/requests/{trace_id}")
+        return json.loads(body) if status == 200 else None
+
+    slow_one = wait_for(lambda: kept(answer.trace_id), 10, "the slow one")
+    fast_one = wait_for(lambda: kept(fast_id), 10, "the fast one")
+    assert slow_one["route"] == "GET before" and fast_one["route"] == "GET after"
+    assert slow_one["connection"]["upstream"] == "app"
+    assert slow_one["connection"]["server"] == old.address
+    assert fast_one["connection"]["upstream"] == "second"
+    assert fast_one["connection"]["server"] == new.address
+    phases = "tailrace_phase_duration_seconds_count"
+    wait_for(
+        lambda: f'{phases}{{upstream="second",phase="wait"}}' in metrics(gateway), 15, "counted"
+    )
+    counts = metrics(gateway)
+    assert counts[f'{phases}{{upstream="app",phase="wait"}}'] == 1
+    assert counts[f'{phases}{{upstream="second",phase="wait"}}'] == 1
+
+
+def test_fifth_generation_ends_the_oldest(gateway_factory: Factory, stub_factory: Stubs) -> None:
+    """Four generations may be alive; a HUP beyond ends the oldest, whatever it still has."""
+    stub = stub_factory(lambda conn, _index: [None for _ in iter(lambda: conn.recv(65536), b"")])
+    gateway = gateway_factory([stub.address])
+    held = []
+    try:
+        for serial in range(2, 6):
+            sock = socket.create_connection(("127.0.0.1", gateway.port), 10)
+            sock.sendall(get())
+            held.append(sock)
+            wait_for(lambda: stub.accepted == len(held), 5, "request at the server")
+            if serial == 5:
+                assert len(gateway.worker_pids()) == 4
+            hup(gateway, serial)
+        assert "worker 1 has to end now: 4 generations are alive" in gateway.log()
+        wait_for(lambda: len(gateway.worker_pids()) == 4, 5, "four are left")
+        held[0].settimeout(5)
+        assert b" 503 " in held[0].recv(65536)
+        for sock in held[1:]:
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+    finally:
+        for sock in held:
+            sock.close()
+
+
+def test_reload_while_one_is_tried(gateway_factory: Factory, stub_factory: Stubs) -> None:
+    """HUPs in a row are one after the other; the last file wins."""
+    gateway = gateway_factory([stub_factory(answer_all).address])
+    for _ in range(5):
+        gateway.process.send_signal(signal.SIGHUP)
+    second = free_port()
+    change(gateway, listeners=[{"address": f"127.0.0.1:{p}"} for p in (gateway.port, second)])
+    gateway.process.send_signal(signal.SIGHUP)
+
+    def serves() -> bool:
+        with contextlib.suppress(OSError):
+            return ask(second, get()).status == 200
+        return False
+
+    wait_for(serves, 15, "the last configuration")
+    assert ask(gateway.port, get()).status == 200
+
+
+def test_service_manager_is_told_of_reloads(gateway_starter: Factory) -> None:
+    """RELOADING=1 with its time, then READY=1."""
+    directory = Path(tempfile.mkdtemp(prefix="tailrace-"))
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(directory / "notify"))
+            notify.settimeout(10)
+            gateway = gateway_starter([NOWHERE], env={"NOTIFY_SOCKET": str(directory / "notify")})
+            assert notify.recv(200) == b"READY=1\nSTATUS=serving"
+            before_us = time.monotonic_ns() // 1000
+            gateway.process.send_signal(signal.SIGHUP)
+            match = re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=(\d+)", notify.recv(200))
+            assert match and before_us <= int(match[1]) <= time.monotonic_ns() // 1000
+            assert notify.recv(200) == b"READY=1\nSTATUS=serving"
+            gateway.config_path.write_text("{")
+            gateway.process.send_signal(signal.SIGHUP)
+            assert notify.recv(200).startswith(b"RELOADING=1\n")
+            assert notify.recv(200).startswith(b"READY=1\nSTATUS=serving; the last reload")
+            assert gateway.stop() == 0
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_collector_killed_after_a_reload(gateway_factory: Factory, stub_factory: Stubs) -> None:
+    """A new collector knows every configuration of which records may still come."""
+    stub = stub_factory(answer_all)
+    gateway = gateway_factory([stub.address])
+    change(gateway, routes=[{"name": "r2", "upstream": "app"}])
+    hup(gateway, 2)
+    collector = gateway.collector_pid()
+    os.kill(collector, signal.SIGKILL)
+    trace_id = ask(gateway.port, get()).trace_id
+    wait_for(lambda: gateway.log().count("collector ready") == 2, 10, "another collector")
+    wait_for(lambda: gateway.api(f"/api/v1/requests/{trace_id}")[0] == 200, 10, "the record")
+    assert gateway.json(f"/api/v1/requests/{trace_id}")["route"] == "GET r2"
+
+
+def test_upgrade_under_load(
+    gateway_starter: Factory, stub_factory: Stubs, load: Callable[[int, int], Load]
+) -> None:
+    """USR2 twice: the same process, new children, no request fails, no record is lost."""
+    gateway = gateway_starter([stub_factory(answer_all).address])
+    try:
+        old = {*gateway.worker_pids(), gateway.collector_pid()}
+        clients = load(gateway.port, 8)
+        for n in (2, 3):
+            clients.wait(300)
+            gateway.process.send_signal(signal.SIGUSR2)
+            wait_for(lambda n=n: gateway.log().count(" ready: ") == n, 15, "upgraded")
+            clients.wait(100)
+            wait_for(lambda old=old: not old & set(group_members(gateway.process.pid)), 20, "gone")
+            old = {*gateway.worker_pids(), gateway.collector_pid()}
+            assert len(old) == 2
+        clients.finish()
+        assert gateway.process.poll() is None
+        assert gateway.api("/healthz")[0] == 200
+        assert gateway.stop() == 0
+        assert stored(gateway) == clients.answered
+        assert "killed" not in gateway.log()
+    finally:
+        gateway.stop()
+
+
+def test_upgrade_to_what_does_not_start(gateway_factory: Factory, stub_factory: Stubs) -> None:
+    """A program or a file that would not start is found out before the old one is given up."""
+    gateway = gateway_factory([stub_factory(answer_all).address])
+    before = (gateway.worker_pids(), gateway.collector_pid())
+    gateway.config_path.write_text("{")
+    gateway.process.send_signal(signal.SIGUSR2)
+    text = "the new program does not take the configuration"
+    wait_for(lambda: text in gateway.log(), 10, text)
+    assert (gateway.worker_pids(), gateway.collector_pid()) == before
+    assert ask(gateway.port, get()).status == 200
+
+
+def test_term_in_the_middle_of_an_upgrade(
+    gateway_starter: Factory, stub_factory: Stubs, load: Callable[[int, int], Load]
+) -> None:
+    """Old and new drain; no accepted request fails, and nobody is left."""
+
+    def slow(conn: socket.socket, _index: int) -> None:
+        while conn.recv(65536):
+            time.sleep(0.05)
+            conn.sendall(OK)
+
+    gateway = gateway_starter([stub_factory(slow).address])
+    try:
+        clients = load(gateway.port, 8)
+        clients.wait(50)
+        gateway.process.send_signal(signal.SIGUSR2)
+        wait_for(lambda: gateway.log().count(" ready: ") == 2, 15, "upgraded")
+        gateway.process.terminate()
+        assert gateway.process.wait(20) == 0
+        clients._stop.set()
+        assert all("refused" in fault for fault in clients.faults), clients.faults
+        assert group_members(gateway.process.pid) == []
+    finally:
+        gateway.stop()
+
+
+def test_killed_worker_is_back_within_a_second(
+    gateway_factory: Factory, stub_factory: Stubs
+) -> None:
+    """New connections wait in the kernel's queue and are served by the next worker."""
+    gateway = gateway_factory([stub_factory(answer_all).address])
+    (worker,) = gateway.worker_pids()
+    assert ask(gateway.port, get()).status == 200
+    os.kill(worker, signal.SIGKILL)
+    start = time.monotonic()
+    assert ask(gateway.port, get()).status == 200
+    assert time.monotonic() - start < 1
+    assert metrics(gateway)['tailrace_restarts_total{process="worker"}'] == 1

@@ -1,0 +1,124 @@
+"""TLS on control listeners: token, API, profiles, limits; and the clients of it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Gateway, StubServer, free_port
+from proxy_tools import OK, always, ask, get
+from tls_tools import Authority, RecordClient, listen, raw_connection
+
+TOKEN = "0123456789abcdef"
+Control = tuple[Gateway, int]
+
+
+@pytest.fixture
+def control(
+    gateway_factory: Callable[..., Gateway],
+    stub_factory: Callable[..., StubServer],
+    authority: Authority,
+    tmp_path: Path,
+) -> Control:
+    """Return a gateway with an admin listener by TLS, beyond loopback, and its port."""
+    token = tmp_path / "token"
+    token.write_text(TOKEN + "\n")
+    port = free_port()
+    certificate = authority.issue("localhost", "127.0.0.1")
+    listeners = [
+        {"address": f"unix:{tmp_path}/control.sock"},
+        {"address": f"0.0.0.0:{port}", "token_file": str(token), **listen(certificate)},
+    ]
+    stub = stub_factory(always(OK))
+    return gateway_factory([stub.address], control={"listeners": listeners}), port
+
+
+def call(
+    port: int, authority: Authority, method: str, path: str, body: bytes | None = None, **more: Any
+) -> tuple[int, bytes]:
+    """Ask over TLS with the token."""
+    context = authority.client_context()
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+    try:
+        headers = {"Authorization": f"Bearer {more.get('token', TOKEN)}"}
+        headers["Content-Type"] = "application/json"
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def test_api(control: Control, authority: Authority) -> None:
+    """The API answers by TLS with the token only; large answers and bodies come whole."""
+    gateway, port = control
+    for _ in range(30):
+        assert ask(gateway.port, get("/" + "x" * 900)).status == 200
+    time.sleep(0.5)
+    assert call(port, authority, "GET", "/healthz")[0] == 200
+    assert call(port, authority, "GET", "/healthz", token="wrong")[0] == 401
+    status, body = call(port, authority, "GET", "/metrics")
+    assert status == 200 and len(body) > 10_000
+    status, body = call(port, authority, "GET", "/api/v1/requests?limit=30")
+    assert status == 200 and len(json.loads(body)["requests"]) == 30
+    status, body = call(port, authority, "POST", "/v1/profiles", b"x" * 1_000_000)
+    assert status == 400, body
+    status, body = call(port, authority, "POST", "/v1/profiles", b"x" * 1_500_000)
+    assert status == 413, body
+
+
+def test_kept_alive_and_split(control: Control, authority: Authority) -> None:
+    """Requests in a record per byte, and several in one segment."""
+    _, port = control
+    client = RecordClient(port, authority.client_context(), "localhost")
+    request = f"GET /healthz HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+    wire = b"".join(client.record(request[at : at + 1]) for at in range(len(request)))
+    for at in range(0, len(wire), 53):
+        client.raw.sendall(wire[at : at + 53])
+    assert client.read().startswith(b"HTTP/1.1 200")
+    client.raw.sendall(client.record(request) + client.record(request))
+    data = b""
+    while data.count(b"HTTP/1.1 200") < 2:
+        data += client.read()
+    client.close()
+
+
+def test_no_clear_text(control: Control) -> None:
+    """A request in clear gets nothing."""
+    _, port = control
+    with raw_connection(port) as raw:
+        raw.sendall(f"GET /metrics HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+        data = b""
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := raw.recv(4096):
+                data += chunk
+    assert b"tailrace" not in data and b"HTTP" not in data
+
+
+def test_silent_handshake_is_fenced(control: Control) -> None:
+    """Who says nothing, or stops within the handshake, is closed after ten seconds."""
+    _, port = control
+    start = time.monotonic()
+    socks = [raw_connection(port, 20) for _ in range(2)]
+    socks[1].sendall(b"\x16\x03\x01\x02\x00\x01")
+    for sock in socks:
+        with contextlib.suppress(ConnectionResetError):
+            while sock.recv(100):
+                pass
+        sock.close()
+    assert 8 < time.monotonic() - start < 14
+
+
+def test_wrong_authority(control: Control, tmp_path: Path) -> None:
+    """A client that does not trust the certificate never sends its token."""
+    _, port = control
+    stranger = Authority(tmp_path / "stranger", "stranger")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        call(port, stranger, "GET", "/healthz")
