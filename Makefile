@@ -25,7 +25,7 @@ HARDEN := -fstack-protector-strong -fstack-clash-protection -fPIE
 OPT_release := -O2 -g -D_FORTIFY_SOURCE=2
 OPT_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 OPT_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
-PKGS := libevent_core libevent_extra libevent_openssl jansson sqlite3 libssl libcrypto zlib
+PKGS := libevent_core libevent_extra libevent_openssl jansson sqlite3 libssl libcrypto zlib libcurl
 
 LLHTTP_DIR ?= build/llhttp
 # Asked once, at first use: `make deps-build` may have to bring pkg-config first.
@@ -45,7 +45,7 @@ UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 
 .PHONY: all schema deps deps-hook deps-build deps-demo deps-test deps-bench deps-deb build demo test unit clean lint format \
-	bench backtest-null backtest-power truth asan tsan install uninstall deb FORCE
+	bench backtest-null backtest-power truth soak asan tsan install uninstall deb FORCE
 all: deps-build
 	@$(MAKE) --no-print-directory build
 
@@ -110,6 +110,11 @@ demo: deps-demo
 truth: deps-test
 	@$(MAKE) --no-print-directory build
 	@scripts/test tests/truth
+
+# What takes minutes: races, leaks, loads.
+soak: deps-test
+	@$(MAKE) --no-print-directory build
+	@scripts/test tests/soak
 
 bench: deps-bench
 	@$(MAKE) --no-print-directory build $(B)/worker_alone

@@ -26,9 +26,12 @@ struct backtest {
 };
 
 #define ROUTES_AS_IF_MAX 1000000
+#define EXIT_USAGE 2
+#define EXIT_CONFIG 78
 
 static const char usage[] =
-    "usage: tailrace backtest [--every-tick] [--routes N] < ticks.jsonl\n"
+    "usage: tailrace backtest [-c FILE] [--every-tick] [--routes N] < ticks.jsonl\n"
+    "  -c FILE       the configuration whose \"alerts\" hold (default: the defaults)\n"
     "  --every-tick  also the evidence after each tick\n"
     "  --routes N    keep the false-alarm budget as one of N routes would (default: those given)\n";
 
@@ -160,14 +163,41 @@ static int
 usage_error(const char *problem, const char *what)
 {
 	fprintf(stderr, "tailrace: %s \"%s\"\n%s", problem, what, usage);
-	return -1;
+	return EXIT_USAGE;
 }
 
+/* Only the detector's part of the file is used, but a file that is wrong anywhere is refused. */
+static int
+read_config(const char *path, struct detector_params *params)
+{
+	struct config_errors errs = {0};
+	struct config *config = NULL;
+	char *bytes;
+	size_t length;
+	unsigned routes = params->routes;
+	int status = config_load_file(path, &config, &bytes, &length, &errs);
+
+	for (size_t i = 0; i < errs.count; i++)
+		fprintf(stderr, "%s\n", errs.lines[i]);
+	config_errors_free(&errs);
+	if (status == -1)
+		return -1;
+	detector_params_configured(params, &config->alerts);
+	params->routes = routes;
+	free(bytes);
+	config_free(config);
+	return 0;
+}
+
+/* Returns 0, or the exit status. */
 static int
 read_options(int argc, char **argv, struct backtest *backtest, struct detector_params *params)
 {
 	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--every-tick") == 0) {
+		if (strcmp(argv[i], "-c") == 0 && i + 1 < argc) {
+			if (read_config(argv[++i], params) == -1)
+				return EXIT_CONFIG;
+		} else if (strcmp(argv[i], "--every-tick") == 0) {
 			backtest->every_tick = true;
 		} else if (strcmp(argv[i], "--routes") == 0 && i + 1 < argc) {
 			char *end;
@@ -193,8 +223,9 @@ backtest_main(int argc, char **argv)
 	backtest.out = stdout;
 	backtest.t_s = -1;
 	detector_params_default(&params);
-	if (read_options(argc, argv, &backtest, &params) == -1)
-		return 2;
+	status = read_options(argc, argv, &backtest, &params);
+	if (status != 0)
+		return status;
 	backtest.detector = detector_new(&params, put_event, backtest.out);
 	status = take_all(&backtest, stdin);
 	if (fflush(backtest.out) == EOF || ferror(backtest.out)) {

@@ -11,12 +11,15 @@
 #include "collector/aggregate.h"
 #include "collector/api.h"
 #include "collector/control.h"
+#include "collector/deliver.h"
+#include "collector/incident.h"
 #include "collector/intake.h"
 #include "collector/query.h"
 #include "collector/service.h"
 #include "collector/spans.h"
 #include "collector/store.h"
 #include "collector/wants.h"
+#include "collector/watch.h"
 #include "handover.h"
 #include "model/retention.h"
 #include "orders.h"
@@ -186,6 +189,8 @@ on_poll(evutil_socket_t fd, short events, void *arg)
 	if (++c->ticks % SECOND_TICKS == 0) {
 		aggregate_flush(c->service.aggregate);
 		spans_tick(c->service.spans, clock_wall_ns());
+		watch_tick(c->service.watch);
+		incidents_tick(c->service.incidents);
 	}
 	control_tick(c->control, now_ns);
 	if (orphan_ends(c, now_ns))
@@ -256,6 +261,37 @@ spans_make(struct service *service)
 }
 
 static void
+on_publish(void *arg, const json_t *payload, bool minor, char *const *receivers)
+{
+	struct service *service = arg;
+	deliver_publish(service->deliver, payload, minor, receivers);
+}
+
+static void
+on_repeat(void *arg, const json_t *payload, char *const *receivers)
+{
+	struct service *service = arg;
+	deliver_repeat(service->deliver, payload, receivers);
+}
+
+/* The detector, what it found before, and who is told. The store must be open: what an earlier
+ * life left is read here. */
+static void
+alerts_make(struct service *service)
+{
+	const char *path = service->config->store.path;
+	struct incident_sink sink = {.arg = service, .publish = on_publish, .repeat = on_repeat};
+	service->incidents = incidents_new(service, &sink);
+	struct watch_events events = {
+	    .arg = service->incidents, .detected = incidents_detected, .ruled = incidents_ruled};
+	service->watch = watch_new(service->config, service->routes, service->store, &events);
+	store_sync(service->store, STORE_RETRY_MS);
+	deliver_start(service->deliver, service->store, path);
+	watch_load(service->watch, path);
+	incidents_load(service->incidents, path);
+}
+
+static void
 service_make(struct service *service, const struct handover *handover)
 {
 	const struct config *config = service->config;
@@ -278,6 +314,7 @@ service_make(struct service *service, const struct handover *handover)
 	service->aggregate = aggregate_new(service->routes, service->store);
 	spans_make(service);
 	correlator_make(service);
+	alerts_make(service);
 }
 
 static void
@@ -288,7 +325,11 @@ service_free(struct service *service)
 	spans_free(service->spans);
 	retention_free(service->retention);
 	wants_free(service->wants);
+	deliver_stop(service->deliver);
 	store_stop(service->store);
+	incidents_free(service->incidents);
+	watch_free(service->watch);
+	deliver_free(service->deliver);
 	access_log_stop(service->access_log);
 	intake_free(service->intake);
 	stacks_free(service->stacks);
@@ -355,6 +396,7 @@ finish(struct collector *c)
 	correlator_finish(service->correlator, clock_now_ns());
 	aggregate_flush(service->aggregate);
 	spans_finish(service->spans, clock_wall_ns());
+	watch_finish(service->watch);
 	query_stop(service->query);
 	/* Answers that were just given leave with the connections' last turn. */
 	event_base_loop(c->base, EVLOOP_NONBLOCK);
@@ -374,6 +416,7 @@ collector_main(const struct handover *handover, const struct config *config)
 		fatal("board: not of this build");
 	c->service.configs = configs_new(config, c->service.board, more_configs, c);
 	c->control = control_new(config, &c->service);
+	c->service.deliver = deliver_new(config);
 	store_prepare(config->store.path, config->process.uid, config->process.gid);
 	process_drop_rights(config);
 	loop_make(c, handover);

@@ -221,7 +221,7 @@ threads_start(struct worker *worker)
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	for (size_t i = 1; i < worker->thread_count && !failed; i++) {
 		struct worker_thread *thread = &worker->threads[i];
-		char name[16];
+		char name[32];
 
 		failed = pthread_create(&thread->thread, NULL, thread_run, thread);
 		thread->running = failed == 0;

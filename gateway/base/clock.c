@@ -29,6 +29,12 @@ clock_wall_ns(void)
 	return read_clock(CLOCK_REALTIME);
 }
 
+uint64_t
+clock_boot_ns(void)
+{
+	return read_clock(CLOCK_BOOTTIME);
+}
+
 void
 clock_format(uint64_t wall_ns, char *buf, size_t size)
 {

@@ -200,11 +200,37 @@ free_upstream(struct config_upstream *upstream)
 }
 
 static void
+free_texts(char **texts)
+{
+	for (size_t i = 0; texts != NULL && texts[i] != NULL; i++)
+		free(texts[i]);
+	free(texts);
+}
+
+static void
+free_alerts(struct config_alerts *alerts)
+{
+	for (size_t i = 0; i < alerts->rule_count; i++) {
+		free(alerts->rules[i].name);
+		free(alerts->rules[i].route);
+		free_texts(alerts->rules[i].receivers);
+	}
+	free(alerts->rules);
+	for (size_t i = 0; i < alerts->receiver_count; i++) {
+		free(alerts->receivers[i].name);
+		free(alerts->receivers[i].url);
+		free(alerts->receivers[i].url_file);
+		free(alerts->receivers[i].token_file);
+		free(alerts->receivers[i].ca_file);
+	}
+	free(alerts->receivers);
+	free(alerts->dashboard_url);
+}
+
+static void
 free_route(struct config_route *route)
 {
-	for (size_t i = 0; route->methods != NULL && route->methods[i] != NULL; i++)
-		free(route->methods[i]);
-	free(route->methods);
+	free_texts(route->methods);
 	free(route->name);
 	free(route->host);
 	free(route->path_prefix);
@@ -240,6 +266,7 @@ config_free(struct config *config)
 	for (size_t i = 0; i < config->route_count; i++)
 		free_route(&config->routes[i]);
 	free(config->routes);
+	free_alerts(&config->alerts);
 	free(config->trace.trust.cidrs);
 	free(config->trace.server_timing.cidrs);
 	free(config->store.path);

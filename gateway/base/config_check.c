@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/config_check_alerts.h"
 #include "base/config_check_tls.h"
 #include "base/xmem.h"
 
@@ -17,22 +18,7 @@
 	"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 /* Tells a fault of one key, its place given as printf does. */
-#define FAULT(place, text, ...)                                    \
-	do {                                                       \
-		char pointer_[128];                                \
-		size_t before_ = (place)->length;                  \
-		snprintf(pointer_, sizeof(pointer_), __VA_ARGS__); \
-		fault_at((place), pointer_, (text));               \
-		config_place_pop((place), before_);                \
-	} while (0)
-
-static void
-fault_at(struct config_place *place, const char *pointer, const char *text)
-{
-	snprintf(place->pointer, sizeof(place->pointer), "%s", pointer);
-	place->length = strlen(place->pointer);
-	config_place_error(place, "%s", text);
-}
+#define FAULT(place, text, ...) config_place_error_at((place), (text), __VA_ARGS__)
 
 static bool
 same_address(const struct net_address *a, const struct net_address *b)
@@ -65,10 +51,8 @@ check_listeners(struct config *config, struct config_place *place)
 	}
 }
 
-/* The file must hold something now: a gateway that starts and then refuses every peer helps
- * nobody. */
-static const char *
-token_file_fault(const char *path)
+const char *
+config_file_fault(const char *path)
 {
 	char byte;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -102,7 +86,7 @@ check_control(struct config *config, struct config_place *place, bool on_host)
 			FAULT(place, "only peers of a unix socket have a user",
 			      "/control/listeners/%zu/allow_users", i);
 		fault =
-		    on_host && own->token_file != NULL ? token_file_fault(own->token_file) : NULL;
+		    on_host && own->token_file != NULL ? config_file_fault(own->token_file) : NULL;
 		if (fault != NULL)
 			FAULT(place, fault, "/control/listeners/%zu/token_file", i);
 	}
@@ -297,6 +281,7 @@ config_check(struct config *config, struct config_place *place, bool on_host)
 	check_routes(config, place);
 	check_process(config, place);
 	config_check_tls(config, place, on_host);
+	config_check_alerts(config, place, on_host);
 	check_logs(config, place);
 	/* The line is part of the head: who lowers the head's limit alone means both. */
 	if (config->limits.request_line_bytes > config->limits.head_bytes)

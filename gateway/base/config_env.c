@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -42,6 +43,12 @@ make_value(const struct config_key *key, const char *text)
 		if (*end == '\0' && errno == 0)
 			return json_integer(number);
 	}
+	if (key->kind == CONFIG_KIND_REAL && isdigit((unsigned char)text[0])) {
+		double real = strtod(text, &end);
+
+		if (*end == '\0' && isfinite(real))
+			return json_real(real);
+	}
 	if (key->kind == CONFIG_KIND_BOOLEAN && strcmp(text, "true") == 0)
 		return json_true();
 	if (key->kind == CONFIG_KIND_BOOLEAN && strcmp(text, "false") == 0)
@@ -54,6 +61,7 @@ is_scalar(const struct config_key *key)
 {
 	switch (key->kind) {
 	case CONFIG_KIND_NUMBER:
+	case CONFIG_KIND_REAL:
 	case CONFIG_KIND_BOOLEAN:
 	case CONFIG_KIND_TEXT:
 	case CONFIG_KIND_CHOICE:

@@ -124,6 +124,19 @@ config_place_error(const struct config_place *place, const char *format, ...)
 	add_at(place, text);
 }
 
+void
+config_place_error_at(struct config_place *place, const char *text, const char *pointer, ...)
+{
+	struct config_place at = {.file = place->file, .errs = place->errs};
+	va_list args;
+
+	va_start(args, pointer);
+	vsnprintf(at.pointer, sizeof(at.pointer), pointer, args);
+	va_end(args);
+	at.length = strlen(at.pointer);
+	add_at(&at, text);
+}
+
 static void
 describe(const json_t *value, char *buf, size_t size)
 {

@@ -106,7 +106,14 @@ put_number(FILE *out, const struct config_key *key)
 		put_quantity(out, key->fallback, key->unit);
 }
 
-/* "a|b|c" -> "a", "b" or "c"; default: "b" */
+static void
+put_real(FILE *out, const struct config_key *key)
+{
+	fprintf(out, "Number from %.10g to %.10g; default: %.10g%s%s", key->real_min, key->real_max,
+	        key->real_fallback, key->unit[0] != '\0' ? " " : "", key->unit);
+}
+
+/* "a|b|c" -> "a", "b" or "c"; default: "b", unless there is none (UINT64_MAX) */
 static void
 put_choices(FILE *out, const char *choices, uint64_t fallback)
 {
@@ -122,7 +129,8 @@ put_choices(FILE *out, const char *choices, uint64_t fallback)
 			chosen = p;
 		p += n + (p[n] == '|');
 	}
-	fprintf(out, "; default: \"%.*s\"", (int)strcspn(chosen, "|"), chosen);
+	if (fallback != UINT64_MAX)
+		fprintf(out, "; default: \"%.*s\"", (int)strcspn(chosen, "|"), chosen);
 }
 
 static void
@@ -166,6 +174,9 @@ put_type(FILE *out, const struct config_key *key)
 	case CONFIG_KIND_NUMBER:
 		put_number(out, key);
 		break;
+	case CONFIG_KIND_REAL:
+		put_real(out, key);
+		break;
 	case CONFIG_KIND_BOOLEAN:
 		fprintf(out, "true or false; default: %s", key->fallback != 0 ? "true" : "false");
 		break;
@@ -176,7 +187,7 @@ put_type(FILE *out, const struct config_key *key)
 		put_list(out, key, "texts", "");
 		break;
 	case CONFIG_KIND_CHOICE:
-		put_choices(out, key->choices, key->fallback);
+		put_choices(out, key->choices, key->min > 0 ? UINT64_MAX : key->fallback);
 		break;
 	case CONFIG_KIND_PEERS:
 		fputs("\"never\", \"always\" or a list of ", out);

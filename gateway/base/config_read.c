@@ -56,6 +56,19 @@ read_number(struct target to, const struct config_key *key, json_t *json)
 }
 
 static void
+read_real(struct target to, const struct config_key *key, json_t *json)
+{
+	const char *space = key->unit[0] != '\0' ? " " : "";
+	double value = json == NULL ? key->real_fallback : json_number_value(json);
+
+	if (json != NULL &&
+	    (!json_is_number(json) || !(value >= key->real_min && value <= key->real_max)))
+		config_place_fault(to.place, json, "a number from %g to %g%s%s", key->real_min,
+		                   key->real_max, space, key->unit);
+	memcpy(to.base + key->offset, &value, sizeof(value));
+}
+
+static void
 read_boolean(struct target to, const struct config_key *key, json_t *json)
 {
 	if (json != NULL && !json_is_boolean(json))
@@ -318,11 +331,15 @@ read_map(struct target to, const struct config_key *key, json_t *json)
 	const char *name;
 	json_t *item;
 
+	if (json == NULL && key->min == 0)
+		return;
 	if (!json_is_object(json) || count < key->min || count > key->max) {
 		config_place_fault(to.place, json, "an object with %llu to %llu names",
 		                   (unsigned long long)key->min, (unsigned long long)key->max);
 		return;
 	}
+	if (count == 0)
+		return;
 	elements = xcalloc(count, key->child_size);
 	write_pointer(to.base + key->offset, elements);
 	memcpy(to.base + key->offset2, &count, sizeof(count));
@@ -379,14 +396,14 @@ refuse_later(struct target to, const struct config_key *key, json_t *json)
 typedef void reader(struct target to, const struct config_key *key, json_t *json);
 
 static reader *const readers[] = {
-    [CONFIG_KIND_SECTION] = read_section,   [CONFIG_KIND_PART] = read_part,
-    [CONFIG_KIND_LIST] = read_list,         [CONFIG_KIND_MAP] = read_map,
-    [CONFIG_KIND_NUMBER] = read_number,     [CONFIG_KIND_BOOLEAN] = read_boolean,
-    [CONFIG_KIND_TEXT] = read_text,         [CONFIG_KIND_TEXTS] = read_texts,
-    [CONFIG_KIND_CHOICE] = read_choice,     [CONFIG_KIND_PEERS] = read_peers,
-    [CONFIG_KIND_BLOCKS] = read_peers,      [CONFIG_KIND_ADDRESS] = read_address,
-    [CONFIG_KIND_UPSTREAM] = read_upstream, [CONFIG_KIND_USERS] = read_users,
-    [CONFIG_KIND_LATER] = refuse_later,
+    [CONFIG_KIND_SECTION] = read_section, [CONFIG_KIND_PART] = read_part,
+    [CONFIG_KIND_LIST] = read_list,       [CONFIG_KIND_MAP] = read_map,
+    [CONFIG_KIND_NUMBER] = read_number,   [CONFIG_KIND_BOOLEAN] = read_boolean,
+    [CONFIG_KIND_REAL] = read_real,       [CONFIG_KIND_TEXT] = read_text,
+    [CONFIG_KIND_TEXTS] = read_texts,     [CONFIG_KIND_CHOICE] = read_choice,
+    [CONFIG_KIND_PEERS] = read_peers,     [CONFIG_KIND_BLOCKS] = read_peers,
+    [CONFIG_KIND_ADDRESS] = read_address, [CONFIG_KIND_UPSTREAM] = read_upstream,
+    [CONFIG_KIND_USERS] = read_users,     [CONFIG_KIND_LATER] = refuse_later,
 };
 
 static void

@@ -32,6 +32,25 @@ number_schema(const struct config_key *key)
 	return schema;
 }
 
+/* Whole ones without a point. */
+static json_t *
+real(double value)
+{
+	return value == (double)(json_int_t)value ? json_integer((json_int_t)value)
+	                                          : json_real(value);
+}
+
+static json_t *
+real_schema(const struct config_key *key)
+{
+	json_t *schema = typed("number");
+
+	set(schema, "minimum", real(key->real_min));
+	set(schema, "maximum", real(key->real_max));
+	set(schema, "default", real(key->real_fallback));
+	return schema;
+}
+
 static json_t *
 text_schema(const struct config_key *key)
 {
@@ -54,7 +73,8 @@ choice_schema(const char *choices, size_t fallback)
 		json_array_append_new(list, json_stringn(p, n));
 		p += n + (p[n] == '|');
 	}
-	set(schema, "default", json_incref(json_array_get(list, fallback)));
+	if (fallback != SIZE_MAX)
+		set(schema, "default", json_incref(json_array_get(list, fallback)));
 	set(schema, "enum", list);
 	return schema;
 }
@@ -116,12 +136,14 @@ key_schema(const struct config_key *key)
 		return map_schema(key);
 	case CONFIG_KIND_NUMBER:
 		return number_schema(key);
+	case CONFIG_KIND_REAL:
+		return real_schema(key);
 	case CONFIG_KIND_BOOLEAN:
 		return json_pack("{s:s, s:b}", "type", "boolean", "default", (int)key->fallback);
 	case CONFIG_KIND_TEXT:
 		return text_schema(key);
 	case CONFIG_KIND_CHOICE:
-		return choice_schema(key->choices, (size_t)key->fallback);
+		return choice_schema(key->choices, key->min > 0 ? SIZE_MAX : (size_t)key->fallback);
 	case CONFIG_KIND_PEERS:
 		return peers_schema(key);
 	case CONFIG_KIND_TEXTS:
@@ -170,7 +192,8 @@ config_print_schema(void *out)
 	set(json_object_get(body, "properties"), "$schema", typed("string"));
 	json_object_update(root, body);
 	json_decref(body);
-	if (json_dumpf(root, out, JSON_INDENT(2)) == -1 || fputs("\n", out) == EOF)
+	if (json_dumpf(root, out, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) == -1 ||
+	    fputs("\n", out) == EOF)
 		fatal("schema cannot be written");
 	json_decref(root);
 }

@@ -41,6 +41,16 @@
 	 .fallback = value,                                          \
 	 .min = least,                                               \
 	 .max = most},
+#define REAL(OBJ, type, member, key, value, least, most, of, text) \
+	{.object = CONFIG_OBJECT_##OBJ,                            \
+	 .kind = CONFIG_KIND_REAL,                                 \
+	 .name = key,                                              \
+	 .unit = of,                                               \
+	 .help = text,                                             \
+	 MEMBER(type, member),                                     \
+	 .real_fallback = value,                                   \
+	 .real_min = least,                                        \
+	 .real_max = most},
 #define BOOLEAN(OBJ, type, member, key, value, text) \
 	KEY(OBJ, BOOLEAN, key, text, MEMBER(type, member), .fallback = value)
 #define TEXT(OBJ, type, member, key, least, most, text) \
@@ -51,6 +61,8 @@
 	KEY(OBJ, TEXTS, key, text, MEMBER(type, member), .min = 1, .max = most)
 #define CHOICE(OBJ, type, member, key, value, list, text) \
 	KEY(OBJ, CHOICE, key, text, MEMBER(type, member), .fallback = value, .choices = list)
+#define CHOICE_REQUIRED(OBJ, type, member, key, list, text) \
+	KEY(OBJ, CHOICE, key, text, MEMBER(type, member), .choices = list, .min = 1)
 #define PEERS(OBJ, type, member, key, text) \
 	KEY(OBJ, PEERS, key, text, MEMBER(type, member), .max = CONFIG_CIDRS_MAX)
 #define BLOCKS(OBJ, type, member, key, text) \
@@ -97,7 +109,8 @@ config_key_find(enum config_object object, const char *name, size_t length)
 bool
 config_key_required(const struct config_key *key)
 {
-	if (key->kind == CONFIG_KIND_LIST || key->kind == CONFIG_KIND_MAP)
+	if (key->kind == CONFIG_KIND_LIST || key->kind == CONFIG_KIND_MAP ||
+	    key->kind == CONFIG_KIND_CHOICE)
 		return key->min > 0;
 	return key->required || key->kind == CONFIG_KIND_ADDRESS;
 }

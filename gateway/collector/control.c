@@ -11,6 +11,7 @@
 #include "base/xmem.h"
 #include "collector/access.h"
 #include "collector/api.h"
+#include "collector/api_incidents.h"
 #include "collector/control.h"
 #include "collector/guard.h"
 #include "collector/ingest.h"
@@ -61,6 +62,9 @@ static const struct endpoint {
     {"/api/v1/requests/", GET, ADMIN, "GET, HEAD", api_request},
     {"/api/v1/routes", GET, ADMIN, "GET, HEAD", api_routes},
     {"/api/v1/routes/", GET, ADMIN, "GET, HEAD", api_route},
+    {"/api/v1/incidents", GET, ADMIN, "GET, HEAD", api_incidents},
+    {"/api/v1/incidents/", GET | EVHTTP_REQ_POST, ADMIN, "GET, HEAD, POST", api_incident},
+    {"/api/v1/deploys", GET | EVHTTP_REQ_POST, ADMIN, "GET, HEAD, POST", api_deploys},
     {"/healthz", GET, ADMIN | PROBE, "GET, HEAD", api_healthz},
     {"/readyz", GET, ADMIN | PROBE, "GET, HEAD", api_readyz},
     {"/metrics", GET, ADMIN | PROBE, "GET, HEAD", metrics_request},

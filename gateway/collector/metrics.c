@@ -4,6 +4,7 @@
 #include <event2/http.h>
 #include "collector/access_log.h"
 #include "collector/aggregate.h"
+#include "collector/alert_metrics.h"
 #include "collector/intake.h"
 #include "collector/metrics.h"
 #include "collector/metrics_text.h"
@@ -315,6 +316,7 @@ metrics_write(const struct service *service, struct metrics *out)
 	own_counters(service, out);
 	join(service, out);
 	store(service, out);
+	alert_metrics(service, out);
 	access_log(service, out);
 	aggregate_metrics(service->aggregate, out);
 	metrics_end(out);

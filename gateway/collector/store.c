@@ -30,6 +30,7 @@ enum item_kind {
 	ITEM_UNPIN,
 	ITEM_ROLLUP,
 	ITEM_STACKS,
+	ITEM_NOTE,
 };
 
 struct item {
@@ -40,6 +41,7 @@ struct item {
 	struct store_exchange exchange; /* ITEM_EXCHANGE */
 	struct store_minute *minute;    /* ITEM_MINUTE; owned */
 	struct store_rollup rollup;     /* ITEM_ROLLUP; ITEM_STACKS: its body alone */
+	struct store_note note;         /* ITEM_NOTE */
 };
 
 struct store {
@@ -107,13 +109,14 @@ item_free(struct item *item)
 	text_free(&item->exchange.body);
 	text_free(&item->rollup.body);
 	free(item->minute);
+	store_note_clear(&item->note);
 	free(item);
 }
 
 static size_t
 item_bytes(const struct item *item)
 {
-	return sizeof(*item) + item->exchange.body.size + item->rollup.body.size +
+	return sizeof(*item) + item->exchange.body.size + item->rollup.body.size + item->note.size +
 	       (item->minute != NULL ? sizeof(*item->minute) : 0);
 }
 
@@ -122,8 +125,10 @@ put(struct store *store, struct item *item)
 {
 	size_t bytes = item_bytes(item);
 	pthread_mutex_lock(&store->mutex);
-	bool full = store->queued >= store->options.queue_max ||
-	            store->queued_bytes + bytes > store->options.queue_bytes_max;
+	bool note = item->kind == ITEM_NOTE;
+	bool full =
+	    store->queued >= store->options.queue_max + (note ? STORE_QUEUE_NOTES_EXTRA : 0) ||
+	    store->queued_bytes + bytes > store->options.queue_bytes_max * (note ? 2 : 1);
 	if (full) {
 		store->stats.dropped_full++;
 	} else {
@@ -222,6 +227,16 @@ store_put_tail(struct store *store, const struct profile_key *key, uint64_t tail
 	put(store, item);
 }
 
+void
+store_put_note(struct store *store, struct store_note *note)
+{
+	struct item *item = xcalloc(1, sizeof(*item));
+	item->kind = ITEM_NOTE;
+	item->note = *note;
+	*note = (struct store_note){0};
+	put(store, item);
+}
+
 /* --- writing --------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 2, 3))) static void
@@ -290,6 +305,8 @@ write_item(struct store_file *file, const struct item *item, struct store_stats 
 		return store_file_minute(file, item->minute);
 	case ITEM_LATE:
 		return store_file_late(file, &item->key);
+	case ITEM_NOTE:
+		return store_notes_write(&file->notes, file->db, &item->note);
 	case ITEM_TAIL:
 		return store_file_tail(file, &item->key, item->tail_ns);
 	case ITEM_DROP:

@@ -148,6 +148,8 @@ set_up(struct store_file *file, char *why, size_t size)
 	if (result == SQLITE_OK)
 		result = store_schema_migrate(file->db, version);
 	if (result == SQLITE_OK)
+		result = store_notes_schema(file->db);
+	if (result == SQLITE_OK)
 		result = prepare_all(file);
 	/* Routes that lost their last exchange make room for new ones. */
 	if (result == SQLITE_OK)
@@ -191,6 +193,7 @@ store_file_close(struct store_file *file)
 {
 	for (size_t i = 0; i < STORE_STATEMENTS; i++)
 		sqlite3_finalize(file->statements[i]);
+	store_notes_close(&file->notes);
 	sqlite3_close(file->db);
 	flame_free(file->names);
 	*file = (struct store_file){0};

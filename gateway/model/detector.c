@@ -39,6 +39,29 @@ detector_params_default(struct detector_params *ret)
 	                                .min_effect_ms = 5};
 }
 
+void
+detector_params_configured(struct detector_params *ret, const struct config_alerts *alerts)
+{
+	*ret = (struct detector_params){.window_s = alerts->window_ms / 1000.0,
+	                                .min_duration_s = alerts->min_duration_s,
+	                                .reference_s = alerts->reference_s,
+	                                .reference_gap_s = alerts->reference_gap_s,
+	                                .false_alarm_budget = alerts->false_alarm_budget,
+	                                .min_effect = alerts->min_effect,
+	                                .min_effect_ms = alerts->min_effect_ms};
+}
+
+/* A reference needs whole blocks, so none is longer than a short reference or its gap. */
+static int64_t
+detector_block_s(const struct detector_params *params)
+{
+	int64_t block_s = DETECTOR_BLOCK_S;
+
+	if (params->reference_s < block_s)
+		block_s = params->reference_s;
+	return params->reference_gap_s < block_s ? params->reference_gap_s : block_s;
+}
+
 struct detector *
 detector_new(const struct detector_params *params,
              void (*on_event)(void *arg, const struct detector_event *event), void *arg)
@@ -82,7 +105,8 @@ detector_route_at(struct detector *detector, const char *name)
 	if (detector->count == DETECTOR_ROUTES_MAX)
 		return NULL;
 	entry = xcalloc(1, sizeof(*entry));
-	detector_route_init(&entry->route, name, detector->count);
+	detector_route_init(&entry->route, name, detector->count,
+	                    detector_block_s(&detector->params));
 	HASH_ADD_KEYPTR(hh, detector->by_name, entry->route.name, strlen(entry->route.name), entry);
 	detector->entries[detector->count++] = entry;
 	return &entry->route;
@@ -184,4 +208,11 @@ unsigned
 detector_compared(const struct detector *detector)
 {
 	return detector->frame.routes;
+}
+
+double
+detector_baseline(const struct detector *detector, const struct detector_route *route, int64_t t_s,
+                  double ret[DETECTOR_BUCKETS])
+{
+	return detector_route_baseline(route, &detector->frame, t_s, ret);
 }

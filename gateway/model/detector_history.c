@@ -8,20 +8,20 @@
 #include "base/xmem.h"
 
 #define FORGET_HOURS (7 * 24.0) /* the rows by hour lose 1/e in a week */
-#define HOUR_BLOCKS (DETECTOR_HOUR_S / DETECTOR_BLOCK_S)
-#define CLIP_LOW 0.02 /* quantiles at which a block's deviation is clipped */
+#define CLIP_LOW 0.02           /* quantiles at which a block's deviation is clipped */
 #define CLIP_HIGH 0.98
 #define VARIANCE_MIN 1e-9
 
-/* Until 48 h exist: the tempering is at least 1 + this per request in 5 minutes. */
+/* Until 48 h exist: the tempering is at least 1 + this per request in a block. */
 static const double young_phi[DETECTOR_QUANTILES] = {0.007, 0.005, 0.0014, 0.0005};
 
 void
-detector_history_init(struct detector_history *history, int64_t t_s)
+detector_history_init(struct detector_history *history, int64_t t_s, int64_t block_s)
 {
 	memset(history, 0, sizeof(*history));
 	detector_blocks_init(&history->blocks);
-	history->block = t_s / DETECTOR_BLOCK_S;
+	history->block_s = block_s;
+	history->block = t_s / block_s;
 	history->hour = t_s / DETECTOR_HOUR_S;
 	for (size_t i = 0; i < DETECTOR_HOURS; i++)
 		history->requests[i].hour = -1;
@@ -103,7 +103,7 @@ end_hour(struct detector_history *history, int64_t hour, int hour_shift)
 bool
 detector_history_turn(struct detector_history *history, int64_t t_s, int hour_shift)
 {
-	int64_t block = t_s / DETECTOR_BLOCK_S, hour = t_s / DETECTOR_HOUR_S;
+	int64_t block = t_s / history->block_s, hour = t_s / DETECTOR_HOUR_S;
 
 	if (block == history->block)
 		return false;
@@ -198,13 +198,13 @@ detector_history_reference(const struct detector_history *history, int64_t t_s, 
                            int64_t gap_s, double ret[DETECTOR_BUCKETS])
 {
 	struct detector_cell cells[DETECTOR_BUCKETS];
-	int64_t end_s = t_s - gap_s, number = end_s / DETECTOR_BLOCK_S - 1;
+	int64_t end_s = t_s - gap_s, number = end_s / history->block_s - 1;
 	uint64_t sum = 0;
 
 	memset(ret, 0, DETECTOR_BUCKETS * sizeof(*ret));
 	for (; number >= 0; number--) {
 		const struct detector_block *block = block_at(history, number);
-		int64_t age_s = end_s - number * DETECTOR_BLOCK_S;
+		int64_t age_s = end_s - number * history->block_s;
 		size_t used;
 
 		if (age_s > DETECTOR_DAY_S ||
@@ -228,9 +228,9 @@ detector_history_reach(const struct detector_history *history, int64_t t_s, int6
 
 	for (size_t i = 0; i < DETECTOR_BLOCKS; i++) {
 		const struct detector_block *block = &history->blocks.ring[i];
-		int64_t age_s = end_s - block->number * DETECTOR_BLOCK_S;
+		int64_t age_s = end_s - block->number * history->block_s;
 
-		if (block->number >= 0 && age_s >= DETECTOR_BLOCK_S && age_s <= DETECTOR_DAY_S)
+		if (block->number >= 0 && age_s >= history->block_s && age_s <= DETECTOR_DAY_S)
 			sum += block->n;
 	}
 	return sum;
@@ -296,11 +296,12 @@ count_blocks(const struct detector_history *history, int64_t t_s, int hour_shift
 		struct block_counts *row = &ret[count];
 		size_t used;
 
-		if (block->n == 0 || block->number < t_s / DETECTOR_BLOCK_S - DETECTOR_BLOCKS)
+		if (block->n == 0 || block->number < t_s / history->block_s - DETECTOR_BLOCKS)
 			continue;
 		memset(row, 0, sizeof(*row));
 		row->n = (double)block->n;
-		row->hour_of_day = detector_hour_of_day(block->number / HOUR_BLOCKS, hour_shift);
+		row->hour_of_day = detector_hour_of_day(
+		    block->number * history->block_s / DETECTOR_HOUR_S, hour_shift);
 		used = detector_block_cells(block, cells);
 		for (size_t c = 0; c < used; c++)
 			for (unsigned q = 0; q < DETECTOR_QUANTILES; q++)
@@ -314,12 +315,13 @@ count_blocks(const struct detector_history *history, int64_t t_s, int hour_shift
 static double
 young_floor(const struct detector_history *history, int64_t t_s, unsigned quantile)
 {
+	int64_t hour_blocks = DETECTOR_HOUR_S / history->block_s;
 	double n = 0;
 
 	for (size_t i = 0; i < DETECTOR_BLOCKS; i++)
-		if (history->blocks.ring[i].number >= t_s / DETECTOR_BLOCK_S - HOUR_BLOCKS)
+		if (history->blocks.ring[i].number >= t_s / history->block_s - hour_blocks)
 			n += (double)history->blocks.ring[i].n;
-	return 1 + young_phi[quantile] * n / HOUR_BLOCKS;
+	return 1 + young_phi[quantile] * n / (double)hour_blocks;
 }
 
 void

@@ -15,6 +15,7 @@
 #define TWIN_ODDS 1000.0
 #define BACK_NATS 4.605170185988092 /* ln 100 */
 #define BACK_MIN_S 300
+#define BACK_MIN_WINDOWS 30 /* of windows shorter than 10 s */
 #define GIVEN_BACK_ENOUGH 2 /* times what it took to fire */
 #define ACCEPT_S (7 * DETECTOR_DAY_S)
 #define IMPROVED_QUIET_S DETECTOR_DAY_S
@@ -42,7 +43,7 @@ detector_basis_name(enum detector_basis basis)
 static void
 start_learning(struct detector_route *route, int64_t t_s)
 {
-	detector_history_init(&route->history, t_s);
+	detector_history_init(&route->history, t_s, route->block_s);
 	route->basis = DETECTOR_BASIS_NONE;
 	route->compared = false;
 	route->first_s = t_s;
@@ -56,9 +57,10 @@ start_learning(struct detector_route *route, int64_t t_s)
 }
 
 void
-detector_route_init(struct detector_route *route, const char *name, size_t index)
+detector_route_init(struct detector_route *route, const char *name, size_t index, int64_t block_s)
 {
 	memset(route, 0, sizeof(*route));
+	route->block_s = block_s;
 	route->name = xstrdup(name);
 	route->index = index;
 	route->state = DETECTOR_LEARNING;
@@ -344,7 +346,9 @@ judge_back(struct detector_route *route, const struct tick *tick)
 	route->given_back += gain[route->fired_process];
 	gains_of(&route->edges.down, tick, tick->back, 1, gain);
 	detector_evidence_add(&route->back, tick->t_s, gain, true);
-	if (tick->t_s - route->fired_s < BACK_MIN_S || !is_back(route))
+	if ((double)(tick->t_s - route->fired_s) <
+	        fmin(BACK_MIN_S, BACK_MIN_WINDOWS * tick->frame->params->window_s) ||
+	    !is_back(route))
 		return;
 	route->resolved_s = tick->t_s;
 	enter(route, tick->frame, tick->t_s, DETECTOR_RESOLVED);
@@ -523,7 +527,7 @@ detector_route_progress(const struct detector_route *route, const struct detecto
 	progress.need_requests = DETECTOR_REFERENCE_REQUESTS;
 	earliest_s = route->first_s + params->reference_s + params->reference_gap_s;
 	/* At least one whole block, which is longer than a very short reference. */
-	block_s = (route->first_s / DETECTOR_BLOCK_S + 1) * DETECTOR_BLOCK_S;
+	block_s = (route->first_s / route->block_s + 1) * route->block_s;
 	if (earliest_s < block_s + params->reference_gap_s)
 		earliest_s = block_s + params->reference_gap_s;
 	if (earliest_s % params->reference_gap_s != 0)
@@ -541,4 +545,26 @@ detector_route_progress(const struct detector_route *route, const struct detecto
 	if (progress.ready_s < earliest_s)
 		progress.ready_s = earliest_s;
 	return progress;
+}
+
+double
+detector_route_baseline(const struct detector_route *route, const struct detector_frame *frame,
+                        int64_t t_s, double ret[DETECTOR_BUCKETS])
+{
+	const struct detector_params *params = frame->params;
+
+	switch (route->basis) {
+	case DETECTOR_BASIS_HOUR_OF_DAY:
+		return detector_history_smoothed(
+		    &route->history, detector_hour_of_day(t_s / DETECTOR_HOUR_S, frame->hour_shift),
+		    ret);
+	case DETECTOR_BASIS_POOLED:
+		return detector_history_pooled(&route->history, ret);
+	case DETECTOR_BASIS_TRAILING:
+		return detector_history_reference(&route->history, t_s, params->reference_s,
+		                                  params->reference_gap_s, ret);
+	default:
+		memset(ret, 0, DETECTOR_BUCKETS * sizeof(*ret));
+		return 0;
+	}
 }

@@ -8,7 +8,7 @@
 
 #include "base/xmem.h"
 
-#define VERSION 1
+#define VERSION 2
 #define BYTES_FIRST 4096
 #define T_MAX 253402300799 /* the end of the year 9999, unix seconds */
 
@@ -123,12 +123,24 @@ walk_states(struct walk *walk, struct detector_route *route)
 	route->compared = compared != 0;
 }
 
+/* Blocks of another length, by another configuration, are no use: that route learns anew. */
+static void
+walk_block_length(struct walk *walk, const struct detector_route *route)
+{
+	int64_t block_s = route->block_s;
+
+	walk_i64(walk, &block_s, 1, DETECTOR_BLOCK_S);
+	if (walk->reading && block_s != route->block_s)
+		walk->bad = true;
+}
+
 static void
 walk_ticks(struct walk *walk, struct detector_route *route)
 {
 	struct detector_history *history = &route->history;
 
 	walk_states(walk, route);
+	walk_block_length(walk, route);
 	walk_time(walk, &route->first_s);
 	walk_time(walk, &route->renew_s);
 	walk_time(walk, &route->last_s);
@@ -298,9 +310,10 @@ detector_route_restore(struct detector_route *route,
 	      (route->compared && !edges_sane(&route->edges));
 	if (bad) {
 		size_t index = route->index;
+		int64_t block_s = route->block_s;
 
 		detector_route_clear(route);
-		detector_route_init(route, name, index);
+		detector_route_init(route, name, index, block_s);
 	} else if (route->compared) {
 		detector_edges_weigh(&route->edges);
 	}

@@ -6,9 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
-#include <event2/event.h>
-#include <event2/event_struct.h>
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/net.h"
@@ -17,8 +14,14 @@
 #include "proxy/http1.h"
 #include "proxy/loop.h"
 #include "proxy/pool.h"
+#include "proxy/stream.h"
+#include "proxy/tls.h"
+#include "proxy/tls_client.h"
+#include "proxy/tls_contexts.h"
 
 #define REQUEST_MAX 1600u /* path and address are shorter */
+
+enum check_state { CHECK_OFF, CHECK_CONNECTING, CHECK_HANDSHAKE, CHECK_ASKED };
 
 struct check {
 	struct health *health;
@@ -27,9 +30,10 @@ struct check {
 	uint32_t epoch;    /* of the address that `verdict` is about */
 	struct verdict verdict;
 	struct timer timer; /* the next check; within one, its limit */
-	struct event event;
-	int fd; /* -1 = no check is on */
+	enum check_state state;
+	struct stream stream; /* but for CHECK_OFF */
 	uint64_t started_ns;
+	struct queue out;
 	struct http1 *response; /* while the answer is read */
 	struct block *in;
 };
@@ -62,6 +66,21 @@ plan(struct check *check, uint64_t due_ns)
 	timer_set(&loop->wheel, &check->timer, due_ns, loop->now_ns);
 }
 
+static void
+check_clear(struct check *check)
+{
+	struct block_pool *blocks = &check->health->loop->blocks;
+
+	if (check->state != CHECK_OFF)
+		stream_close(&check->stream);
+	check->state = CHECK_OFF;
+	queue_clear(&check->out, blocks);
+	block_put(blocks, check->in);
+	check->in = NULL;
+	free(check->response);
+	check->response = NULL;
+}
+
 /* Ends a check; `why` (null: all is well) tells what was wrong. */
 static void
 check_end(struct check *check, const char *why)
@@ -69,16 +88,9 @@ check_end(struct check *check, const char *why)
 	struct server *server = &check->pool->servers[check->index];
 	struct group *group = check->pool->group;
 	struct board_server *board = &group->board->servers[server->number];
+	const char *name = server->config->text;
 
-	if (check->fd >= 0) {
-		event_del(&check->event);
-		close(check->fd);
-	}
-	check->fd = -1;
-	block_put(&check->health->loop->blocks, check->in);
-	check->in = NULL;
-	free(check->response);
-	check->response = NULL;
+	check_clear(check);
 	plan(check, check->started_ns + config_of(check)->interval_ms * NS_PER_MS);
 	board_share(why ? &board->checks_failed : &board->checks_passed, 1);
 	if (!why)
@@ -86,22 +98,21 @@ check_end(struct check *check, const char *why)
 	if (!verdict_add(&check->verdict, config_of(check), !why))
 		return;
 	if (why)
-		log_warn("%s: server %s is down: %s", group->config->name, server->config->text,
-		         why);
+		log_warn("%s: server %s is down: %s", group->config->name, name, why);
 	else
-		log_info("%s: server %s is up again", group->config->name, server->config->text);
+		log_info("%s: server %s is up again", group->config->name, name);
 	group_set_down(group, check->index, check->verdict.down);
 }
 
-static void
-on_answer(evutil_socket_t fd, short what, void *arg)
-{
-	struct check *check = arg;
-	struct block *in = check->in;
-	ssize_t n = recv(fd, in->data + in->end, block_room(in), 0);
+/* --- the steps of a check ------------------------------------------------ */
 
-	(void)what;
-	loop_now(check->health->loop);
+static void
+read_answer(struct check *check)
+{
+	struct block *in = check->in;
+	ssize_t n = stream_read(&check->stream, in->data + in->end, block_room(in));
+	uint16_t status;
+
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
@@ -115,10 +126,10 @@ on_answer(evutil_socket_t fd, short what, void *arg)
 			check_end(check, "its answer has too large a head");
 		return;
 	case HTTP1_HEAD:
-		check_end(check,
-		          check->response->head.status >= 200 && check->response->head.status < 400
-		              ? NULL
-		              : "its answer has another status than 200 to 399");
+		status = check->response->head.status;
+		check_end(check, status >= 200 && status < 400
+		                     ? NULL
+		                     : "its answer has another status than 200 to 399");
 		return;
 	default:
 		check_end(check, "its answer is no HTTP");
@@ -126,43 +137,114 @@ on_answer(evutil_socket_t fd, short what, void *arg)
 }
 
 static void
-on_connected(evutil_socket_t fd, short what, void *arg)
+flush(struct check *check)
 {
-	struct check *check = arg;
+	size_t written;
+
+	if (stream_write(&check->stream, &check->out, &check->health->loop->blocks, &written) < 0)
+		check_end(check, "takes no request");
+}
+
+static void
+ask(struct check *check)
+{
 	struct loop *loop = check->health->loop;
 	const char *host = check->pool->servers[check->index].config->text;
 	char request[REQUEST_MAX];
-	int error = 0, length;
-	socklen_t size = sizeof error;
+	int length =
+	    snprintf(request, sizeof request,
+	             "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: tailrace/%s (health)\r\n"
+	             "Accept: */*\r\nConnection: close\r\n\r\n",
+	             config_of(check)->path, strncmp(host, "unix:", 5) == 0 ? "localhost" : host,
+	             TAILRACE_VERSION);
 
-	(void)what;
-	loop_now(loop);
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+	check->in = block_get(&loop->blocks, 0);
+	check->response = xmem_try(sizeof *check->response);
+	if (!check->in || !check->response ||
+	    queue_append(&check->out, &loop->blocks, request, (size_t)length) < 0) {
+		check_end(check, "the gateway has no memory for its answer");
+		return;
+	}
+	http1_init(check->response, HTTP_RESPONSE, &loop->config->limits);
+	check->state = CHECK_ASKED;
+	stream_set_writing(&check->stream, false);
+	stream_set_reading(&check->stream, true);
+	flush(check);
+}
+
+static void
+handshake(struct check *check)
+{
+	enum close_reason reason = CLOSE_UPSTREAM_TLS_FAILED;
+	int done = tls_handshake(check->stream.tls, &reason);
+
+	if (done == 1)
+		ask(check);
+	else if (done < 0)
+		check_end(check, close_reason_text(reason));
+}
+
+static void
+connected(struct check *check)
+{
+	struct loop *loop = check->health->loop;
+	const struct config_upstream *config = check->pool->config;
+	const struct config_server *server = check->pool->servers[check->index].config;
+	int error = 0;
+	socklen_t size = sizeof error;
+	SSL *ssl;
+
+	if (getsockopt(check->stream.fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
 		error = errno;
 	if (error) {
 		check_end(check, strerror(error));
 		return;
 	}
-	length = snprintf(request, sizeof request,
-	                  "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: tailrace/%s (health)\r\n"
-	                  "Accept: */*\r\nConnection: close\r\n\r\n",
-	                  config_of(check)->path,
-	                  strncmp(host, "unix:", 5) == 0 ? "localhost" : host, TAILRACE_VERSION);
-	/* The buffer of a new connection takes it whole. */
-	if (send(fd, request, (size_t)length, MSG_NOSIGNAL) != length) {
-		check_end(check, "takes no request");
+	if (!config->tls.on) {
+		ask(check);
 		return;
 	}
-	check->in = block_get(&loop->blocks, 0);
-	check->response = xmem_try(sizeof *check->response);
-	if (!check->in || !check->response) {
-		check_end(check, "the gateway has no memory for its answer");
+	ssl = tls_client_connection(tls_contexts_upstream(loop->tls, config),
+	                            (size_t)(server - config->servers));
+	if (!ssl || tls_start(loop, &check->stream, ssl, NULL) != 0) {
+		check_end(check, "the gateway has no memory for TLS");
 		return;
 	}
-	http1_init(check->response, HTTP_RESPONSE, &loop->config->limits);
-	event_del(&check->event);
-	event_assign(&check->event, loop->base, fd, EV_READ | EV_PERSIST, on_answer, check);
-	event_add(&check->event, NULL);
+	check->state = CHECK_HANDSHAKE;
+	handshake(check);
+}
+
+static void
+on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct check *check = arg;
+
+	(void)fd;
+	(void)what;
+	loop_now(check->health->loop);
+	if (check->state == CHECK_HANDSHAKE)
+		handshake(check);
+	else if (check->state == CHECK_ASKED)
+		read_answer(check);
+	if (check->state != CHECK_OFF)
+		stream_check(&check->stream);
+}
+
+static void
+on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	struct check *check = arg;
+
+	(void)fd;
+	(void)what;
+	loop_now(check->health->loop);
+	stream_writable(&check->stream);
+	if (check->state == CHECK_CONNECTING)
+		connected(check);
+	else if (check->state == CHECK_HANDSHAKE)
+		handshake(check);
+	else if (check->state == CHECK_ASKED)
+		flush(check);
 }
 
 static void
@@ -170,7 +252,8 @@ check_begin(struct check *check, uint64_t now_ns)
 {
 	struct loop *loop = check->health->loop;
 	struct server *server = &check->pool->servers[check->index];
-	bool connected;
+	bool done;
+	int fd;
 
 	pool_refresh(check->pool);
 	check->started_ns = now_ns;
@@ -181,14 +264,15 @@ check_begin(struct check *check, uint64_t now_ns)
 	if (check->epoch != server->epoch)
 		check->verdict = (struct verdict){0};
 	check->epoch = server->epoch;
-	check->fd = net_connect(&server->address, &connected);
-	if (check->fd < 0) {
+	fd = net_connect(&server->address, &done);
+	if (fd < 0) {
 		check_end(check, strerror(errno));
 		return;
 	}
-	event_assign(&check->event, loop->base, check->fd, EV_WRITE | EV_PERSIST, on_connected,
-	             check);
-	event_add(&check->event, NULL);
+	/* Connected already, it is writable at once. */
+	stream_init(&check->stream, loop->base, fd, on_readable, on_writable, check);
+	check->state = CHECK_CONNECTING;
+	stream_set_writing(&check->stream, true);
 	plan(check, now_ns + config_of(check)->timeout_ms * NS_PER_MS);
 }
 
@@ -199,7 +283,7 @@ on_timer(struct timer *timer, uint64_t now_ns)
 	    (struct check *)(void *)((char *)timer - offsetof(struct check, timer));
 
 	check->health->loop->now_ns = now_ns;
-	if (check->fd >= 0)
+	if (check->state != CHECK_OFF)
 		check_end(check, "no answer in health.timeout_ms");
 	else
 		check_begin(check, now_ns);
@@ -213,8 +297,7 @@ group_checks(struct health *health, struct pool *pool)
 	for (size_t i = 0; i < BOARD_ENDPOINTS_MAX; i++) {
 		struct check *check = &health->checks[health->count++];
 
-		*check =
-		    (struct check){.health = health, .pool = pool, .index = (uint16_t)i, .fd = -1};
+		*check = (struct check){.health = health, .pool = pool, .index = (uint16_t)i};
 		check->timer.fire = on_timer;
 		plan(check, health->loop->now_ns + i * interval_ns / BOARD_ENDPOINTS_MAX + 1);
 	}
@@ -244,12 +327,7 @@ health_stop(struct health *health)
 		struct check *check = &health->checks[i];
 
 		timer_remove(&health->loop->wheel, &check->timer);
-		if (check->fd < 0)
-			continue;
-		event_del(&check->event);
-		close(check->fd);
-		block_put(&health->loop->blocks, check->in);
-		free(check->response);
+		check_clear(check);
 	}
 	free(health->checks);
 	*health = (struct health){0};

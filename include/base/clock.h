@@ -16,6 +16,9 @@ uint64_t clock_now_ns(void);
 /* CLOCK_REALTIME, nanoseconds since the Unix epoch. For display and X-Request-Start only. */
 uint64_t clock_wall_ns(void);
 
+/* CLOCK_BOOTTIME: as CLOCK_MONOTONIC, and goes on while the machine sleeps. */
+uint64_t clock_boot_ns(void);
+
 /* RFC 3339 in UTC with nine decimals, "2026-11-23T10:00:00.000000001Z". `size` >= 31. */
 void clock_format(uint64_t wall_ns, char *buf, size_t size);
 

@@ -19,6 +19,8 @@
 #define CONFIG_INHERIT UINT32_MAX  /* a route's key that was not written: the upstream's holds */
 #define CONFIG_CIDRS_MAX 64        /* per list */
 #define CONFIG_CERTIFICATES_MAX 64 /* per listener */
+#define CONFIG_RULES_MAX 64
+#define CONFIG_RECEIVERS_MAX 16
 #define CONFIG_BYTES_MAX (1u << 20)
 
 /* never / always / only for peers in the list */
@@ -102,6 +104,7 @@ struct config_route {
 	char **methods;                     /* null-terminated; null = any */
 	size_t upstream;                    /* index into config->upstreams */
 	uint32_t queue_timeout_ms, retries; /* CONFIG_INHERIT = the upstream's */
+	bool alerts;
 };
 
 struct config_limits {
@@ -132,6 +135,57 @@ struct config_control_listener {
 	uid_t *allow_users; /* owned; none = root, the supervisor's user and process.user */
 	size_t allow_user_count;
 	struct config_tls tls;
+};
+
+enum config_latency { CONFIG_LATENCY_SERVER, CONFIG_LATENCY_TOTAL, CONFIG_LATENCY_FIRST_BYTE };
+
+enum config_metric {
+	CONFIG_METRIC_P50,
+	CONFIG_METRIC_P75,
+	CONFIG_METRIC_P90,
+	CONFIG_METRIC_P95,
+	CONFIG_METRIC_P99,
+	CONFIG_METRIC_ERROR_RATIO,
+	CONFIG_METRIC_MISSING_PROFILES,
+	CONFIG_METRIC_BURN_RATE
+};
+
+struct config_rule {
+	char *name; /* owned, like all texts; made of the rest where none is given */
+	enum config_metric metric;
+	char *route;                       /* null = each */
+	double above_ms, above, objective; /* which of them counts depends on the metric */
+	uint32_t for_s;
+	uint32_t min_requests;
+	char **receivers; /* null-terminated names; null = all */
+};
+
+enum config_receiver_type {
+	CONFIG_RECEIVER_WEBHOOK,
+	CONFIG_RECEIVER_ALERTMANAGER,
+	CONFIG_RECEIVER_SLACK,
+	CONFIG_RECEIVER_LOG
+};
+
+struct config_receiver {
+	char *name;
+	enum config_receiver_type type;
+	char *url, *url_file; /* one of them, but for log */
+	char *token_file, *ca_file;
+	uint32_t timeout_ms;
+};
+
+struct config_alerts {
+	uint32_t window_ms, min_duration_s, reference_s, reference_gap_s;
+	enum config_latency latency;
+	double false_alarm_budget; /* a month */
+	double min_effect;         /* 0.1 is 10 % */
+	double min_effect_ms;
+	char *dashboard_url; /* or null */
+	struct config_rule *rules;
+	size_t rule_count;
+	struct config_receiver *receivers;
+	size_t receiver_count;
 };
 
 struct config {
@@ -179,6 +233,7 @@ struct config {
 			enum config_access_format format;
 		} access;
 	} log;
+	struct config_alerts alerts;
 };
 
 /* What was wrong: text lines ready to print, each "file:line:column: …" or "file: /pointer:

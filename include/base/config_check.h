@@ -10,4 +10,8 @@
  * `on_host`, token files are read too: only where the starter's rights are still there. */
 void config_check(struct config *config, struct config_place *place, bool on_host);
 
+/* Why a file cannot give a secret now (it must hold something: a program that starts and then
+ * cannot use it helps nobody), or null. */
+const char *config_file_fault(const char *path);
+
 #endif

@@ -30,6 +30,10 @@ void config_place_pop(struct config_place *place, size_t length);
 void config_place_error(const struct config_place *place, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* The same at a place given as printf does. */
+void config_place_error_at(struct config_place *place, const char *text, const char *pointer, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* "file: /pointer: found <value>, allowed: <text>". `found` null = nothing found. */
 void config_place_fault(const struct config_place *place, const json_t *found, const char *format,
                         ...) __attribute__((format(printf, 3, 4)));

@@ -32,6 +32,9 @@ enum config_object {
 	CONFIG_OBJECT_LOG,
 	CONFIG_OBJECT_LOG_ERROR,
 	CONFIG_OBJECT_LOG_ACCESS,
+	CONFIG_OBJECT_ALERTS,
+	CONFIG_OBJECT_RULE,
+	CONFIG_OBJECT_RECEIVER,
 	CONFIG_OBJECT_COUNT
 };
 
@@ -42,6 +45,7 @@ enum config_kind {
 	CONFIG_KIND_LIST,
 	CONFIG_KIND_MAP,
 	CONFIG_KIND_NUMBER,
+	CONFIG_KIND_REAL,
 	CONFIG_KIND_BOOLEAN,
 	CONFIG_KIND_TEXT,
 	CONFIG_KIND_TEXTS,
@@ -63,7 +67,8 @@ struct config_key {
 	size_t size;    /* of the member: 4 or 8 for numbers */
 	size_t offset2; /* LIST, MAP, USERS: of the count; ADDRESS: of the address */
 	uint64_t fallback, min, max; /* NUMBER: a fallback beyond max is inherited from elsewhere */
-	const char *choices;         /* CHOICE: "a|b|c" */
+	double real_fallback, real_min, real_max; /* REAL */
+	const char *choices;                      /* CHOICE: "a|b|c"; min 1 = required */
 	const char *needs; /* SECTION: a key without which it must not be written; null = none */
 	enum config_object child;
 	size_t child_size; /* LIST, MAP: of one element */

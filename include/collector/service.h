@@ -21,12 +21,15 @@ enum service_counter {
 
 struct access_log;
 struct aggregate;
+struct deliver;
+struct incidents;
 struct intake;
 struct query;
 struct retention;
 struct spans;
 struct store;
 struct wants;
+struct watch;
 
 struct service {
 	const struct config *config; /* the one in force; borrowed */
@@ -43,6 +46,9 @@ struct service {
 	struct spans *spans;
 	struct retention *retention;
 	struct wants *wants;
+	struct watch *watch;
+	struct incidents *incidents;
+	struct deliver *deliver;
 	bool stopping; /* new batches are answered 503 */
 	uint64_t counters[SERVICE_COUNTER_COUNT];
 };

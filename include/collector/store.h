@@ -19,6 +19,7 @@
 
 #define STORE_QUEUE_MAX 16384             /* items */
 #define STORE_QUEUE_BYTES_MAX (64u << 20) /* of their texts */
+#define STORE_QUEUE_NOTES_EXTRA 4096      /* items that only notes may use */
 #define STORE_BATCH_MAX 2000              /* items of a transaction */
 #define STORE_BATCH_MS 200         /* a transaction begins at most so long after its first item */
 #define STORE_RETRY_MS 5000        /* between attempts to open a file that did not open */
@@ -27,6 +28,7 @@
 #define STORE_MINUTE_S (48 * 3600) /* how long minutes stay; then hours, until max_age_hours */
 
 struct store;
+struct store_note;
 
 struct store_options {
 	const char *path; /* borrowed for the store's life */
@@ -109,6 +111,9 @@ void store_put_rollup(struct store *store, struct store_rollup *rollup); /* empt
 
 /* Stacks that rollups name: JSON arrays of frames, a NUL behind each. Empties *stacks. */
 void store_put_stacks(struct store *store, struct text *stacks);
+/* A note of alerting; takes over what it owns. Notes have more room in the queue than the rest, so
+ * that busy traffic does not cost an alert. */
+void store_put_note(struct store *store, struct store_note *note);
 /* After a reload. */
 void store_set_limits(struct store *store, uint64_t max_bytes, uint32_t max_age_hours);
 

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "collector/store.h"
+#include "collector/store_notes.h"
 #include "model/route.h"
 
 #define STORE_SCHEMA_VERSION 2          /* the number of migrations in store_schema.c */
@@ -56,6 +57,7 @@ struct store_file {
 	uint64_t rollup_bytes;  /* of all rollups' bodies */
 	uint64_t stacks_aged_s; /* when unused stacks were last looked for */
 	struct flame *names;    /* owned: stacks that folding has met; null = none yet */
+	struct store_notes notes;
 };
 
 enum store_opened {

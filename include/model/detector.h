@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/config.h"
 #include "model/detector_route.h"
 #include "model/route.h"
 
@@ -16,6 +17,7 @@
 struct detector;
 
 void detector_params_default(struct detector_params *ret);
+void detector_params_configured(struct detector_params *ret, const struct config_alerts *alerts);
 
 /* `on_event` is called from within the calls below; it must not call back into the detector.
  * Owned, freed with detector_free(). */
@@ -55,5 +57,9 @@ const struct detector_params *detector_params(const struct detector *detector);
 /* ln(1 / alpha), and R: routes compared with something at the last full hour, at least 1. */
 double detector_threshold(const struct detector *detector);
 unsigned detector_compared(const struct detector *detector);
+
+/* What the route is compared with at t_s, as detector_route_baseline(). */
+double detector_baseline(const struct detector *detector, const struct detector_route *route,
+                         int64_t t_s, double ret[DETECTOR_BUCKETS]);
 
 #endif

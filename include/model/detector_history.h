@@ -19,15 +19,17 @@ struct detector_history {
 	uint64_t this_block[DETECTOR_BUCKETS], this_hour[DETECTOR_BUCKETS];
 	double *by_hour; /* owned; a row per hour of day of `span` buckets from `low` on */
 	unsigned low, span;
-	int64_t block, hour; /* the ones that `this_*` belong to: unix time / 300 s and / 3600 s */
+	int64_t block_s; /* length of a block: DETECTOR_BLOCK_S, or less with a short reference */
+	int64_t block,
+	    hour; /* the ones that `this_*` belong to: unix time / block_s and / 3600 s */
 	struct {
 		int64_t hour;
 		uint64_t n;
 	} requests[DETECTOR_HOURS]; /* all of the last 24 h, by hour, clean or not */
 };
 
-/* Empty, at the block and hour of t_s. */
-void detector_history_init(struct detector_history *history, int64_t t_s);
+/* Empty, at the block and hour of t_s, in blocks of block_s. */
+void detector_history_init(struct detector_history *history, int64_t t_s, int64_t block_s);
 void detector_history_clear(struct detector_history *history); /* frees */
 
 /* Give the rows by hour room for the buckets from `low` to `high`, keeping what they hold. */

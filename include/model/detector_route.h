@@ -81,8 +81,9 @@ struct detector_frame {
 };
 
 struct detector_route {
-	char *name;   /* owned */
-	size_t index; /* in the detector's table: what a caller keys its own by */
+	char *name;      /* owned */
+	size_t index;    /* in the detector's table: what a caller keys its own by */
+	int64_t block_s; /* of the history's blocks */
 	enum detector_state state, shown;
 	enum detector_basis basis;
 	bool compared;            /* edges are there and ticks are held against them */
@@ -106,7 +107,8 @@ struct detector_route {
 };
 
 /* A route without requests so far; its time begins with its first tick. `name` is copied. */
-void detector_route_init(struct detector_route *route, const char *name, size_t index);
+void detector_route_init(struct detector_route *route, const char *name, size_t index,
+                         int64_t block_s);
 void detector_route_clear(struct detector_route *route); /* frees what it owns, not itself */
 
 /* One window with requests in it: cells of rising or any order, each bucket below
@@ -133,6 +135,12 @@ struct detector_progress {
 };
 struct detector_progress detector_route_progress(const struct detector_route *route,
                                                  const struct detector_params *params, int64_t t_s);
+
+/* What the route is compared with at t_s, as counts (decayed ones are no integers). Returns its
+ * number of requests; 0 where it is compared with nothing. */
+double detector_route_baseline(const struct detector_route *route,
+                               const struct detector_frame *frame, int64_t t_s,
+                               double ret[DETECTOR_BUCKETS]);
 
 const char *detector_state_name(enum detector_state state);
 const char *detector_basis_name(enum detector_basis basis);

@@ -36,6 +36,8 @@ enum record_flag {
 	RECORD_HAS_CLIENT_ACK = 1u << 13,
 	RECORD_HAS_UPSTREAM_LB = 1u << 14,
 	RECORD_HAS_TCP = 1u << 15, /* a struct record_tcp ends the record */
+	RECORD_EVENT_STREAM =
+	    1u << 16, /* the answer is text/event-stream: as long as its client stays */
 };
 
 /* TCP_INFO of the client's connection at the end of a slow exchange; counted since it was made. */

@@ -25,7 +25,7 @@ from proxy_tools import OK, Connection, ask, get, read_head, stored
 Factory = Callable[..., Gateway]
 Stubs = Callable[..., StubServer]
 NOWHERE = "127.0.0.1:1"
-PROMTOOL = ROOT / "build" / "tools" / "promtool"
+PROMTOOL = ROOT / "build" / "tools" / "usr" / "bin" / "promtool"
 
 
 def answer_after(delay_s: float) -> Callable[[socket.socket, int], None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from harness import Gateway, StubServer, free_port, wait_for
 from proxy_tools import OK, always, ask, error_code, get, read_head
+from tls_tools import Authority, server_context
 from upstream_tools import serve_forever, value
 
 GatewayFactory = Callable[..., Gateway]
@@ -115,6 +116,32 @@ def test_ways_to_be_ill(
     wait_for(lambda: value(gateway, "addresses", labels) == 1, 10, "down")
     for _ in range(10):
         assert ask(gateway.port, get()).status == 200
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_checks_speak_tls(
+    gateway_factory: GatewayFactory,
+    stub_factory: StubFactory,
+    authority: Authority,
+    trusted: bool,
+) -> None:
+    """Checks shake hands as exchanges do: a certificate that does not hold is a failed check."""
+    context = server_context(authority.issue("app.test"))
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(conn, server_side=True) as secured:
+            read_head(secured)
+            secured.sendall(OK)
+
+    address = stub_factory(handler).address
+    name = "app.test" if trusted else "other.test"
+    tls = {"ca_file": str(authority.ca_file), "name": name}
+    gateway = gateway_factory([address], upstream={"health": HEALTH, "tls": tls})
+    result = "passed" if trusted else "failed"
+    labels = f'server="{address}",result="{result}"'
+    wait_for(lambda: value(gateway, "health_checks_total", labels) > 3, 5, result)
+    answer = ask(gateway.port, get())
+    assert (answer.status == 200) if trusted else (error_code(answer) == "upstream_down")
 
 
 # --- names -------------------------------------------------------------------------

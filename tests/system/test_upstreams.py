@@ -12,7 +12,8 @@ from functools import partial
 
 import pytest
 from handmade import metrics
-from harness import Gateway, StubServer, free_port, wait_for
+from harness import AppServer, Gateway, StubServer, free_port, wait_for
+from keepalive_race import UPSTREAM, UVICORN, race
 from proxy_tools import (
     OK,
     Connection,
@@ -378,3 +379,12 @@ def test_storm_over_threads(gateway_factory: GatewayFactory, stub_factory: StubF
     assert crowd.most <= 2 or crowd.served > 0
     for _ in range(10):
         assert ask(gateway.port, get()).status == 200
+
+
+def test_keepalive_race(
+    gateway_factory: GatewayFactory, uvicorn_factory: Callable[..., AppServer]
+) -> None:
+    """Requests just as uvicorn closes: no GET fails, no POST arrives twice. Longer: make soak."""
+    app = uvicorn_factory("count_app:app", args=UVICORN)
+    gateway = gateway_factory([app.address], upstream=UPSTREAM)
+    race(gateway, app, clients=200, rounds=6)

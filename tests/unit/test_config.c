@@ -134,8 +134,8 @@ test_semantic_errors(void **state)
 {
 	(void)state;
 	assert_refused("{" BASE ", \"x/~\": 1}", "t: /x~1~0: unknown key, allowed: upstreams, ");
-	assert_refused("{" BASE ", \"$schema\": 1, \"alerts\": {}}",
-	               "t: /alerts: not in this version");
+	assert_refused("{" BASE ", \"$schema\": 1, \"export\": {}}",
+	               "t: /export: not in this version");
 	assert_refused("{" APP ", " CONTROL "}", "t: /listeners: found nothing, allowed: ");
 	assert_refused("{" HEAD ", " CONTROL "}", "t: /upstreams: found nothing, allowed: ");
 	assert_refused("{" BASE ", \"limits\": 5}", "t: /limits: found 5, allowed: an object");
@@ -221,7 +221,7 @@ static void
 test_later_keys(void **state)
 {
 	static const char *const sections[][2] = {
-	    {"alerts", ""},        {"export", ""},
+	    {"export", ""},
 	    {"limits", "tunnels"}, {"limits", "connections_per_address"},
 	    {"profile", "deep"},   {"limits", "body_min_bytes_per_s"}};
 	char text[1024];
@@ -356,6 +356,13 @@ test_numbers_at_their_limits(void **state)
 	          "\"health\": {\"path\": \"/\", ",
 	     "}}}"},
 	    {CONFIG_OBJECT_ROUTE, BASE ", \"routes\": [{", "}]"},
+	    {CONFIG_OBJECT_ALERTS, BASE ", \"alerts\": {", "}"},
+	    {CONFIG_OBJECT_RULE,
+	     BASE ", \"alerts\": {\"rules\": [{\"metric\": \"p95\", \"above_ms\": 5, ", "}]}"},
+	    {CONFIG_OBJECT_RECEIVER,
+	     BASE
+	     ", \"alerts\": {\"receivers\": {\"a\": {\"type\": \"slack\", \"url\": \"http://h\", ",
+	     "}}}"},
 	};
 	size_t seen = 0, all = 0;
 	char text[1024];

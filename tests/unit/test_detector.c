@@ -299,7 +299,7 @@ test_damaged_bytes_leave_the_route_fresh(void **state)
 				refused++;
 			} else {
 				detector_route_clear(again.route);
-				detector_route_init(again.route, "GET /a", 0);
+				detector_route_init(again.route, "GET /a", 0, DETECTOR_BLOCK_S);
 			}
 			parts[part].at[at] ^= 0xff;
 		}

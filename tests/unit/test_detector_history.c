@@ -31,7 +31,7 @@ test_hours_mix_with_their_neighbours_and_forget(void **state)
 	double row[DETECTOR_BUCKETS];
 
 	(void)state;
-	detector_history_init(&history, KIT_START_S);
+	detector_history_init(&history, KIT_START_S, DETECTOR_BLOCK_S);
 	fill(&history, KIT_START_S, KIT_START_S + 3600, 100, 10); /* hour 0 */
 	assert_float_equal(detector_history_smoothed(&history, 0, row), 60, NEAR);
 	assert_float_equal(row[100], 60, NEAR);
@@ -55,7 +55,7 @@ test_requests_of_a_day(void **state)
 	static struct detector_history history;
 
 	(void)state;
-	detector_history_init(&history, KIT_START_S);
+	detector_history_init(&history, KIT_START_S, DETECTOR_BLOCK_S);
 	fill(&history, KIT_START_S, KIT_START_S + 2 * 86400, 100, 10);
 	assert_int_equal(detector_history_day_requests(&history), 24 * 120);
 	detector_history_turn(&history, KIT_START_S + 2 * 86400 + 23 * 3600, 0);
@@ -73,7 +73,7 @@ test_reference_reaches_back_for_enough(void **state)
 	int64_t end_s = KIT_START_S + 12 * 3600;
 
 	(void)state;
-	detector_history_init(&history, KIT_START_S);
+	detector_history_init(&history, KIT_START_S, DETECTOR_BLOCK_S);
 	fill(&history, KIT_START_S, KIT_START_S + 6 * 3600, 100, 10);
 	fill(&history, KIT_START_S + 6 * 3600, end_s, 200, 1);
 	/* 12 an hour: the six quiet hours but the gap's ten minutes give 70, the rest comes from
@@ -102,7 +102,7 @@ tempering_of(double swing, bool young)
 	for (unsigned h = 0; h < DETECTOR_HOURS; h++)
 		for (unsigned q = 0; q < DETECTOR_QUANTILES; q++)
 			edges[h][q] = 150;
-	detector_history_init(&history, t_s);
+	detector_history_init(&history, t_s, DETECTOR_BLOCK_S);
 	for (int block = 0; t_s < end_s; t_s += DETECTOR_BLOCK_S, block++) {
 		struct detector_cell cells[2] = {{100, 0}, {200, 0}};
 		double share = 0.3 + (block % 2 ? swing : -swing);
@@ -138,7 +138,7 @@ test_nothing_is_no_reason_to_temper(void **state)
 	double phi[DETECTOR_QUANTILES];
 
 	(void)state;
-	detector_history_init(&history, 0);
+	detector_history_init(&history, 0, DETECTOR_BLOCK_S);
 	detector_history_tempering(&history, 0, true, 0, edges, phi);
 	assert_float_equal(phi[3], 1, 0);
 	detector_history_clear(&history);
