@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ from tls_tools import (
     handshakes,
     listen,
     raw_connection,
+    server_context,
     wait_reason,
 )
 
@@ -370,3 +373,48 @@ def test_handshake_limit(
     for sock in silent:
         sock.close()
     wait_for(lambda: under_way() == 0, 5, "no handshake left")
+
+
+def test_threads(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory, authority: Authority
+) -> None:
+    """Contexts, tickets and sessions serve several threads at a time, on both sides."""
+    context = server_context(authority.issue("127.0.0.1"))
+
+    def handler(conn: socket.socket, _index: int) -> None:
+        with contextlib.suppress(OSError):
+            tls = context.wrap_socket(conn, server_side=True)
+            read_head(tls)
+            tls.sendall(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            tls.unwrap()
+
+    gateway = gateway_factory(
+        [stub_factory(handler).address],
+        listener=listen(authority.issue("app.example"), authority.issue("other.example")),
+        upstream={"tls": {"ca_file": str(authority.ca_file)}},
+        worker={"threads": 3},
+    )
+    failed: list[BaseException] = []
+
+    def visit(name: str) -> None:
+        try:
+            own = authority.client_context()
+            session = None
+            for _ in range(15):
+                with TLSConnection(gateway.port, own, name, session=session) as client:
+                    client.send(get())
+                    assert client.answer().status == 200
+                    assert client.sock.session_reused is (session is not None)
+                    session = client.sock.session
+        except BaseException as error:
+            failed.append(error)
+
+    names = ["app.example", "other.example"] * 4
+    visitors = [threading.Thread(target=visit, args=(name,)) for name in names]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join(60)
+    assert not failed, failed
+    assert handshakes(gateway, "1.3", "no") == len(names)
+    assert handshakes(gateway, "1.3", "yes") == 14 * len(names)

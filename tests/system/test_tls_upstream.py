@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import AppServer, Gateway, StubServer
+from harness import AppServer, Gateway, StubServer, wait_for
 from proxy_tools import (
     OK,
     Connection,
@@ -364,3 +364,28 @@ def test_tls_on_both_sides(
                 time.sleep(0.5)  # all buffers between are full now, and both readers paused
             assert client.answer().body == body
             sender.join(20)
+
+
+def test_health_checks(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory, authority: Authority, tmp_path: Path
+) -> None:
+    """Health checks speak TLS too, and a certificate that does not hold is down."""
+    asked: list[bytes] = []
+
+    def handler(conn: ssl.SSLSocket, _index: int) -> None:
+        asked.append(read_head(conn))
+        conn.sendall(OK)
+        conn.unwrap()
+
+    stranger = Authority(tmp_path / "stranger", "stranger")
+    good = stub_factory(by_tls(server_context(authority.issue("127.0.0.1")), handler))
+    bad = stub_factory(by_tls(server_context(stranger.issue("127.0.0.1")), handler))
+    health = {"path": "/up", "interval_ms": 100, "timeout_ms": 1000, "rise": 1, "fall": 2}
+    gateway = gateway_factory(
+        [good.address, bad.address], upstream={**upstream(authority), "health": health}
+    )
+    wait_for(lambda: len([head for head in asked if b"GET /up " in head]) >= 3, 10, "checks")
+    wait_for(lambda: f"server {bad.address} is down" in gateway.log(), 10, "the stranger down")
+    assert f"server {good.address} is down" not in gateway.log()
+    for _ in range(6):
+        assert ask(gateway.port, get()).status == 200
