@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import AppServer, Gateway, StubServer, free_port
+from harness import BINARY, AppServer, Gateway, StubServer, free_port
 from proxy_tools import OK, Connection, always, get, read_head, request_bytes
 from tls_tools import (
     TLS12,
@@ -221,6 +221,9 @@ def test_system_calls_per_exchange(
     assert calls.get("epoll_ctl", 0) == 0, calls
 
 
+@pytest.mark.skipif(
+    BINARY.parent.name in ("asan", "tsan"), reason="sanitizers keep freed memory and shadow"
+)
 def test_memory_per_idle_connection(served: Served) -> None:
     """After one request an idle connection holds at most 16 KiB of the worker's memory."""
     gateway, authority = served
