@@ -185,7 +185,6 @@ def test_token_file_must_hold_a_token(tmp_path: Path) -> None:
         ("run", "-c"),
         ("run", "-x", "file"),
         ("check",),
-        ("flame", "GET /"),
         ("worker", "1", "3,4,5,6,7", "8"),
         ("collector",),
     ],
