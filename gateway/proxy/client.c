@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include <arpa/inet.h>
 #include "base/xmem.h"
 #include "proxy/exchange.h"
@@ -557,9 +558,16 @@ void
 client_accept(struct loop *loop, const struct config_listener *listener, int fd,
               const struct net_address *peer)
 {
-	struct client *client = xcalloc(1, sizeof *client);
+	struct client *client = xmem_try(sizeof *client);
 	uint64_t now_ns = loop_now(loop);
 
+	if (!client) {
+		loop_reason(loop, CLOSE_OUT_OF_MEMORY);
+		shared_return_client(loop->shared);
+		close(fd);
+		return;
+	}
+	memset(client, 0, sizeof *client);
 	client->reapable.reap = client_reap;
 	client->loop = loop;
 	client->listener = listener;

@@ -49,14 +49,15 @@ def test_a_socket_per_thread(
     assert listening(gateway.port) == threads
     (worker,) = gateway.worker_pids()
     before = wakeups(worker)
-    assert len(before) == threads
+    assert len(before) == threads or "tsan" in str(BINARY)
     clients = [Connection(gateway.port) for _ in range(12 * threads)]
     for client in clients:
         for _ in range(5):
             client.send(get())
             assert client.answer().status == 200
     after = wakeups(worker)
-    assert all(after[task] - before[task] >= 5 for task in before), (before, after)
+    busy = [task for task in before if after[task] - before[task] >= 5]
+    assert len(busy) == threads, (before, after)
 
     def counted(name: str) -> bool:
         return metrics(gateway)[f"tailrace_{name}_total"] == 60 * threads
