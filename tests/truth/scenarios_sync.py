@@ -70,7 +70,7 @@ async def semaphore_of_two(t: Truth) -> None:
 
     async def enters() -> None:
         async with semaphore:
-            await t.sleep("enters", t.ms(30))
+            await t.sleep("enters", t.ms(80))
 
     async def beside() -> None:
         async with semaphore:

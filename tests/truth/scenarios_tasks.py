@@ -238,7 +238,7 @@ async def as_completed(t: Truth) -> None:
     async def other(ms: int) -> None:
         await t.sleep("other", ms, path=False)
 
-    for done in asyncio.as_completed([other(5), child(t.ms(25), True), other(10)]):
+    for done in asyncio.as_completed([other(5), child(t.ms(80), True), other(10)]):
         await done
 
 

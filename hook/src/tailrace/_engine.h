@@ -578,6 +578,6 @@ void sampler_after_fork(void);
 
 extern PyTypeObject step_type, loop_type, request_type, job_type, drive_type;
 extern PyMethodDef loop_functions[], begin_functions[], thread_functions[], drive_functions[],
-    fault_functions[];
+    fault_functions[], guard_functions[];
 
 #endif

@@ -4,12 +4,8 @@
 #include "_engine.h"
 
 enum {
-	SAMPLED_EACH = 64, /* a power of two */
-	WINDOW_NS = 1000000000,
+	SAMPLED_EACH = 64,      /* a power of two */
 	SAMPLE_NS_MAX = 100000, /* longer, and the thread has lost its processor meanwhile */
-	HIGH_PERCENT = 10,
-	LOW_PERCENT = 2,
-	HIGH_WINDOWS = 3,
 	CALM_WINDOWS = 30,
 	CALM_WINDOWS_MAX = 960,
 	COARSE_FACTOR = 10,
@@ -18,7 +14,13 @@ enum {
 static struct {
 	uint32_t steps, high, calm, calm_wanted;
 	int64_t window_ns, own_ns; /* since when, and the engine's time in it */
-} guard = {.calm_wanted = CALM_WINDOWS};
+	/* Too much and little again, percent of the loop's time; so many windows of that long. */
+	long long high_percent, low_percent, high_windows, length_ns;
+} guard = {.calm_wanted = CALM_WINDOWS,
+           .high_percent = 10,
+           .low_percent = 2,
+           .high_windows = 3,
+           .length_ns = 1000000000};
 
 void
 guard_apply(enum stage stage)
@@ -46,9 +48,9 @@ change(enum stage stage, int64_t percent)
 static void
 judge(int64_t percent)
 {
-	guard.high = percent >= HIGH_PERCENT ? guard.high + 1 : 0;
-	guard.calm = percent < LOW_PERCENT ? guard.calm + 1 : 0;
-	if (guard.high >= HIGH_WINDOWS && engine.stage < STAGE_TOTALS) {
+	guard.high = percent >= guard.high_percent ? guard.high + 1 : 0;
+	guard.calm = percent < guard.low_percent ? guard.calm + 1 : 0;
+	if (guard.high >= guard.high_windows && engine.stage < STAGE_TOTALS) {
 		if (guard.calm_wanted < CALM_WINDOWS_MAX)
 			guard.calm_wanted *= 2;
 		change(engine.stage + 1, percent);
@@ -68,12 +70,12 @@ guard_add(int64_t own_ns, int64_t now_ns)
 {
 	guard.own_ns += (own_ns < SAMPLE_NS_MAX ? own_ns : SAMPLE_NS_MAX) * SAMPLED_EACH;
 	int64_t passed_ns = now_ns - guard.window_ns;
-	if (passed_ns < WINDOW_NS)
+	if (passed_ns < guard.length_ns)
 		return;
 	int64_t percent = guard.own_ns * 100 / passed_ns;
 	guard.own_ns = 0;
 	guard.window_ns = now_ns;
-	if (passed_ns < 2 * WINDOW_NS) /* else nothing ran for a while */
+	if (passed_ns < 2 * guard.length_ns) /* else nothing ran for a while */
 		judge(percent);
 	else
 		judge(0);
@@ -85,3 +87,20 @@ guard_stage_name(void)
 	static const char *const NAMES[] = {"full", "coarse", "no_stacks", "totals"};
 	return NAMES[engine.stage];
 }
+
+static PyObject *
+guard_limits(PyObject *module, PyObject *args)
+{
+	(void)module;
+	if (!PyArg_ParseTuple(args, "LLLL", &guard.high_percent, &guard.low_percent,
+	                      &guard.high_windows, &guard.length_ns))
+		return NULL;
+	guard.calm_wanted = CALM_WINDOWS;
+	Py_RETURN_NONE;
+}
+
+PyMethodDef guard_functions[] = {
+    {"guard_limits", guard_limits, METH_VARARGS,
+     "guard_limits(high_percent, low_percent, windows, window_ns)"},
+    {NULL, NULL, 0, NULL},
+};

@@ -313,6 +313,7 @@ module_exec(PyObject *module)
 	    PyModule_AddFunctions(module, thread_functions) < 0 ||
 	    PyModule_AddFunctions(module, drive_functions) < 0 ||
 	    PyModule_AddFunctions(module, fault_functions) < 0 ||
+	    PyModule_AddFunctions(module, guard_functions) < 0 ||
 	    !add_object(module, "Request", (PyObject *)&request_type))
 		return -1;
 	done = true;
