@@ -12,6 +12,7 @@
 #include "base/xmem.h"
 #include "proxy/exchange.h"
 #include "proxy/listener.h"
+#include "proxy/overlay.h"
 #include "proxy/proxy.h"
 #include "proxy/relay.h"
 
@@ -63,6 +64,7 @@ client_close(struct client *client, enum close_reason reason)
 	timer_remove(&loop->wheel, &client->timer);
 	unready(client);
 	opening_end(client);
+	overlay_release(client);
 	stream_close(&client->stream);
 	drop_buffers(client);
 	queue_clear(&client->out, &loop->blocks);
@@ -162,6 +164,8 @@ take_bytes(struct client *client, uint64_t start_ns, bool pipelined)
 		}
 		if (pipelined)
 			exchange->flags |= RECORD_PIPELINED;
+		if (client->overlays)
+			overlay_begin(client, exchange);
 	}
 	proxy_run(exchange);
 }
@@ -188,7 +192,10 @@ static ssize_t
 read_into(struct client *client, struct block *block)
 {
 	struct loop *loop = client->loop;
-	ssize_t n = stream_read(&client->stream, block->data + block->end, block_room(block));
+	bool stamped = client->stamped && !client->exchange;
+	char *to = block->data + block->end;
+	ssize_t n = stamped ? overlay_read(client, to, block_room(block))
+	                    : stream_read(&client->stream, to, block_room(block));
 
 	if (n > 0) {
 		loop_now(loop);
@@ -276,6 +283,8 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	if (client->ack)
+		overlay_event(client);
 	if (client->state == CLIENT_LINGER)
 		linger_readable(client);
 	else if (client->state == CLIENT_OPENING)
@@ -298,6 +307,8 @@ on_writable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	if (client->ack)
+		overlay_event(client);
 	stream_writable(&client->stream);
 	if (client->state == CLIENT_OPENING)
 		opening_writable(client);
@@ -583,6 +594,7 @@ client_accept(struct loop *loop, const struct config_listener *listener, int fd,
 	loop->clients = client;
 	loop->client_count++;
 	loop_gauge(&loop->board->client_connections, 1);
+	overlay_accepted(client);
 	stream_set_reading(&client->stream, true);
 	watch_first_head(client, now_ns);
 	opening_begin(client, now_ns);

@@ -7,6 +7,7 @@
 #include "base/xmem.h"
 #include "model/request_start.h"
 #include "proxy/client.h"
+#include "proxy/overlay.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/upstream.h"
@@ -278,6 +279,7 @@ record_fill(struct exchange_record *record, const struct exchange *exchange,
 /* What of the request's head goes behind a record, bounded; what was cut is in `flags`. */
 struct record_parts {
 	struct text method, path, user_agent, referer;
+	struct record_tcp tcp; /* RECORD_HAS_TCP */
 	uint32_t flags;
 };
 
@@ -314,7 +316,8 @@ record_parts(const struct exchange *exchange, struct record_parts *ret)
 	const struct block *in = exchange->client->in;
 	const char *bytes;
 
-	*ret = (struct record_parts){{"", 0}, {"", 0}, {"", 0}, {"", 0}, 0};
+	ret->method = ret->path = ret->user_agent = ret->referer = (struct text){"", 0};
+	ret->flags = 0;
 	if (!in || head->target_length == 0)
 		return;
 	bytes = in->data + in->start;
@@ -339,29 +342,58 @@ put_text(char *at, struct text text)
 	return at + text.length;
 }
 
+static size_t
+parts_size(const struct record_parts *parts)
+{
+	return sizeof(struct exchange_record) + parts->method.length + parts->path.length +
+	       parts->user_agent.length + parts->referer.length +
+	       (parts->flags & RECORD_HAS_TCP ? sizeof parts->tcp : 0);
+}
+
+static void
+record_write(struct exchange_record *record, const struct exchange *exchange,
+             const struct marks *closed, const struct record_parts *parts, uint32_t more_flags)
+{
+	char *text = (char *)(record + 1);
+
+	memset(record, 0, sizeof *record);
+	record_fill(record, exchange, closed);
+	record->flags = exchange->flags | more_flags | parts->flags;
+	record->method_length = (uint16_t)parts->method.length;
+	record->path_length = (uint16_t)parts->path.length;
+	record->user_agent_length = (uint16_t)parts->user_agent.length;
+	record->referer_length = (uint16_t)parts->referer.length;
+	text = put_text(text, parts->method);
+	text = put_text(text, parts->path);
+	text = put_text(text, parts->user_agent);
+	text = put_text(text, parts->referer);
+	if (parts->flags & RECORD_HAS_TCP)
+		memcpy(text, &parts->tcp, sizeof parts->tcp);
+}
+
 void
 exchange_record(struct exchange *exchange, const struct marks *closed, uint32_t more_flags)
 {
+	struct ring *ring = exchange->loop->ring;
+	uint64_t end_ns = closed->at_ns[MARK_END];
 	struct record_parts parts;
-	struct exchange_record *record;
-	char *text;
+	void *place;
 
 	record_parts(exchange, &parts);
-	record = ring_reserve(exchange->loop->ring,
-	                      sizeof *record + parts.method.length + parts.path.length +
-	                          parts.user_agent.length + parts.referer.length);
-	if (!record)
+	if (!(more_flags & RECORD_PROVISIONAL)) {
+		if (overlay_tcp(exchange->client, end_ns - closed->at_ns[MARK_START], &parts.tcp))
+			parts.flags |= RECORD_HAS_TCP;
+		if (exchange->client->ack) {
+			place = overlay_hold(exchange, parts_size(&parts), end_ns);
+			if (place) {
+				record_write(place, exchange, closed, &parts, more_flags);
+				return;
+			}
+		}
+	}
+	place = ring_reserve(ring, parts_size(&parts));
+	if (!place)
 		return; /* counted by the ring */
-	memset(record, 0, sizeof *record);
-	record_fill(record, exchange, closed);
-	record->flags = exchange->flags | more_flags | parts.flags;
-	record->method_length = (uint16_t)parts.method.length;
-	record->path_length = (uint16_t)parts.path.length;
-	record->user_agent_length = (uint16_t)parts.user_agent.length;
-	record->referer_length = (uint16_t)parts.referer.length;
-	text = put_text((char *)(record + 1), parts.method);
-	text = put_text(text, parts.path);
-	text = put_text(text, parts.user_agent);
-	put_text(text, parts.referer);
-	ring_commit(exchange->loop->ring);
+	record_write(place, exchange, closed, &parts, more_flags);
+	ring_commit(ring);
 }

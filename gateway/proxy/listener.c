@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/xmem.h"
 #include "proxy/client.h"
+#include "proxy/kernel_time.h"
 
 static void
 listener_pause(struct listener *listener)
@@ -122,6 +123,8 @@ listeners_start(struct loop *loop, const int *fds, const uint16_t *of, size_t co
 		listener->retry.fire = on_retry;
 		/* accepted sockets inherit it; no such option on unix sockets */
 		setsockopt(listener->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+		/* Inherited too; and taken back where a generation before had set it. */
+		kernel_time_receipts(listener->fd, loop->config->overlays.kernel_in);
 		if (net_set_nonblocking(listener->fd) < 0 ||
 		    event_assign(&listener->event, loop->base, listener->fd, EV_READ | EV_PERSIST,
 		                 on_acceptable, listener) < 0)

@@ -17,6 +17,8 @@
 #define PAUSED_CHECK_NS (250 * NS_PER_MS) /* how soon an abort of a paused client is seen */
 #define CLIENT_IP_SIZE 46
 
+struct ack_wait;
+
 enum client_state {
 	CLIENT_OPENING, /* before the first request: PROXY header, TLS handshake */
 	CLIENT_IDLE,    /* between requests */
@@ -46,10 +48,14 @@ struct client {
 	struct client *handshake_before, *handshake_next; /* loop->handshakes */
 	uint64_t handshake_ns; /* how long it took; while under way, when its first bytes came */
 	uint64_t requests;
-	uint64_t ended_ns;  /* end of the last exchange, or the accept */
-	uint64_t read_ns;   /* last body bytes read, or reading resumed */
-	uint64_t write_ns;  /* last byte taken, or since when the queue waits */
-	uint64_t discarded; /* while lingering */
+	uint64_t ended_ns;     /* end of the last exchange, or the accept */
+	uint64_t read_ns;      /* last body bytes read, or reading resumed */
+	uint64_t write_ns;     /* last byte taken, or since when the queue waits */
+	uint64_t discarded;    /* while lingering */
+	bool overlays;         /* any of the two below is wanted */
+	bool stamped;          /* first bytes of requests are read with the kernel's stamp */
+	uint64_t kernel_in_ns; /* of the last such read; UINT64_MAX = not told */
+	struct ack_wait *ack;  /* owned; an exchange whose acknowledgement is waited for */
 	char ip[CLIENT_IP_SIZE];
 	struct net_address peer;
 };

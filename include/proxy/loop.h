@@ -62,6 +62,7 @@ struct loop {
 	size_t listener_count;
 	struct pool *pools; /* one per config->upstreams entry */
 	struct event *heartbeat;
+	uint32_t ack_turn, ack_count; /* overlay client_ack: exchanges begun; records held */
 	struct timer drain_timer;
 	uint64_t drain_end_ns, drain_idle_ns;
 	bool draining, stopped;

@@ -311,6 +311,57 @@ def test_loop_lag_of_an_exchange(gateway_factory: Factory, stub_factory: Stubs) 
     assert 0 <= lag_ns <= 2 * metrics(gateway)["tailrace_loop_lag_max_seconds"] * 1e9
 
 
+def test_kernel_in(gateway_factory: Factory, stub_factory: Stubs) -> None:
+    """What waits in the kernel while the worker stands still is seen, and in no phase."""
+    gateway = gateway_factory([stub_factory(answer_after(0)).address], overlays={"kernel_in": True})
+    (worker,) = gateway.worker_pids()
+    with Connection(gateway.port) as client:
+        client.send(get())
+        quick = stored(gateway, client.answer().trace_id)
+        os.kill(worker, 19)  # SIGSTOP
+        time.sleep(0.05)
+        client.send(get())
+        time.sleep(0.3)
+        os.kill(worker, 18)  # SIGCONT
+        slow = stored(gateway, client.answer().trace_id)
+    assert 0 <= quick["overlays"]["kernel_in_ns"] < 0.2e9
+    assert 0.28e9 < slow["overlays"]["kernel_in_ns"] < 2e9
+    assert sum(phase["ns"] for phase in slow["phases"]) == slow["total_ns"] < 0.25e9
+
+
+def test_slow_exchanges_tell_of_tcp(gateway_factory: Factory, stub_factory: Stubs) -> None:
+    """Over the threshold TCP_INFO is there, under it not."""
+    gateway = gateway_factory(
+        [stub_factory(answer_after(0.15)).address], overlays={"tcp_info_over_ms": 100}
+    )
+    tcp = stored(gateway, ask(gateway.port, get()).trace_id)["overlays"]["tcp"]
+    assert 0 < tcp["min_rtt_ns"] <= tcp["rtt_ns"] < 1e9 and tcp["retransmits"] == 0
+    quick = gateway_factory(
+        [stub_factory(answer_after(0)).address], overlays={"tcp_info_over_ms": 5000}
+    )
+    assert "tcp" not in stored(quick, ask(quick.port, get()).trace_id)["overlays"]
+
+
+def test_client_ack(gateway_factory: Factory, stub_factory: Stubs) -> None:
+    """Every exchange that is sampled waits for the acknowledgement; the loop does not spin."""
+    gateway = gateway_factory(
+        [stub_factory(answer_after(0)).address], overlays={"client_ack_one_in": 1}
+    )
+    with Connection(gateway.port) as client:
+        for _ in range(5):
+            client.send(get())
+            trace_id = client.answer().trace_id
+            overlays = stored(gateway, trace_id)["overlays"]
+            assert 0 <= overlays["client_ack_ns"] < 1e9
+    (worker,) = gateway.worker_pids()
+    before = cpu_ticks(worker)
+    time.sleep(1)
+    assert cpu_ticks(worker) - before < 20, "its loop does not spin"
+    assert wait_for(
+        lambda: metrics(gateway)["tailrace_requests_in_flight"] == 0, 5, "none in flight"
+    )
+
+
 def cpu_ticks(pid: int) -> int:
     """Return the CPU time of a process in hundredths of a second."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
