@@ -257,13 +257,15 @@ loop_drain(struct loop *loop, uint64_t limit_ns)
 
 	if (!loop->draining) {
 		loop->draining = true;
-		loop->drain_end_ns = end_ns;
-		loop->drain_idle_ns = now_ns + DRAIN_IDLE_GRACE_NS;
+		loop->drain_end_ns = UINT64_MAX;
 		listeners_close(loop);
 		log_info("draining: %zu client connections", loop->client_count);
 	}
-	if (end_ns < loop->drain_end_ns)
+	if (end_ns < loop->drain_end_ns) {
 		loop->drain_end_ns = end_ns;
+		loop->drain_idle_ns =
+		    end_ns - (limit_ns / 2 < DRAIN_LINGER_NS ? limit_ns / 2 : DRAIN_LINGER_NS);
+	}
 	if (limit_ns == 0 || loop->client_count == 0)
 		on_drain_timer(&loop->drain_timer, now_ns);
 	else

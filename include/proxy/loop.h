@@ -17,7 +17,9 @@
 #include "proxy/shared.h"
 #include "proxy/timer.h"
 
-#define DRAIN_IDLE_GRACE_NS NS_PER_S /* idle clients may send one more request so long after TERM */
+/* Idle clients may send one more request until so long before the end of a drain: then they are shut
+ * down for writing, and may still close themselves. Half of a drain at most. */
+#define DRAIN_LINGER_NS NS_PER_S
 
 struct event;
 struct event_base;

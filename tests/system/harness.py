@@ -253,7 +253,10 @@ def make_config(
         "upstreams": {"app": {"servers": servers, **sections.pop("upstream", {})}},
         "control": {"listeners": [{"address": f"unix:{sockets}/control.sock", "role": "admin"}]},
         "store": {"path": str(directory / "tailrace.db")},
-        "worker": {"threads": int(os.environ.get("TEST_THREADS", "1"))},
+        "worker": {
+            "threads": int(os.environ.get("TEST_THREADS", "1")),
+            "shutdown_timeout_ms": 3000,  # idle connections hold the end up so long
+        },
     }
     for name, value in sections.items():
         if isinstance(value, dict):

@@ -205,7 +205,7 @@ def test_drain_lets_exchanges_end(
         while True:
             if b"/slow" in read_head(conn):
                 arrived.set()
-                time.sleep(0.7)
+                time.sleep(1.7)
             conn.sendall(OK)
 
     gateway = gateway_factory([stub_factory(handler).address])
@@ -215,7 +215,7 @@ def test_drain_lets_exchanges_end(
         slow.send(get("/slow"))
         assert arrived.wait(5)
         gateway.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        time.sleep(1.3)
         idle.send(get())
         answer = idle.answer()
         assert answer.status == 200 and answer.headers["connection"] == "close"
@@ -228,14 +228,14 @@ def test_drain_lets_exchanges_end(
 def test_idle_clients_do_not_hold_up_the_end(
     gateway_factory: GatewayFactory, stub_factory: StubFactory
 ) -> None:
-    """After a grace of a second idle connections are shut down."""
+    """A second before shutdown_timeout_ms is over idle connections are shut down."""
     gateway = gateway_factory([stub_factory(always(OK)).address])
     with Connection(gateway.port) as client:
         client.send(get())
         client.answer()
         gateway.process.send_signal(signal.SIGTERM)
         took, rest = timed(client.eof)
-        assert rest == b"" and took < 5
+        assert rest == b"" and 1.8 < took < 5
     assert gateway.process.wait(10) == 0
 
 

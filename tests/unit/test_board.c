@@ -114,10 +114,26 @@ test_rings_are_whole(void **state)
 	close(fd);
 }
 
+static void
+lag_buckets_hold_their_bounds(void **state)
+{
+	uint64_t bound = 1024;
+
+	(void)state;
+	assert_int_equal(board_lag_bucket(0), 0);
+	assert_int_equal(board_lag_bucket(1), 0);
+	for (unsigned i = 0; i < BOARD_LAG_BUCKETS - 1; i++, bound *= 4) {
+		assert_int_equal(board_lag_bucket(bound), i);
+		assert_int_equal(board_lag_bucket(bound + 1), i + 1);
+	}
+	assert_int_equal(board_lag_bucket(UINT64_MAX), BOARD_LAG_BUCKETS - 1);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(lag_buckets_hold_their_bounds),
 	    cmocka_unit_test(test_shared_and_zeroed),
 	    cmocka_unit_test(test_keys_differ),
 	    cmocka_unit_test(test_other_build_is_refused),

@@ -58,6 +58,51 @@ maximum_and_one_past_it(void **state)
 }
 
 static void
+what_stands_behind_the_path(void **state)
+{
+	struct exchange_record *record = make(3, 5);
+	struct record_tcp tcp = {.rtt_us = 77}, read_tcp;
+	size_t size = sizeof *record + 3 + 5 + 2 + 4;
+	struct record_head head;
+	char *text = (char *)(record + 1);
+
+	(void)state;
+	record->user_agent_length = 2;
+	record->referer_length = 4;
+	memcpy(text + 8, "aarrrr", 6);
+	assert_int_equal(record_head(record, size, &head), 0);
+	assert_memory_equal(head.user_agent, "aa", 2);
+	assert_memory_equal(head.referer, "rrrr", 4);
+	assert_int_equal(record_head(record, size - 1, &head), -1);
+	assert_int_equal(record_tcp(record, size, &read_tcp), -1);
+	record->flags = RECORD_HAS_TCP;
+	memcpy(text + 14, &tcp, sizeof tcp);
+	assert_int_equal(record_head(record, size + sizeof tcp - 1, &head), -1);
+	assert_int_equal(record_tcp(record, size + sizeof tcp, &read_tcp), 0);
+	assert_int_equal(read_tcp.rtt_us, 77);
+	free(record);
+}
+
+static void
+longest_texts_and_one_past_each(void **state)
+{
+	struct exchange_record *record = make(RECORD_METHOD_MAX, RECORD_PATH_MAX);
+	struct record_head head;
+
+	(void)state;
+	record->flags = RECORD_HAS_TCP;
+	record->user_agent_length = RECORD_USER_AGENT_MAX;
+	record->referer_length = RECORD_REFERER_MAX;
+	assert_int_equal(record_head(record, RECORD_SIZE_MAX, &head), 0);
+	record->user_agent_length++;
+	assert_int_equal(record_head(record, RECORD_SIZE_MAX + 1, &head), -1);
+	record->user_agent_length--;
+	record->referer_length++;
+	assert_int_equal(record_head(record, RECORD_SIZE_MAX + 1, &head), -1);
+	free(record);
+}
+
+static void
 every_reason_is_named_once(void **state)
 {
 	(void)state;
@@ -82,6 +127,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(text_is_found),
 	    cmocka_unit_test(maximum_and_one_past_it),
+	    cmocka_unit_test(what_stands_behind_the_path),
+	    cmocka_unit_test(longest_texts_and_one_past_each),
 	    cmocka_unit_test(every_reason_is_named_once),
 	};
 
