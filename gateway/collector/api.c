@@ -12,6 +12,7 @@
 #include "collector/query.h"
 #include "collector/render.h"
 #include "collector/reply.h"
+#include "collector/watch_show.h"
 #include "model/trace_context.h"
 
 #define LIMIT_DEFAULT 50
@@ -207,6 +208,7 @@ api_routes(struct service *service, struct evhttp_request *request, const char *
 	struct query_job *job = xcalloc(1, sizeof(*job));
 	job->kind = QUERY_ROUTES;
 	job->window_s = window_s;
+	watch_show_routes(service, &job->pending);
 	api_submit(service, request, job);
 }
 

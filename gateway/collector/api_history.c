@@ -8,6 +8,7 @@
 #include "collector/api_tools.h"
 #include "collector/history_fill.h"
 #include "collector/reply.h"
+#include "collector/watch_show.h"
 #include "collector/store.h"
 
 #define SPAN_DEFAULT_S 3600
@@ -99,6 +100,16 @@ read_path(const char *rest, struct query_job *job)
 	return true;
 }
 
+static void
+fill(struct service *service, struct query_job *job, size_t route)
+{
+	const struct query_history *h = &job->history;
+	history_fill(service, job, route);
+	if (job->kind == QUERY_SERIES)
+		watch_show_events(service, route, (int64_t)h->span.from_s, (int64_t)h->span.to_s,
+		                  &job->history.events);
+}
+
 void
 api_route(struct service *service, struct evhttp_request *request, const char *rest)
 {
@@ -128,6 +139,6 @@ api_route(struct service *service, struct evhttp_request *request, const char *r
 	}
 	size_t route = store_route_index(service->store, job->history.route_id);
 	if (route < routes_count(service->routes))
-		history_fill(service, job, route);
+		fill(service, job, route);
 	api_submit(service, request, job);
 }

@@ -9,6 +9,7 @@
 #include "collector/store_notes.h"
 
 #define REPEAT_S 60
+#define ASK_AGAIN_S 15 /* while there are not enough requests to name a cause */
 
 static const int64_t revisions_s[] = {300, 1800};
 #define REVISIONS (sizeof(revisions_s) / sizeof(revisions_s[0]))
@@ -161,7 +162,7 @@ incident_publish(struct incidents *incidents, struct incident *incident, bool mi
 	              incident_status_name(incident->status), "revision", (int)incident->revision,
 	              "title", json_string_value(json_object_get(incident->payload, "title")),
 	              "text", json_object_get(incident->payload, "text")));
-	snprintf(incident->told_frame, sizeof(incident->told_frame), "%s", incident->frame);
+	snprintf(incident->told_top, sizeof(incident->told_top), "%s", incident->top);
 	incident_keep(incidents, incident);
 	if (incidents->sink.publish != NULL)
 		incidents->sink.publish(incidents->sink.arg, incident->payload, minor,
@@ -235,10 +236,23 @@ incident_answered(struct incidents *incidents, struct incident *incident)
 	incident->asking = false;
 	if (incident->status == INCIDENT_MERGED)
 		return;
-	bool minor = incident->stage > 0 && strcmp(incident->frame, incident->told_frame) == 0;
+	bool same = strcmp(incident->top, incident->told_top) == 0;
+	bool minor = incident->revision > 0 && same;
+	/* The cause was looked for again and is as unknown as before: nobody need hear of that. */
+	if (incident->again && incident->status == INCIDENT_FIRING && same)
+		return;
 	if (incident->status == INCIDENT_FIRING && !minor)
 		incident = grouped(incidents, incident);
 	incident_publish(incidents, incident, minor);
+}
+
+static void
+ask(struct incidents *incidents, struct incident *incident, bool again)
+{
+	incident->again = again;
+	incident->asked_s = watch_now_s(incidents->service->watch);
+	incident_facts_refresh(incidents, incident);
+	incident_ask(incidents, incident);
 }
 
 static void
@@ -248,8 +262,7 @@ fire(struct incidents *incidents, struct incident *incident, int64_t t_s)
 	incident->fired_s = t_s;
 	incident->ended_s = 0;
 	incident->stage = 0;
-	incident_facts_refresh(incidents, incident);
-	incident_ask(incidents, incident);
+	ask(incidents, incident, false);
 }
 
 /* One route of it is over; with the last one it ends. */
@@ -267,7 +280,7 @@ end_route(struct incidents *incidents, struct incident *incident, size_t route,
 		incident_keep(incidents, incident);
 		return;
 	}
-	incident_facts_refresh(incidents, incident);
+	/* Its quantiles stay those of before it got better. */
 	incident->status = status;
 	incident->ended_s = t_s;
 	/* Its cause is on the way: then both are told at once. */
@@ -352,8 +365,10 @@ incidents_tick(struct incidents *incidents)
 		if (incident->stage < REVISIONS &&
 		    now_s - incident->fired_s >= revisions_s[incident->stage]) {
 			incident->stage++;
-			incident_facts_refresh(incidents, incident);
-			incident_ask(incidents, incident);
+			ask(incidents, incident, false);
+		} else if (incident->stage == 0 && incident->top[0] == '\0' &&
+		           now_s - incident->asked_s >= ASK_AGAIN_S) {
+			ask(incidents, incident, true);
 		} else if (now_s - incident->repeated_s >= REPEAT_S) {
 			incident->repeated_s = now_s;
 			if (incidents->sink.repeat != NULL)

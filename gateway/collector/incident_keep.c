@@ -36,6 +36,8 @@ incident_keep(struct incidents *incidents, const struct incident *incident)
 	    incident->quantile, "revision", (int)incident->revision, "stage", (int)incident->stage,
 	    "frame", incident->frame, "deploy", incident->deploy, "payload", incident->payload,
 	    "history", incident->history);
+	json_object_set_new(object, "top", json_string(incident->top));
+	json_object_set_new(object, "saturation", json_boolean(incident->saturation));
 	if (incident->distributions != NULL)
 		json_object_set(object, "distributions", incident->distributions);
 	struct store_note note = {.kind = STORE_NOTE_INCIDENT,
@@ -106,7 +108,9 @@ restored(struct incidents *incidents, const json_t *object)
 	incident->revision = (unsigned)number_of(object, "revision");
 	incident->stage = (unsigned)number_of(object, "stage");
 	snprintf(incident->frame, sizeof(incident->frame), "%s", text_of(object, "frame"));
-	snprintf(incident->told_frame, sizeof(incident->told_frame), "%s", incident->frame);
+	snprintf(incident->top, sizeof(incident->top), "%s", text_of(object, "top"));
+	snprintf(incident->told_top, sizeof(incident->told_top), "%s", incident->top);
+	incident->saturation = json_is_true(json_object_get(object, "saturation"));
 	snprintf(incident->deploy, sizeof(incident->deploy), "%s", text_of(object, "deploy"));
 	incident->payload = json_incref(json_object_get(object, "payload"));
 	incident->history = json_incref(json_object_get(object, "history"));

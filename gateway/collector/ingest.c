@@ -11,6 +11,7 @@
 #include "collector/ingest.h"
 #include "collector/reply.h"
 #include "collector/wants.h"
+#include "collector/watch.h"
 #include "model/profile_batch.h"
 #include "model/retention.h"
 
@@ -142,6 +143,9 @@ take_batch(struct service *service, struct profile_batch *batch, uint64_t now_ns
 	service->counters[SERVICE_HOOK_DROPPED] += lost;
 	if (lost > 0)
 		correlator_lost(service->correlator, now_ns);
+	if (batch->process->version != NULL && service->watch != NULL)
+		watch_told_version(service->watch, batch->process->instance,
+		                   batch->process->version);
 	for (size_t i = 0; i < batch->refused_count; i++)
 		correlator_refused(service->correlator, &batch->refused[i]);
 	for (size_t i = 0; i < batch->profile_count; i++) {

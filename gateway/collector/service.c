@@ -94,7 +94,7 @@ service_on_exchange(void *arg, const struct exchange_record *record, size_t size
 	memcpy(x.key.span_id, record->span_id, SPAN_ID_SIZE);
 	if (!provisional) {
 		aggregate_add(service->aggregate, config, route, record, profile != NULL);
-		watch_add(service->watch, route, record, profile != NULL);
+		watch_add(service->watch, config, route, record, profile != NULL);
 		spans_add(service->spans, route, record, profile, join, missing, clock_wall_ns());
 		if (!is_kept(service, route, record, &x.key, x.total_ns))
 			return;

@@ -567,6 +567,15 @@ store_stats(struct store *store, struct store_stats *ret)
 	pthread_mutex_unlock(&store->mutex);
 }
 
+int64_t
+store_route_id(struct store *store, size_t index)
+{
+	pthread_mutex_lock(&store->mutex);
+	int64_t id = index <= ROUTES_MAX ? store->route_ids[index] : 0;
+	pthread_mutex_unlock(&store->mutex);
+	return id;
+}
+
 size_t
 store_route_index(struct store *store, int64_t id)
 {

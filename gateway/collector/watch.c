@@ -1,4 +1,5 @@
 /* Windows to ticks, rules and events. Keeping state: watch_keep.c. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
@@ -173,16 +174,17 @@ ticks_made(const struct watch *watch)
 }
 
 static bool
-has_alerts(const struct watch *watch, const struct exchange_record *record)
+has_alerts(const struct config *config, const struct exchange_record *record)
 {
-	return record->route >= watch->config->route_count ||
-	       watch->config->routes[record->route].alerts;
+	return config == NULL || record->route >= config->route_count ||
+	       config->routes[record->route].alerts;
 }
 
 void
-watch_add(struct watch *watch, size_t route, const struct exchange_record *record, bool joined)
+watch_add(struct watch *watch, const struct config *config, size_t route,
+          const struct exchange_record *record, bool joined)
 {
-	if (!has_alerts(watch, record))
+	if (!has_alerts(config, record))
 		return;
 	if (watch->ticks == NULL) {
 		read_time(watch);
@@ -293,7 +295,7 @@ watch_remember_deploy(struct watch *watch, const char *version, int64_t at_s)
 	for (; i > 0 && watch->deploys[i - 1].at_s > at_s; i--)
 		watch->deploys[i] = watch->deploys[i - 1];
 	watch->deploys[i] = (struct watch_deploy){.at_s = at_s};
-	strncpy(watch->deploys[i].version, version, WATCH_VERSION_MAX);
+	snprintf(watch->deploys[i].version, sizeof(watch->deploys[i].version), "%s", version);
 }
 
 bool
@@ -304,7 +306,7 @@ watch_deploy(struct watch *watch, const char *version, int64_t at_s)
 		    strcmp(watch->deploys[i].version, version) == 0)
 			return false;
 	watch_remember_deploy(watch, version, at_s);
-	strncpy(watch->version, version, WATCH_VERSION_MAX);
+	snprintf(watch->version, sizeof(watch->version), "%s", version);
 	watch_keep_deploy(watch, version, at_s);
 	/* A twin begins with the next window that is judged: none of it is older than the mark. */
 	detector_mark(watch->detector, at_s > watch->judged_s ? at_s : watch->judged_s, version);
@@ -315,10 +317,21 @@ watch_deploy(struct watch *watch, const char *version, int64_t at_s)
 	return true;
 }
 
-/* A version is new where it is not the one known, unless it was heard of a moment ago: then two run
- * side by side while one replaces the other. */
-void
-watch_told_version(struct watch *watch, const char *version)
+/* Returns whether the instance is new. */
+static bool
+is_new(struct watch *watch, const uint8_t instance[PROFILE_INSTANCE_SIZE])
+{
+	for (size_t i = 0; i < WATCH_INSTANCES_MAX; i++)
+		if (memcmp(watch->instances[i], instance, PROFILE_INSTANCE_SIZE) == 0)
+			return false;
+	memcpy(watch->instances[watch->instance_next], instance, PROFILE_INSTANCE_SIZE);
+	watch->instance_next = (watch->instance_next + 1) % WATCH_INSTANCES_MAX;
+	return true;
+}
+
+/* Notes that somebody of that version lives. Returns whether one was heard of a moment ago. */
+static bool
+hear_of(struct watch *watch, const char *version)
 {
 	size_t slot = WATCH_VERSIONS_MAX, oldest = 0;
 	for (size_t i = 0; i < WATCH_VERSIONS_MAX; i++) {
@@ -332,16 +345,23 @@ watch_told_version(struct watch *watch, const char *version)
 	if (slot == WATCH_VERSIONS_MAX)
 		slot = oldest;
 	watch->heard[slot].at_s = watch->now_s;
-	memset(watch->heard[slot].version, 0, sizeof(watch->heard[slot].version));
-	strncpy(watch->heard[slot].version, version, WATCH_VERSION_MAX);
-	if (running || strcmp(watch->version, version) == 0)
+	snprintf(watch->heard[slot].version, sizeof(watch->heard[slot].version), "%s", version);
+	return running;
+}
+
+void
+watch_told_version(struct watch *watch, const uint8_t instance[PROFILE_INSTANCE_SIZE],
+                   const char *version)
+{
+	bool running = hear_of(watch, version), fresh = is_new(watch, instance);
+	if (!fresh || running || strcmp(watch->version, version) == 0)
 		return;
 	if (watch->version[0] != '\0') {
 		watch_deploy(watch, version, watch->now_s);
 		return;
 	}
 	/* The first one ever heard of: nobody deployed it now. */
-	strncpy(watch->version, version, WATCH_VERSION_MAX);
+	snprintf(watch->version, sizeof(watch->version), "%s", version);
 	watch_keep_version(watch);
 }
 

@@ -28,6 +28,7 @@ profile_process_unref(struct profile_process *process)
 	free(process->loop);
 	free(process->engine);
 	free(process->hook_version);
+	free(process->version);
 	free(process);
 }
 

@@ -85,6 +85,21 @@ read_text_member(struct reader *r, const struct place *up, const char *key, char
 	return true;
 }
 
+/* The app's version: may be missing, and is no empty text. */
+static bool
+read_version(struct reader *r, const struct place *up, char **ret)
+{
+	struct place at = place_member(up, "version");
+	if (at.value == NULL || json_is_null(at.value))
+		return true;
+	if (!read_string(r->error, &at, PROFILE_VERSION_MAX))
+		return false;
+	if (json_string_length(at.value) == 0)
+		return read_fail(r->error, &at, "empty");
+	*ret = xstrdup(json_string_value(at.value));
+	return true;
+}
+
 static bool
 read_number_member(struct reader *r, const struct place *up, const char *key, uint64_t max,
                    bool optional, uint64_t *ret)
@@ -134,7 +149,7 @@ read_process(struct reader *r, const struct place *top)
 	    !read_text_member(r, &at, "loop", &p->loop) ||
 	    !read_text_member(r, &at, "engine", &p->engine) ||
 	    !read_text_member(r, &at, "hook_version", &p->hook_version) ||
-	    !read_boot_id(r, &at, p->boot_id) ||
+	    !read_version(r, &at, &p->version) || !read_boot_id(r, &at, p->boot_id) ||
 	    !read_number_member(r, &at, "time_namespace", INT64_MAX, true, &p->time_namespace) ||
 	    !read_number_member(r, &at, "dropped", INT64_MAX, false, &p->dropped))
 		return false;

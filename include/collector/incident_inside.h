@@ -20,13 +20,16 @@ struct incident {
 	unsigned revision; /* of the payload; 0 = not published yet */
 	unsigned stage;    /* revisions done: 0 none, 1 after 5 min, 2 after 30 min */
 	bool asking;       /* the cause is being computed */
+	bool again;        /* just because it could not be named the last time */
+	int64_t asked_s;
 	bool saturation;
-	char frame[INCIDENT_FRAME_MAX + 1];      /* that is named; "" = none */
-	char told_frame[INCIDENT_FRAME_MAX + 1]; /* as last published */
-	char deploy[WATCH_VERSION_MAX + 1];      /* that overlaps; "" = none */
-	json_t *payload;                         /* owned, like those below */
-	json_t *history;                         /* what was told, oldest first */
-	json_t *distributions;                   /* before, after */
+	char top[INCIDENT_FRAME_MAX + 1];      /* what adds most to the growth; "" = not known */
+	char told_top[INCIDENT_FRAME_MAX + 1]; /* as last published */
+	char frame[INCIDENT_FRAME_MAX + 1];    /* the same where it has a frame; "" = it has none */
+	char deploy[WATCH_VERSION_MAX + 1];    /* that overlaps; "" = none */
+	json_t *payload;                       /* owned, like those below */
+	json_t *history;                       /* what was told, oldest first */
+	json_t *distributions;                 /* before, after */
 };
 
 struct incidents {

@@ -127,4 +127,7 @@ void store_stats(struct store *store, struct store_stats *ret);
  * since the start. */
 size_t store_route_index(struct store *store, int64_t id);
 
+/* The store's ID of a route of the collector's table; 0 where it has none yet. Any thread. */
+int64_t store_route_id(struct store *store, size_t index);
+
 #endif

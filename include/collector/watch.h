@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include "base/config.h"
 #include "model/detector.h"
+#include "model/profile.h"
 #include "model/recent.h"
 #include "model/record.h"
 #include "model/route.h"
@@ -47,9 +48,10 @@ void watch_free(struct watch *watch); /* null-safe */
 /* Before the first exchange: what the store's file holds of an earlier life. */
 void watch_load(struct watch *watch, const char *path);
 
-/* An exchange that is joined or given up. Cheap: a few dozen ns. */
-void watch_add(struct watch *watch, size_t route, const struct exchange_record *record,
-               bool joined);
+/* An exchange that is joined or given up; `config` is the one its record belongs to, or null. Cheap:
+ * a few dozen ns. */
+void watch_add(struct watch *watch, const struct config *config, size_t route,
+               const struct exchange_record *record, bool joined);
 
 /* About once a second: final windows are judged, and what changed is kept. */
 void watch_tick(struct watch *watch);
@@ -60,8 +62,11 @@ void watch_finish(struct watch *watch);
 /* A deploy at `at_s` (detector time). Returns false where it is the one known already. */
 bool watch_deploy(struct watch *watch, const char *version, int64_t at_s);
 
-/* A new hook instance said that it runs `version`. */
-void watch_told_version(struct watch *watch, const char *version);
+/* A hook instance says that its app is `version`. A deploy where the instance is new, the version is
+ * not the one known, and nobody of that version was heard of in the last minute: then two run side
+ * by side while one takes the other's place. */
+void watch_told_version(struct watch *watch, const uint8_t instance[PROFILE_INSTANCE_SIZE],
+                        const char *version);
 
 /* After a restart: the rule's incident on that route goes on until the rule says it is over.
  * Returns false where the rule is not about that route. */

@@ -6,7 +6,8 @@
 #include "model/detector_clock.h"
 #include "model/ticks.h"
 
-#define WATCH_VERSIONS_MAX 16 /* versions of the app that are remembered as running */
+#define WATCH_INSTANCES_MAX 256 /* hook instances that are no news */
+#define WATCH_VERSIONS_MAX 16   /* versions of the app that are remembered as running */
 
 struct watch_route {
 	size_t index;                    /* in the collector's table of routes */
@@ -40,6 +41,8 @@ struct watch {
 		int64_t at_s;
 		char version[WATCH_VERSION_MAX + 1];
 	} heard[WATCH_VERSIONS_MAX];
+	uint8_t instances[WATCH_INSTANCES_MAX][PROFILE_INSTANCE_SIZE]; /* a ring */
+	size_t instance_next;
 	struct watch_stats stats;
 	int64_t round_s;   /* when the last round of keeping began */
 	size_t round_next; /* next route of that round */

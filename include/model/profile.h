@@ -10,7 +10,8 @@
 #include "model/record.h"
 
 #define PROFILE_STRING_MAX 512
-#define PROFILE_ROWS_MAX 1024 /* breakdown, stream and stall rows of one profile together */
+#define PROFILE_VERSION_MAX 128 /* of the app */
+#define PROFILE_ROWS_MAX 1024   /* breakdown, stream and stall rows of one profile together */
 #define PROFILE_LIFE_MAX_NS (24ull * 3600 * NS_PER_S)
 #define PROFILE_INSTANCE_SIZE 16
 
@@ -62,6 +63,7 @@ struct profile_process {
 	uint8_t instance[PROFILE_INSTANCE_SIZE];
 	uint32_t pid;
 	char *python, *loop, *engine, *hook_version; /* owned */
+	char *version;                               /* of the app; owned; null = not told */
 	char boot_id[CLOCK_BOOT_ID_SIZE];            /* "" = not told */
 	uint64_t time_namespace;                     /* 0 = not told */
 	uint64_t dropped;

@@ -21,6 +21,7 @@ def wrap(
     callback: str | None = None,
     token: str | None = None,
     in_app: Sequence[str] = (),
+    version: str | None = None,
 ) -> Hook:
     """Returns `app` with the hook round it; an app that is wrapped already is returned as it is.
 
@@ -28,7 +29,9 @@ def wrap(
         ``TAILRACE_CALLBACK``. Without either the hook passes requests through, said once.
     token: bearer token of a TCP listener; default ``TAILRACE_TOKEN``.
     in_app: module prefixes that count as the app's own code wherever they are installed.
+    version: of the app, such as a tag or a commit; default ``TAILRACE_APP_VERSION``. Where it
+        changes the gateway marks a deploy.
     """
     if isinstance(app, Hook):
         return app
-    return Hook(app, callback=callback, token=token, in_app=in_app)
+    return Hook(app, callback=callback, token=token, in_app=in_app, version=version)

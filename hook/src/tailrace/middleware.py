@@ -65,9 +65,10 @@ class Hook:
         callback: str | None = None,
         token: str | None = None,
         in_app: Sequence[str] = (),
+        version: str | None = None,
     ) -> None:
         self.app = app
-        self._active = sender.configure(callback, token) and _engine is not None
+        self._active = sender.configure(callback, token, version) and _engine is not None
         if self._active:
             try:
                 prepare((*in_app, *_top_packages(app)))

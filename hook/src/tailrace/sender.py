@@ -29,6 +29,7 @@ TAKE_BYTES = 256 * 1024  # also keeps a batch under 4096 profiles: a row has ove
 TAKES_PER_TURN = 8
 TAKES_PER_FLUSH = 64
 BODY_BYTES_MAX = 1 << 20
+VERSION_BYTES_MAX = 128  # of the app's version, in UTF-8
 HEAD_BYTES = 4096  # what is left in a body for "process" and the brackets
 STACK_BYTES = 512 * 1024
 STACKS_PER_BATCH = 4096
@@ -385,6 +386,7 @@ class Sender:
                     "time_namespace": namespace,
                     "dropped": changing[2],
                     "limits": changing[3],
+                    **({"version": app_version} if app_version else {}),
                 }
             ).encode()
         return self._process_text
@@ -402,18 +404,31 @@ class Sender:
 # --- the process's one sender ----------------------------------------------------------------
 
 process: Sender | None = None
+app_version: str | None = None
 _guard = threading.Lock()
 _said_off = False
 _registered = False
 
 
-def configure(callback: str | None = None, token: str | None = None) -> bool:
+def _version_of(given: str | None) -> str | None:
+    """The app's version as it is told: one line, cut to VERSION_BYTES_MAX bytes."""
+    text = (given or os.environ.get("TAILRACE_APP_VERSION") or "").strip()
+    printable = "".join(c for c in text if c.isprintable())
+    return printable.encode()[:VERSION_BYTES_MAX].decode(errors="ignore") or None
+
+
+def configure(
+    callback: str | None = None, token: str | None = None, version: str | None = None
+) -> bool:
     """Sets where profiles go: the arguments, else TAILRACE_CALLBACK and TAILRACE_TOKEN.
+
+    version: of the app, else TAILRACE_APP_VERSION; the gateway marks a deploy where it changes.
 
     Returns True where there is a valid address. Without one the hook passes requests through,
     which is said once. The first address of a process stays; another one is refused and logged.
     """
-    global process, _said_off
+    global process, app_version, _said_off
+    app_version = _version_of(version) or app_version
     text = callback or os.environ.get("TAILRACE_CALLBACK") or ""
     token = (token or os.environ.get("TAILRACE_TOKEN") or "").strip() or None
     if token and not token.isprintable():

@@ -1,0 +1,108 @@
+/* States, what is still to be learned, changes; deploys and incidents. */
+#include <math.h>
+#include <stdlib.h>
+#include "base/clock.h"
+#include "collector/incident.h"
+#include "collector/watch.h"
+#include "collector/watch_show.h"
+
+#define CHANGE_WINDOWS 30 /* what is compared with the baseline */
+
+static void
+put_json(struct text *out, json_t *object)
+{
+	char *text = json_dumps(object, JSON_COMPACT);
+	if (text != NULL)
+		text_puts(out, text);
+	else
+		out->failed = true;
+	free(text);
+	json_decref(object);
+}
+
+/* What a route has, needs, and when it is expected to have it; null where it is compared. */
+static json_t *
+learning_json(const struct service *service, const struct detector_route *route)
+{
+	const struct watch *watch = service->watch;
+	struct detector_progress progress = detector_route_progress(
+	    route, detector_params(watch_detector(watch)), watch_now_s(watch));
+	if (route->compared)
+		return json_null();
+	return json_pack("{s:I, s:I, s:o}", "have", (json_int_t)progress.have_requests, "need",
+	                 (json_int_t)progress.need_requests, "ready_at",
+	                 progress.ready_s > 0
+	                     ? json_integer((json_int_t)watch_wall_s(watch, progress.ready_s))
+	                     : json_null());
+}
+
+/* ns of the quantile, in the middle of its bucket. */
+static json_int_t
+quantile_ns(const double counts[DETECTOR_BUCKETS], double total, double q)
+{
+	double seen = 0;
+	unsigned i = 0;
+	for (; i < DETECTOR_BUCKETS - 1; i++) {
+		seen += counts[i];
+		if (counts[i] > 0 && seen >= q * total)
+			break;
+	}
+	return (json_int_t)(detector_edge_ms(i) * exp2(-0.5 / HISTOGRAM_PER_OCTAVE) * NS_PER_MS);
+}
+
+static json_t *
+change_json(const struct service *service, size_t index, const struct detector_route *route)
+{
+	const struct watch *watch = service->watch;
+	uint64_t counts[DETECTOR_BUCKETS] = {0};
+	double before[DETECTOR_BUCKETS], now[DETECTOR_BUCKETS];
+	int64_t from_s =
+	    route->last_s - CHANGE_WINDOWS * (service->config->alerts.window_ms / 1000);
+	if (!route->compared)
+		return json_null();
+	double total = detector_baseline(watch_detector(watch), route, route->last_s, before);
+	uint64_t n = watch_since(watch, index, from_s > 0 ? from_s : 0, counts);
+	if (total <= 0 || n == 0)
+		return json_null();
+	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
+		now[i] = (double)counts[i];
+	return json_pack("{s:I, s:I}", "p95_before_ns", quantile_ns(before, total, 0.95), "p95_ns",
+	                 quantile_ns(now, (double)n, 0.95));
+}
+
+void
+watch_show_routes(const struct service *service, struct text *out)
+{
+	json_t *all = json_object();
+	for (size_t i = 0; i < routes_count(service->routes); i++) {
+		const struct detector_route *route = watch_route(service->watch, i);
+		if (route == NULL || route->last_s < 0)
+			continue;
+		enum detector_state state =
+		    route->shown == DETECTOR_NO_DATA ? DETECTOR_NO_DATA : route->state;
+		json_object_set_new(all, route->name,
+		                    json_pack("{s:s, s:o, s:o}", "state",
+		                              detector_state_name(state), "learning",
+		                              learning_json(service, route), "change",
+		                              change_json(service, i, route)));
+	}
+	put_json(out, all);
+}
+
+void
+watch_show_events(const struct service *service, size_t route, int64_t from_s, int64_t to_s,
+                  struct text *out)
+{
+	json_t *deploys = json_array(), *incidents = json_array();
+	size_t count;
+	const struct watch_deploy *all = watch_deploys(service->watch, &count);
+	for (size_t i = 0; i < count; i++) {
+		int64_t at_s = watch_wall_s(service->watch, all[i].at_s);
+		if (at_s >= from_s && at_s < to_s)
+			json_array_append_new(deploys,
+			                      json_pack("{s:I, s:s}", "t", (json_int_t)at_s,
+			                                "version", all[i].version));
+	}
+	incidents_of_route(service->incidents, route, from_s, to_s, incidents);
+	put_json(out, json_pack("{s:o, s:o}", "deploys", deploys, "incidents", incidents));
+}

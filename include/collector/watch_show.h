@@ -1,0 +1,15 @@
+/* What the detector knows, as members of the API's answers. Loop's thread. */
+#ifndef TAILRACE_COLLECTOR_WATCH_SHOW_H
+#define TAILRACE_COLLECTOR_WATCH_SHOW_H
+
+#include "collector/service.h"
+#include "model/text.h"
+
+/* Appends {route: {"state", "learning", "change"}} of all routes. */
+void watch_show_routes(const struct service *service, struct text *out);
+
+/* Appends {"deploys": [...], "incidents": [...]} of a route and [from_s, to_s), unix seconds. */
+void watch_show_events(const struct service *service, size_t route, int64_t from_s, int64_t to_s,
+                       struct text *out);
+
+#endif
