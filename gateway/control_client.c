@@ -12,17 +12,29 @@
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
+#include <openssl/ssl.h>
 #include "base/clock.h"
 #include "base/net.h"
 #include "base/xmem.h"
+#include "control_tls.h"
 
 #define SYSTEM_SOCKET "/run/tailrace/control.sock"
 #define REQUEST_BYTES_MAX 4096
 #define TOKEN_BYTES_MAX 1024
 
+#define TLS_PREFIX "https://"
+#define HOST_SIZE 256
+
 struct buffer {
 	char *data; /* owned, terminated */
 	size_t length, size;
+};
+
+/* A connection, and what it waits for after EAGAIN. */
+struct link {
+	int fd;
+	SSL *ssl; /* null = in clear */
+	short waits;
 };
 
 static int failed(char *reterr, size_t size, const char *format, ...)
@@ -124,17 +136,37 @@ open_connection(const struct net_address *address, uint64_t deadline_ns)
 	return -1;
 }
 
+static ssize_t
+link_write(struct link *link, const char *bytes, size_t n)
+{
+	link->waits = POLLOUT;
+	if (link->ssl != NULL)
+		return control_tls_result(link->ssl, SSL_write(link->ssl, bytes, (int)n),
+		                          &link->waits);
+	return send(link->fd, bytes, n, MSG_NOSIGNAL);
+}
+
+static ssize_t
+link_read(struct link *link, char *to, size_t room)
+{
+	link->waits = POLLIN;
+	if (link->ssl != NULL)
+		return control_tls_result(link->ssl, SSL_read(link->ssl, to, (int)room),
+		                          &link->waits);
+	return recv(link->fd, to, room, 0);
+}
+
 static int
-write_all(int fd, const char *bytes, size_t n, uint64_t deadline_ns)
+write_all(struct link *link, const char *bytes, size_t n, uint64_t deadline_ns)
 {
 	while (n > 0) {
-		ssize_t done = send(fd, bytes, n, MSG_NOSIGNAL);
+		ssize_t done = link_write(link, bytes, n);
 
 		if (done > 0) {
 			bytes += done;
 			n -= (size_t)done;
 		} else if (errno != EINTR &&
-		           (errno != EAGAIN || wait_for(fd, POLLOUT, deadline_ns) != 0)) {
+		           (errno != EAGAIN || wait_for(link->fd, link->waits, deadline_ns) != 0)) {
 			return -1;
 		}
 	}
@@ -143,7 +175,7 @@ write_all(int fd, const char *bytes, size_t n, uint64_t deadline_ns)
 
 /* Reads to the end of the stream. -1 with errno; EMSGSIZE where it is longer than we take. */
 static int
-read_all(int fd, struct buffer *buffer, uint64_t deadline_ns)
+read_all(struct link *link, struct buffer *buffer, uint64_t deadline_ns)
 {
 	for (;;) {
 		ssize_t n;
@@ -156,14 +188,15 @@ read_all(int fd, struct buffer *buffer, uint64_t deadline_ns)
 			buffer->size = buffer->size == 0 ? 16384 : buffer->size * 2;
 			buffer->data = xrealloc(buffer->data, buffer->size, 1);
 		}
-		n = recv(fd, buffer->data + buffer->length, buffer->size - buffer->length - 1, 0);
+		n = link_read(link, buffer->data + buffer->length,
+		              buffer->size - buffer->length - 1);
 		if (n == 0)
 			return 0;
 		if (n > 0) {
 			buffer->length += (size_t)n;
 			buffer->data[buffer->length] = '\0';
 		} else if (errno != EINTR &&
-		           (errno != EAGAIN || wait_for(fd, POLLIN, deadline_ns) != 0)) {
+		           (errno != EAGAIN || wait_for(link->fd, link->waits, deadline_ns) != 0)) {
 			return -1;
 		}
 	}
@@ -222,14 +255,14 @@ make_request(char *request, size_t size, const char *path)
 }
 
 static int
-exchange(int fd, const char *request, size_t length, uint64_t deadline_ns,
+exchange(struct link *link, const char *request, size_t length, uint64_t deadline_ns,
          struct control_answer *ret)
 {
 	struct buffer buffer = {0};
 	int status = -1;
 
-	if (write_all(fd, request, length, deadline_ns) == 0 &&
-	    read_all(fd, &buffer, deadline_ns) == 0) {
+	if (write_all(link, request, length, deadline_ns) == 0 &&
+	    read_all(link, &buffer, deadline_ns) == 0) {
 		status = parse_answer(&buffer, ret);
 		if (status != 0)
 			errno = EPROTO;
@@ -238,17 +271,56 @@ exchange(int fd, const char *request, size_t length, uint64_t deadline_ns,
 	return status;
 }
 
+/* The host of "host:port" or "[v6]:port", for the certificate. */
+static void
+host_of(const char *text, char host[HOST_SIZE])
+{
+	const char *colon = strrchr(text, ':');
+	size_t n = colon != NULL ? (size_t)(colon - text) : strlen(text);
+
+	if (n >= 2 && text[0] == '[' && text[n - 1] == ']') {
+		text++;
+		n -= 2;
+	}
+	snprintf(host, HOST_SIZE, "%.*s", (int)n, text);
+}
+
+/* Asks over an open connection, encrypted where `host` says who must be at its end. */
+static int
+ask(int fd, const char *host, const char *request, size_t length, uint64_t deadline_ns,
+    struct control_answer *ret, char *reterr, size_t reterr_size)
+{
+	struct link link = {.fd = fd, .ssl = host != NULL ? control_tls_new(fd, host) : NULL};
+	char reason[128];
+	int status = -1, saved = EPROTO;
+
+	if (host == NULL || link.ssl != NULL) {
+		status = exchange(&link, request, length, deadline_ns, ret);
+		saved = errno;
+	}
+	snprintf(reason, sizeof(reason), "%s", strerror(saved));
+	if (status != 0 && host != NULL && saved == EPROTO)
+		control_tls_reason(link.ssl, reason, sizeof(reason));
+	SSL_free(link.ssl);
+	if (status != 0)
+		return failed(reterr, reterr_size, "%s", reason);
+	return 0;
+}
+
 int
 control_get(const char *address, const char *path, struct control_answer *ret, char *reterr,
             size_t reterr_size)
 {
 	uint64_t deadline_ns = clock_now_ns() + CONTROL_TIMEOUT_MS * NS_PER_MS;
-	char request[REQUEST_BYTES_MAX];
+	bool encrypted = strncmp(address, TLS_PREFIX, strlen(TLS_PREFIX)) == 0;
+	const char *text = encrypted ? address + strlen(TLS_PREFIX) : address;
+	char request[REQUEST_BYTES_MAX], host[HOST_SIZE], reason[160];
 	struct net_address where;
 	const char *why;
 	int fd, n, status;
 
-	if (resolve(address, &where, &why) != 0)
+	host_of(text, host);
+	if (resolve(text, &where, &why) != 0)
 		return failed(reterr, reterr_size, "%s: %s", address, why);
 	n = make_request(request, sizeof(request), path);
 	if (n == -1)
@@ -257,9 +329,10 @@ control_get(const char *address, const char *path, struct control_answer *ret, c
 	if (fd == -1)
 		return failed(reterr, reterr_size, "no gateway answers at %s: %s", address,
 		              strerror(errno));
-	status = exchange(fd, request, (size_t)n, deadline_ns, ret);
+	status = ask(fd, encrypted ? host : NULL, request, (size_t)n, deadline_ns, ret, reason,
+	             sizeof(reason));
 	if (status != 0)
-		failed(reterr, reterr_size, "no answer from %s: %s", address, strerror(errno));
+		failed(reterr, reterr_size, "no answer from %s: %s", address, reason);
 	close(fd);
 	return status;
 }

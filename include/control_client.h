@@ -18,8 +18,9 @@ struct control_answer {
  * (/run/tailrace/control.sock, or that under XDG_RUNTIME_DIR where only it is there). Static storage. */
 const char *control_default_address(void);
 
-/* GET `path`. `address` is "unix:/path" (also relative), "/path" or "host:port"; a token for TCP is
- * read from TAILRACE_TOKEN. Returns 0, or -1 with a sentence in `reterr`. */
+/* GET `path`. `address` is "unix:/path" (also relative), "/path", "host:port" or, by TLS,
+ * "https://host:port" (authorities: the file TAILRACE_CA names, else the system's); a token for TCP is read
+ * from TAILRACE_TOKEN. Returns 0, or -1 with a sentence in `reterr`. */
 int control_get(const char *address, const char *path, struct control_answer *ret, char *reterr,
                 size_t reterr_size);
 

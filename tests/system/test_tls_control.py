@@ -6,13 +6,15 @@ import contextlib
 import http.client
 import json
 import ssl
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from harness import Gateway, StubServer, free_port
+from harness import BINARY, ROOT, AppServer, Gateway, StubServer, clean_env, free_port, wait_for
 from proxy_tools import OK, always, ask, get
 from tls_tools import Authority, RecordClient, listen, raw_connection
 
@@ -122,3 +124,61 @@ def test_wrong_authority(control: Control, tmp_path: Path) -> None:
     stranger = Authority(tmp_path / "stranger", "stranger")
     with pytest.raises(ssl.SSLCertVerificationError):
         call(port, stranger, "GET", "/healthz")
+
+
+def command(
+    port: int, ca_file: Path | None, *arguments: str, host: str = "127.0.0.1"
+) -> subprocess.CompletedProcess[str]:
+    """Run a client command over TLS."""
+    env = {"TAILRACE_TOKEN": TOKEN, **({"TAILRACE_CA": str(ca_file)} if ca_file else {})}
+    return subprocess.run(
+        [str(BINARY), *arguments, "--control", f"https://{host}:{port}", "--json"],
+        capture_output=True,
+        text=True,
+        env=clean_env(env),
+        timeout=20,
+        check=False,
+    )
+
+
+def test_commands(control: Control, authority: Authority, tmp_path: Path) -> None:
+    """Commands ask by TLS, by name and by address, and only a gateway that proves who it is."""
+    gateway, port = control
+    for _ in range(20):
+        assert ask(gateway.port, get("/" + "x" * 900)).status == 200
+    wait_for(lambda: gateway.json("/api/v1/requests?limit=50")["requests"][19:], 10, "20 kept")
+    for host in ("127.0.0.1", "localhost"):
+        done = command(port, authority.ca_file, "requests", host=host)
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["requests"]) == 20
+    done = command(port, None, "requests")
+    assert done.returncode == 1 and "certificate" in done.stderr
+    done = command(port, Authority(tmp_path / "other", "other").ca_file, "requests")
+    assert done.returncode == 1 and "certificate" in done.stderr
+    plain = urlsplit(gateway.base).port
+    assert plain is not None
+    assert command(plain, authority.ca_file, "requests").returncode == 1
+
+
+def test_hook(
+    authority: Authority,
+    gateway_factory: Callable[..., Gateway],
+    uvicorn_factory: Callable[..., AppServer],
+    tmp_path: Path,
+) -> None:
+    """A hook posts its profiles by TLS, and they are joined."""
+    token = tmp_path / "hook-token"
+    token.write_text(TOKEN)
+    port = free_port()
+    env = {"TAILRACE_CALLBACK": f"https://127.0.0.1:{port}", "TAILRACE_TOKEN": TOKEN}
+    env["TAILRACE_CA"] = str(authority.ca_file)
+    app = uvicorn_factory("app:app", app_dir=ROOT / "demo", env=env)
+    ingest = {"address": f"127.0.0.1:{port}", "role": "ingest", "token_file": str(token)}
+    listeners = [
+        {"address": f"unix:{tmp_path}/hook.sock"},
+        {**ingest, **listen(authority.issue("127.0.0.1"))},
+    ]
+    gateway = gateway_factory([app.address], control={"listeners": listeners})
+    for _ in range(3):
+        trace = ask(gateway.port, get("/async")).trace_id
+        assert gateway.wait_profile(trace)["profile"]["engine"] == "steps"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import socket
 import zlib
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ class Address(NamedTuple):
     path: str | None
     host: str
     port: int
+    tls: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -34,13 +36,17 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str) -> Address:
-    """Reads ``unix:/path``, ``host:port`` or ``[v6]:port``. Raises ValueError with the reason."""
+    """Reads ``unix:/path``, ``host:port`` or ``[v6]:port``, and ``https://`` before the last two.
+
+    Raises ValueError with the reason.
+    """
     if text.startswith("unix:"):
         path = text[5:]
         if not path or "\0" in path:
             raise ValueError(f"{text!r}: no path after unix:")
         return Address(text, path, "", 0)
-    host, colon, port = text.rpartition(":")
+    tls = text.startswith("https://")
+    host, colon, port = text.removeprefix("https://").removesuffix("/").rpartition(":")
     if not colon or not host:
         raise ValueError(f"{text!r}: neither unix:/path nor host:port")
     if host.startswith("[") and host.endswith("]"):
@@ -49,7 +55,7 @@ def parse_address(text: str) -> Address:
         raise ValueError(f"{text!r}: an IPv6 address goes into brackets")
     if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"{text!r}: the port must be 1 to 65535")
-    return Address(text, None, host, int(port))
+    return Address(text, None, host, int(port), tls)
 
 
 class Answer(NamedTuple):
@@ -80,7 +86,7 @@ class Connection:
         self._address = address
         self._deflate = not address.is_local
         self._socket: socket.socket | None = None
-        host = "localhost" if address.path is not None else address.text
+        host = "localhost" if address.path else address.text.removeprefix("https://")
         head = f"POST /v1/profiles HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         if token:
             head += f"Authorization: Bearer {token}\r\n"
@@ -114,6 +120,8 @@ class Connection:
         elif address.path is None:
             self._socket = socket.create_connection((address.host, address.port), timeout_s)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if address.tls:
+                self._socket = _secure(self._socket, address.host)
         else:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.settimeout(timeout_s)
@@ -124,6 +132,9 @@ class Connection:
         try:
             sock = self._open(timeout_s)
             head = self._head % len(body)
+            if self._address.tls:  # has no sendmsg
+                sock.sendall(head + body)
+                return self._answer(sock)
             sent = sock.sendmsg((head, body))
             if sent < len(head):
                 sock.sendall(head[sent:] + body)
@@ -155,6 +166,18 @@ class Connection:
         if whole is None or fields.get("connection", "").lower() == "close":
             self.close()
         return Answer(status, _object(body), _seconds(fields.get("retry-after", "")))
+
+
+def _secure(sock: socket.socket, host: str) -> socket.socket:
+    """Shakes hands; the gateway must prove to be `host`. Raises OSError (ssl.SSLError is one)."""
+    import ssl  # only who needs it pays for it
+
+    try:
+        context = ssl.create_default_context(cafile=os.environ.get("TAILRACE_CA") or None)
+        return context.wrap_socket(sock, server_hostname=host)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
