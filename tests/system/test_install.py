@@ -20,6 +20,7 @@ ALWAYS = {
     "opt/tr/share/tailrace/tailrace.schema.json",
     "opt/tr/share/doc/tailrace/tailrace.json",
     "opt/tr/share/doc/tailrace/minimal.json",
+    "opt/tr/share/doc/tailrace/tls.json",
     "opt/tr/share/doc/tailrace/tailrace.socket",
     "opt/tr/share/doc/tailrace/LICENSE",
     "opt/tr/lib/systemd/system/tailrace.service",

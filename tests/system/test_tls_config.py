@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import BINARY, Gateway, clean_env
+from harness import BINARY, ROOT, Gateway, clean_env, wait_for
+from proxy_tools import OK, always, get
 from tls_tools import Authority, TLSConnection, days_from_now, listen
 
 
@@ -111,3 +114,53 @@ def test_keys_before_rights_are_dropped(
     with TLSConnection(gateway.port, authority.client_context()) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.answer().status == 502
+
+
+def test_example(tmp_path: Path, authority: Authority) -> None:
+    """The example is good once its files are there."""
+    text = (ROOT / "conf" / "tls.json").read_text().replace('"user": "tailrace"', "")
+    for name in ("site", "wildcard", "internal"):
+        pair = authority.issue(f"{name}.example")
+        text = text.replace(f"/etc/tailrace/{name}.pem", pair["certificate_file"])
+        text = text.replace(f"/etc/tailrace/{name}.key", pair["key_file"])
+    token = tmp_path / "token"
+    token.write_text("x")
+    text = text.replace("/etc/tailrace/internal-ca.pem", str(authority.ca_file))
+    text = text.replace("/etc/tailrace/token", str(token)).replace("app.internal", "localhost")
+    path = tmp_path / "tls.json"
+    path.write_text(text)
+    command = [str(BINARY), "check", "-c", str(path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=clean_env(), timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_renewal(
+    gateway_factory: Callable[..., Gateway], authority: Authority, stub_factory: Callable[..., Any]
+) -> None:
+    """HUP reads renewed files; sessions go on; what is wrong with new ones changes nothing."""
+    stub = stub_factory(always(OK))
+    certificate = authority.issue("app.example", "old.example")
+    gateway = gateway_factory([stub.address], listener=listen(certificate))
+    context = authority.client_context()
+
+    def visit(session: Any = None) -> tuple[set[str], Any, bool | None]:
+        with TLSConnection(gateway.port, context, session=session) as client:
+            client.send(get())
+            assert client.answer().status == 200
+            found: Any = client.sock.getpeercert()
+            names = {value for _, value in found["subjectAltName"]}
+            return names, client.sock.session, client.sock.session_reused
+
+    names, session, _ = visit()
+    assert "old.example" in names
+    for name, source in authority.issue("app.example", "new.example").items():
+        shutil.copy(source, certificate[name])
+    gateway.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "new.example" in visit()[0], 15, "the renewed certificate")
+    assert visit(session)[2]
+    shutil.copy(authority.issue("other.example")["key_file"], certificate["key_file"])
+    gateway.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "the key is not that of certificate_file" in gateway.log(), 15, "refusal")
+    assert "new.example" in visit()[0]
