@@ -109,6 +109,27 @@ put_end(const struct term *term, const json_t *exchange)
 	term_line_end(&line);
 }
 
+static void
+put_tunnel(const struct term *term, const json_t *exchange)
+{
+	const json_t *tunnel = json_object_get(exchange, "tunnel");
+	const char *cause = text_of(tunnel, "cause");
+	char text[TERM_DURATION_SIZE];
+	struct term_line line;
+
+	if (!json_is_object(tunnel))
+		return;
+	term_line_begin(&line, term);
+	term_line_printf(&line, TERM_BOLD, "tunnel ");
+	term_line_text(&line, TERM_BOLD, 20, term_duration(term, number_of(tunnel, "ns"), text));
+	term_line_printf(&line, TERM_DIM, "   %llu bytes from the client, %llu from the app",
+	                 (unsigned long long)number_of(tunnel, "client_bytes"),
+	                 (unsigned long long)number_of(tunnel, "server_bytes"));
+	if (cause != NULL)
+		term_line_printf(&line, TERM_YELLOW, "   ended by %s", cause);
+	term_line_end(&line);
+}
+
 /* --- the gateway's side ----------------------------------------------------- */
 
 static bool
@@ -475,6 +496,7 @@ waterfall_print(const struct term *term, const json_t *exchange)
 	put_title(term, exchange);
 	put_where(term, exchange);
 	put_end(term, exchange);
+	put_tunnel(term, exchange);
 	blank(term);
 	table_axis(&w, "gateway", "first byte in to last byte out");
 	begin_ns = put_phases(&w, json_object_get(exchange, "phases"), &span_ns);

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/net.h"
+#include "proxy/error_pages.h"
 #include "proxy/health.h"
 #include "proxy/http1.h"
 #include "proxy/listener.h"
@@ -291,9 +292,11 @@ worker_main(const struct handover *handover, const struct config *config)
 	}
 	if (worker_attach(&worker, handover) < 0)
 		return 1;
+	error_pages_load(config);
 	process_drop_rights(config);
 	status = worker_serve(&worker, handover);
 	worker_free(&worker);
+	error_pages_free();
 	/* The collector, left alone by the supervisor, waits for this and no longer. */
 	atomic_store_explicit(&worker.process->state, BOARD_STOPPED, memory_order_release);
 	board_detach(worker.board);

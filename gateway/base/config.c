@@ -267,6 +267,12 @@ config_free(struct config *config)
 		free_route(&config->routes[i]);
 	free(config->routes);
 	free_alerts(&config->alerts);
+	for (size_t i = 0; i < config->error_page_count; i++) {
+		free(config->error_pages[i].name);
+		free(config->error_pages[i].file);
+	}
+	free(config->error_pages);
+	free_texts(config->limits.trailers);
 	free(config->trace.trust.cidrs);
 	free(config->trace.server_timing.cidrs);
 	free(config->store.path);

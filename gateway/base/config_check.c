@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "base/config_check_alerts.h"
 #include "base/config_check_tls.h"
+#include "base/config_table.h"
 #include "base/xmem.h"
 
 #define TOKEN_CHARACTERS \
@@ -165,6 +167,140 @@ check_upstreams(struct config *config, struct config_place *place)
 	}
 }
 
+/* What a route does not say holds as for its upstream. */
+static void
+fill_bounds(struct config *config)
+{
+	const struct config_limits *limits = &config->limits;
+
+	for (size_t i = 0; i < config->upstream_count; i++) {
+		struct config_upstream *upstream = &config->upstreams[i];
+
+		upstream->bounds = (struct config_bounds){
+		    .body_bytes = limits->body_bytes,
+		    .body_idle_timeout_ms = limits->body_idle_timeout_ms,
+		    .response_timeout_ms = upstream->response_timeout_ms,
+		};
+	}
+	for (size_t i = 0; i < config->route_count && config->upstream_count > 0; i++) {
+		struct config_bounds *own = &config->routes[i].bounds;
+		const struct config_bounds *base =
+		    &config->upstreams[config->routes[i].upstream].bounds;
+
+		if (own->body_bytes == CONFIG_INHERITED)
+			own->body_bytes = base->body_bytes;
+		if (own->body_idle_timeout_ms == CONFIG_INHERIT)
+			own->body_idle_timeout_ms = base->body_idle_timeout_ms;
+		if (own->response_timeout_ms == CONFIG_INHERIT)
+			own->response_timeout_ms = base->response_timeout_ms;
+	}
+}
+
+/* Fields that decide framing, routing, rights or what a message means may not come behind it (RFC
+ * 9110 6.5.1); a name that ends by `-` stands for all that begin so. */
+static bool
+trailer_forbidden(const char *name)
+{
+	static const char *const forbidden[] = {"age",
+	                                        "authorization",
+	                                        "cache-control",
+	                                        "connection",
+	                                        "content-",
+	                                        "cookie",
+	                                        "date",
+	                                        "expect",
+	                                        "expires",
+	                                        "forwarded",
+	                                        "host",
+	                                        "if-",
+	                                        "keep-alive",
+	                                        "location",
+	                                        "max-forwards",
+	                                        "pragma",
+	                                        "proxy-",
+	                                        "range",
+	                                        "retry-after",
+	                                        "set-cookie",
+	                                        "te",
+	                                        "tracestate",
+	                                        "traceparent",
+	                                        "trailer",
+	                                        "transfer-encoding",
+	                                        "upgrade",
+	                                        "vary",
+	                                        "via",
+	                                        "www-authenticate",
+	                                        "x-forwarded-",
+	                                        "x-real-ip",
+	                                        "x-request-start",
+	                                        "x-tailrace",
+	                                        "x-tailrace-",
+	                                        "x-trace-id"};
+
+	for (size_t i = 0; i < sizeof(forbidden) / sizeof(forbidden[0]); i++) {
+		size_t n = strlen(forbidden[i]);
+
+		if (strncmp(name, forbidden[i], n) == 0 &&
+		    (name[n] == '\0' || forbidden[i][n - 1] == '-'))
+			return true;
+	}
+	return strchr(name, '_') != NULL;
+}
+
+static void
+check_trailers(struct config *config, struct config_place *place)
+{
+	char **names = config->limits.trailers;
+
+	for (size_t i = 0; names != NULL && names[i] != NULL; i++) {
+		for (char *p = names[i]; *p != '\0'; p++)
+			*p = (char)tolower((unsigned char)*p);
+		if (names[i][strspn(names[i], TOKEN_CHARACTERS)] != '\0')
+			FAULT(place, "a field name is a token", "/limits/trailers/%zu", i);
+		else if (trailer_forbidden(names[i]))
+			FAULT(place,
+			      "this field may not stand in a trailer section (RFC 9110 6.5.1)",
+			      "/limits/trailers/%zu", i);
+	}
+}
+
+static const char *
+error_page_fault(const char *path)
+{
+	struct stat status;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	const char *fault = NULL;
+
+	if (fd == -1 || fstat(fd, &status) == -1)
+		fault = strerror(errno);
+	else if (!S_ISREG(status.st_mode))
+		fault = "no regular file";
+	else if (status.st_size > CONFIG_ERROR_PAGE_BYTES_MAX)
+		fault = "longer than 65536 bytes";
+	if (fd != -1)
+		close(fd);
+	return fault;
+}
+
+static void
+check_error_pages(struct config *config, struct config_place *place, bool on_host)
+{
+	for (size_t i = 0; i < config->error_page_count; i++) {
+		const struct config_error_page *page = &config->error_pages[i];
+		const char *name = page->name;
+		bool digits = isdigit((unsigned char)name[0]) && strlen(name) == 3 &&
+		              isdigit((unsigned char)name[1]) && isdigit((unsigned char)name[2]);
+		const char *fault;
+
+		if ((name[0] != '4' && name[0] != '5') || (!digits && strcmp(name + 1, "xx") != 0))
+			FAULT(place, "allowed: a status from 400 to 599, \"4xx\" or \"5xx\"",
+			      "/error_pages/%s", name);
+		fault = on_host && page->file != NULL ? error_page_fault(page->file) : NULL;
+		if (fault != NULL)
+			FAULT(place, fault, "/error_pages/%s/file", name);
+	}
+}
+
 static void
 check_process(struct config *config, struct config_place *place)
 {
@@ -279,10 +415,13 @@ config_check(struct config *config, struct config_place *place, bool on_host)
 	check_control(config, place, on_host);
 	check_upstreams(config, place);
 	check_routes(config, place);
+	check_trailers(config, place);
+	check_error_pages(config, place, on_host);
 	check_process(config, place);
 	config_check_tls(config, place, on_host);
 	config_check_alerts(config, place, on_host);
 	check_logs(config, place);
+	fill_bounds(config);
 	/* The line is part of the head: who lowers the head's limit alone means both. */
 	if (config->limits.request_line_bytes > config->limits.head_bytes)
 		config->limits.request_line_bytes = config->limits.head_bytes;

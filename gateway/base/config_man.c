@@ -99,6 +99,8 @@ put_number(FILE *out, const struct config_key *key)
 		fprintf(out, " from %" PRIu64, key->min);
 	else
 		fprintf(out, " from %" PRIu64 " to %" PRIu64, key->min, key->max);
+	if (key->fallback > key->max)
+		return;
 	fputs("; default: ", out);
 	if (key->fallback > key->max)
 		fputs("that of the upstream", out);
@@ -163,13 +165,15 @@ put_type(FILE *out, const struct config_key *key)
 		break;
 	case CONFIG_KIND_LIST:
 		put_list(out, key,
-		         key->child == CONFIG_OBJECT_SERVER ? "objects or texts" : "objects",
+		         config_object_is_text(key->child) ? "objects or texts" : "objects",
 		         key->min > 0 ? "" : "; default: none");
 		break;
 	case CONFIG_KIND_MAP:
 		fputs("Map of ", out);
 		put_count(out, key,
-		          "objects, each by a name of up to 64 letters, digits and _ . \\-");
+		          config_object_is_text(key->child)
+		              ? "objects or texts, each by a name"
+		              : "objects, each by a name of up to 64 letters, digits and _ . \\-");
 		break;
 	case CONFIG_KIND_NUMBER:
 		put_number(out, key);

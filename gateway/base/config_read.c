@@ -280,13 +280,15 @@ read_server(struct target to, json_t *json)
 	}
 }
 
-/* One element of a list or map into its own struct. */
+/* One element of a list or map into its own struct. Some may be a plain text: their first key. */
 static void
 read_element(struct target to, const struct config_key *key, char *element, json_t *json)
 {
 	to.base = element;
 	if (key->child == CONFIG_OBJECT_SERVER)
 		read_server(to, json);
+	else if (json_is_string(json) && config_object_is_text(key->child))
+		read_text(to, config_object_keys(key->child), json);
 	else
 		read_object(to, key->child, json);
 }

@@ -86,14 +86,21 @@ array_schema(json_t *items, uint64_t min, uint64_t max)
 	                 (json_int_t)min, "maxItems", (json_int_t)max);
 }
 
+/* Elements with one key that says it all may be written as a plain text. */
+static json_t *
+element_schema(enum config_object object)
+{
+	json_t *schema = object_schema(object);
+
+	if (config_object_is_text(object))
+		schema = json_pack("{s:[o, o]}", "anyOf", typed("string"), schema);
+	return schema;
+}
+
 static json_t *
 list_schema(const struct config_key *key)
 {
-	json_t *item = object_schema(key->child);
-
-	if (key->child == CONFIG_OBJECT_SERVER)
-		item = json_pack("{s:[o, o]}", "anyOf", typed("string"), item);
-	return array_schema(item, key->min, key->max);
+	return array_schema(element_schema(key->child), key->min, key->max);
 }
 
 static json_t *
@@ -102,7 +109,7 @@ map_schema(const struct config_key *key)
 	return json_pack("{s:s, s:I, s:I, s:{s:s}, s:o}", "type", "object", "minProperties",
 	                 (json_int_t)key->min, "maxProperties", (json_int_t)key->max,
 	                 "propertyNames", "pattern", "^[A-Za-z0-9_.-]{1,64}$",
-	                 "additionalProperties", object_schema(key->child));
+	                 "additionalProperties", element_schema(key->child));
 }
 
 static json_t *

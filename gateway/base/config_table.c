@@ -95,6 +95,12 @@ config_object_help(enum config_object object)
 	return config_object_keys(object)[-1].help;
 }
 
+bool
+config_object_is_text(enum config_object object)
+{
+	return object == CONFIG_OBJECT_SERVER || object == CONFIG_OBJECT_ERROR_PAGE;
+}
+
 const struct config_key *
 config_key_find(enum config_object object, const char *name, size_t length)
 {

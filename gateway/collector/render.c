@@ -153,6 +153,8 @@ overlays(struct text *out, const struct exchange_record *record, size_t size)
 	number(out, "tls_handshake_ns", record->tls_handshake_ns);
 	number(out, "connect_tcp_ns", record->connect_tcp_ns);
 	number(out, "connect_tls_ns", record->connect_tls_ns);
+	number(out, "client_body_ns", record->client_body_ns);
+	number(out, "continue_wait_ns", record->continue_wait_ns);
 	number(out, "loop_lag_ns", record->loop_lag_ns);
 	if (record->flags & RECORD_HAS_CLIENT_ACK)
 		number(out, "client_ack_ns", record->client_ack_ns);
@@ -161,6 +163,24 @@ overlays(struct text *out, const struct exchange_record *record, size_t size)
 		number(out, "upstream_lb_skew_ns", lb_ns < 0 ? (uint64_t)-lb_ns : 0);
 	}
 	tcp(out, record, size);
+	text_puts(out, "}");
+}
+
+/* What came after 101; null for all other exchanges. */
+static void
+tunnel(struct text *out, const struct exchange_record *record)
+{
+	if (!(record->flags & RECORD_TUNNEL)) {
+		text_puts(out, ",\"tunnel\":null");
+		return;
+	}
+	text_puts(out, ",\"tunnel\":{\"ns\":");
+	text_u64(out, record->tunnel_ns);
+	number(out, "client_bytes", record->tunnel_client_bytes);
+	number(out, "server_bytes", record->tunnel_server_bytes);
+	string_or_null(out, "cause",
+	               record->tunnel_cause != CLOSE_NONE ? close_reason_name(record->tunnel_cause)
+	                                                  : NULL);
 	text_puts(out, "}");
 }
 
@@ -309,6 +329,7 @@ render_exchange(struct text *out, const struct config *config, const struct exch
 	phases(out, record);
 	overlays(out, record, size);
 	connection(out, config, record);
+	tunnel(out, record);
 	if (record->flags & RECORD_HAS_FOREIGN) {
 		text_puts(out, ",\"foreign_trace_id\":\"");
 		text_hex(out, record->foreign_trace_id, TRACE_ID_SIZE);

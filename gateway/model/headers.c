@@ -156,6 +156,41 @@ text_next(struct text list, size_t *cursor, struct text *ret)
 	return false;
 }
 
+bool
+head_lists(const struct head *head, enum header_id id, const char *lower_text)
+{
+	if (!head_has(head, id))
+		return false;
+	for (size_t i = head->first[id]; i < head->count; i++) {
+		const struct field *field = &head->fields[i];
+		struct text list = {head->bytes + field->value, field->value_length}, member;
+		size_t cursor = 0;
+
+		while (field->id == id && text_next(list, &cursor, &member))
+			if (text_equals(member, lower_text))
+				return true;
+	}
+	return false;
+}
+
+const struct field *
+head_only(const struct head *head, const char *lower_text)
+{
+	const struct field *found = NULL;
+
+	for (size_t i = 0; i < head->count; i++) {
+		const struct field *field = &head->fields[i];
+
+		if (!text_equals((struct text){head->bytes + field->name, field->name_length},
+		                 lower_text))
+			continue;
+		if (found)
+			return NULL;
+		found = field;
+	}
+	return found;
+}
+
 /* Fields that mean something to us or to every hop: nobody may have them removed by naming them. */
 static const uint64_t never_nominated =
     HEADER_BIT(HEADER_HOST) | HEADER_BIT(HEADER_CONTENT_LENGTH) |
@@ -224,27 +259,50 @@ field_is_hop(const struct field *field)
 	return field->nominated || (hops & HEADER_BIT(field->id)) != 0;
 }
 
-bool
-head_accepts_json(const struct head *head)
+/* The first media range of Accept that is JSON, all (`*`), or text. */
+enum media { MEDIA_NONE, MEDIA_JSON, MEDIA_ANY, MEDIA_TEXT };
+
+static enum media
+media_of(struct text range)
+{
+	const char *semicolon = memchr(range.at, ';', range.length);
+
+	if (semicolon)
+		range.length = (size_t)(semicolon - range.at);
+	while (range.length > 0 && range.at[range.length - 1] == ' ')
+		range.length--;
+	if (text_equals(range, "application/json") ||
+	    (range.length > 5 && same(range.at + range.length - 5, "+json", 5)))
+		return MEDIA_JSON;
+	if (text_equals(range, "*/*") || text_equals(range, "application/*"))
+		return MEDIA_ANY;
+	return range.length >= 5 && same(range.at, "text/", 5) ? MEDIA_TEXT : MEDIA_NONE;
+}
+
+static enum media
+accepted(const struct head *head)
 {
 	struct text accept = head_value(head, HEADER_ACCEPT);
 	struct text range;
 	size_t cursor = 0;
+	enum media media = MEDIA_NONE;
 
-	if (accept.length == 0)
-		return true;
-	while (text_next(accept, &cursor, &range)) {
-		const char *semicolon = memchr(range.at, ';', range.length);
+	while (media == MEDIA_NONE && text_next(accept, &cursor, &range))
+		media = media_of(range);
+	return media;
+}
 
-		if (semicolon)
-			range.length = (size_t)(semicolon - range.at);
-		while (range.length > 0 && range.at[range.length - 1] == ' ')
-			range.length--;
-		if (text_equals(range, "application/json") || text_equals(range, "*/*") ||
-		    text_equals(range, "application/*"))
-			return true;
-		if (range.length >= 5 && same(range.at, "text/", 5))
-			return false;
-	}
-	return false;
+bool
+head_accepts_json(const struct head *head)
+{
+	enum media media = accepted(head);
+
+	return media == MEDIA_JSON || media == MEDIA_ANY ||
+	       head_value(head, HEADER_ACCEPT).length == 0;
+}
+
+bool
+head_accept_names_json(const struct head *head)
+{
+	return accepted(head) == MEDIA_JSON;
 }

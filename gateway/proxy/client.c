@@ -3,13 +3,13 @@
 #include "proxy/client.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <arpa/inet.h>
 #include "base/xmem.h"
+#include "proxy/address_count.h"
 #include "proxy/exchange.h"
 #include "proxy/listener.h"
 #include "proxy/overlay.h"
@@ -66,6 +66,8 @@ client_close(struct client *client, enum close_reason reason)
 	opening_end(client);
 	overlay_release(client);
 	stream_close(&client->stream);
+	if (client->counted)
+		address_leave(&client->peer);
 	drop_buffers(client);
 	queue_clear(&client->out, &loop->blocks);
 	*client->link = client->next;
@@ -291,6 +293,8 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 		opening_readable(client);
 	else if (!exchange || exchange->step == STEP_READ_HEAD)
 		head_readable(client);
+	else if (exchange->step == STEP_TUNNEL)
+		tunnel_client_readable(exchange);
 	else if (exchange->request_state == DIRECTION_BODY && exchange->step == STEP_RELAY)
 		relay_client_readable(exchange);
 	else if (exchange->request_state == DIRECTION_DONE)
@@ -327,6 +331,9 @@ client_flush(struct client *client, size_t *ret_written)
 		loop_count(loop, COUNTER_CLIENT_WRITTEN_BYTES, *ret_written);
 	if (*ret_written > 0 || !waited)
 		client->write_ns = loop->now_ns;
+	client->write_taken += *ret_written;
+	if (done == 0)
+		client_watch_kernel(client, !waited);
 	if (done == 0 && !waited)
 		client_watch(client, loop->now_ns);
 	return done;
@@ -350,75 +357,6 @@ client_resume(struct client *client)
 }
 
 static void
-nearer(uint64_t *due_ns, uint64_t candidate_ns)
-{
-	if (*due_ns == 0 || candidate_ns < *due_ns)
-		*due_ns = candidate_ns;
-}
-
-void
-client_watch(struct client *client, uint64_t now_ns)
-{
-	const struct config_limits *limits = &client->loop->config->limits;
-	struct exchange *exchange = client->exchange;
-	uint64_t idle_ns = limits->body_idle_timeout_ms * NS_PER_MS;
-	uint64_t due_ns = 0;
-
-	if (!exchange)
-		return;
-	if (exchange->step == STEP_READ_HEAD)
-		due_ns = exchange->marks.at_ns[MARK_START] + limits->head_timeout_ms * NS_PER_MS;
-	if (exchange->request_state == DIRECTION_BODY && client->stream.reading)
-		nearer(&due_ns, client->read_ns + idle_ns);
-	if (client->out.bytes > 0)
-		nearer(&due_ns, client->write_ns + idle_ns);
-	if (!client->stream.reading)
-		nearer(&due_ns, now_ns + PAUSED_CHECK_NS);
-	if (due_ns)
-		timer_set(&client->loop->wheel, &client->timer, due_ns, now_ns);
-	else
-		timer_off(&client->timer);
-}
-
-static bool
-hung_up(const struct client *client)
-{
-	short sought = client->listener->half_close ? 0 : POLLRDHUP;
-	struct pollfd poll_fd = {.fd = client->stream.fd, .events = sought};
-
-	return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (sought | POLLERR | POLLHUP));
-}
-
-static void
-busy_late(struct client *client, uint64_t now_ns)
-{
-	const struct config_limits *limits = &client->loop->config->limits;
-	struct exchange *exchange = client->exchange;
-	uint64_t idle_ns = limits->body_idle_timeout_ms * NS_PER_MS;
-
-	if (exchange->step == STEP_READ_HEAD) {
-		if (now_ns >=
-		    exchange->marks.at_ns[MARK_START] + limits->head_timeout_ms * NS_PER_MS) {
-			proxy_fail(exchange, CLOSE_HEAD_TIMEOUT);
-			return;
-		}
-	} else if (exchange->request_state == DIRECTION_BODY && client->stream.reading &&
-	           now_ns >= client->read_ns + idle_ns) {
-		proxy_fail(exchange, CLOSE_BODY_TIMEOUT);
-		return;
-	}
-	if (client->out.bytes > 0 && now_ns >= client->write_ns + idle_ns) {
-		proxy_fail(exchange, CLOSE_CLIENT_WRITE_TIMEOUT);
-		return;
-	}
-	if (!client->stream.reading && !client->saw_fin && hung_up(client)) {
-		client_hung(client, true);
-		return;
-	}
-	client_watch(client, now_ns);
-}
-
-static void
 on_timer(struct timer *timer, uint64_t now_ns)
 {
 	struct client *client =
@@ -433,7 +371,7 @@ on_timer(struct timer *timer, uint64_t now_ns)
 		client_linger(client, CLOSE_CLIENT_IDLE, now_ns);
 		return;
 	case CLIENT_BUSY:
-		busy_late(client, now_ns);
+		client_watch_late(client, now_ns);
 		return;
 	case CLIENT_LINGER:
 		client_close(client, CLOSE_NONE);
@@ -546,6 +484,15 @@ client_set_peer(struct client *client, const struct net_address *peer)
 	client->gets_timing = config_peers_match(&config->trace.server_timing, peer);
 }
 
+bool
+client_count_address(struct client *client)
+{
+	size_t each = client->loop->config->limits.connections_per_address;
+
+	client->counted = each > 0 && address_enter(&client->peer, each);
+	return each == 0 || client->counted;
+}
+
 static void
 watch_first_head(struct client *client, uint64_t now_ns)
 {
@@ -567,7 +514,7 @@ client_opened(struct client *client, uint64_t now_ns)
 
 void
 client_accept(struct loop *loop, const struct config_listener *listener, int fd,
-              const struct net_address *peer)
+              const struct net_address *peer, bool counted)
 {
 	struct client *client = xmem_try(sizeof *client);
 	uint64_t now_ns = loop_now(loop);
@@ -575,10 +522,13 @@ client_accept(struct loop *loop, const struct config_listener *listener, int fd,
 	if (!client) {
 		loop_reason(loop, CLOSE_OUT_OF_MEMORY);
 		shared_return_client(loop->shared);
+		if (counted)
+			address_leave(peer);
 		close(fd);
 		return;
 	}
 	memset(client, 0, sizeof *client);
+	client->counted = counted;
 	client->reapable.reap = client_reap;
 	client->loop = loop;
 	client->listener = listener;

@@ -6,6 +6,7 @@
 #include <strings.h>
 #include "base/xmem.h"
 #include "model/request_start.h"
+#include "model/target.h"
 #include "proxy/client.h"
 #include "proxy/overlay.h"
 #include "proxy/pool.h"
@@ -29,6 +30,16 @@ on_timer(struct timer *timer, uint64_t now_ns)
 	exchange_record(exchange, &marks, RECORD_PROVISIONAL);
 }
 
+void
+exchange_watch_provisional(struct exchange *exchange)
+{
+	if (exchange->provisional_set)
+		return;
+	exchange->provisional_set = true;
+	timer_set(&exchange->loop->wheel, &exchange->timer,
+	          exchange->marks.at_ns[MARK_READ_FIRST] + PROVISIONAL_NS, exchange->loop->now_ns);
+}
+
 struct exchange *
 exchange_begin(struct client *client, uint64_t start_ns)
 {
@@ -50,6 +61,7 @@ exchange_begin(struct client *client, uint64_t start_ns)
 	exchange->step = STEP_READ_HEAD;
 	exchange->died_in = PHASE_COUNT;
 	exchange->route = exchange->group = exchange->server_index = RECORD_NO_INDEX;
+	exchange->bounds = &loop->config->upstreams[0].bounds;
 	exchange->replayable = true;
 	exchange->marks.at_ns[MARK_START] = start_ns;
 	exchange->lag_start_ns = loop_lag_at(loop, start_ns);
@@ -60,6 +72,7 @@ exchange_begin(struct client *client, uint64_t start_ns)
 		exchange->flags |= RECORD_CLIENT_TLS;
 	exchange->tls_handshake_ns = client->requests ? 0 : client->handshake_ns;
 	http1_init(&exchange->request, HTTP_REQUEST, &loop->config->limits);
+	exchange->response.kept = NULL;
 	client->exchange = exchange;
 	client->state = CLIENT_BUSY;
 	loop_count(loop, COUNTER_REQUESTS_STARTED, 1);
@@ -68,16 +81,83 @@ exchange_begin(struct client *client, uint64_t start_ns)
 }
 
 void
+exchange_body_wait(struct exchange *exchange, uint64_t now_ns)
+{
+	if (exchange->body_wait_from_ns == 0 && exchange->continue_from_ns == 0)
+		exchange->body_wait_from_ns = now_ns;
+}
+
+void
+exchange_body_came(struct exchange *exchange, uint64_t now_ns)
+{
+	uint64_t waited_ns;
+
+	exchange_continued(exchange, now_ns);
+	if (exchange->body_wait_from_ns == 0)
+		return;
+	waited_ns = now_ns - exchange->body_wait_from_ns;
+	exchange->body_wait_from_ns = 0;
+	exchange->body_waited_ns += waited_ns;
+	if (exchange->response_state == DIRECTION_HEAD)
+		exchange->client_body_ns +=
+		    waited_ns; /* `send` ends with the answer's first byte */
+}
+
+void
+exchange_continued(struct exchange *exchange, uint64_t now_ns)
+{
+	if (exchange->continue_from_ns == 0)
+		return;
+	exchange->continue_wait_ns = now_ns - exchange->continue_from_ns;
+	exchange->continue_from_ns = 0;
+}
+
+bool
+exchange_keep_trailers(struct exchange *exchange, struct http1 *http1)
+{
+	struct block *block;
+
+	if (http1->head.framing != BODY_CHUNKED || !http1->limits->trailers)
+		return true;
+	block = block_get(&exchange->loop->blocks, 0);
+	http1_keep_trailers(http1, block);
+	return block != NULL;
+}
+
+uint64_t
+rate_allows_ns(uint64_t bytes, uint64_t bytes_per_s)
+{
+	return RATE_GRACE_NS + bytes / bytes_per_s * NS_PER_S +
+	       bytes % bytes_per_s * NS_PER_S / bytes_per_s;
+}
+
+uint64_t
+exchange_body_due_ns(const struct exchange *exchange)
+{
+	uint64_t rate = exchange->loop->config->limits.body_min_bytes_per_s, allowed_ns;
+
+	if (rate == 0 || exchange->body_wait_from_ns == 0)
+		return 0;
+	allowed_ns = rate_allows_ns(exchange->request.body_bytes, rate);
+	return exchange->body_wait_from_ns +
+	       (allowed_ns > exchange->body_waited_ns ? allowed_ns - exchange->body_waited_ns : 0);
+}
+
+void
 exchange_end(struct exchange *exchange)
 {
 	struct loop *loop = exchange->loop;
 
+	exchange_body_came(exchange, exchange->marks.at_ns[MARK_END]);
+	tunnel_unreserve(exchange);
 	exchange_record(exchange, &exchange->marks, 0);
 	timer_remove(&loop->wheel, &exchange->timer);
 	loop_count(loop, COUNTER_EXCHANGES_ENDED, 1);
 	loop_gauge(&loop->board->in_flight, -1);
 	if (exchange->cause != CLOSE_NONE)
 		loop_reason(loop, exchange->cause);
+	block_put(&loop->blocks, exchange->request.kept);
+	block_put(&loop->blocks, exchange->response.kept);
 	exchange->client->exchange = NULL;
 	if (loop->free_exchange_count >= EXCHANGE_POOL_MAX) {
 		free(exchange);
@@ -168,10 +248,9 @@ exchange_new_span(struct exchange *exchange)
 }
 
 static bool
-route_matches(const struct config_route *route, const struct exchange *exchange)
+route_matches(const struct config_route *route, const struct exchange *exchange, struct text path)
 {
 	struct text host = exchange->facts.host;
-	struct text target = exchange->facts.target;
 	struct text method = http1_method_text(exchange->request.head.method);
 	size_t prefix = strlen(route->path_prefix);
 	const char *colon = host.length && host.at[host.length - 1] != ']'
@@ -182,7 +261,7 @@ route_matches(const struct config_route *route, const struct exchange *exchange)
 		host.length = (size_t)(colon - host.at);
 	if (route->host && !text_equals(host, route->host))
 		return false;
-	if (target.length < prefix || memcmp(target.at, route->path_prefix, prefix) != 0)
+	if (path.length < prefix || memcmp(path.at, route->path_prefix, prefix) != 0)
 		return false;
 	if (!route->methods)
 		return true;
@@ -192,23 +271,43 @@ route_matches(const struct config_route *route, const struct exchange *exchange)
 	return false;
 }
 
-int
-exchange_route(struct exchange *exchange)
+/* The first route for this path. */
+static int
+find_route(struct exchange *exchange, struct text path)
 {
 	const struct config *config = exchange->loop->config;
 
-	if (config->route_count == 0) {
-		exchange->group = 0;
-		return 0;
-	}
 	for (size_t i = 0; i < config->route_count; i++) {
-		if (!route_matches(&config->routes[i], exchange))
+		if (!route_matches(&config->routes[i], exchange, path))
 			continue;
 		exchange->route = (uint16_t)i;
 		exchange->group = (uint16_t)config->routes[i].upstream;
+		exchange->bounds = &config->routes[i].bounds;
 		return 0;
 	}
 	return -1;
+}
+
+int
+exchange_route(struct exchange *exchange)
+{
+	struct text target = exchange->facts.target;
+	struct block *block;
+	int found;
+
+	if (exchange->loop->config->route_count == 0) {
+		exchange->group = 0;
+		return 0;
+	}
+	if (target_is_normal(target))
+		return find_route(exchange, target_normal(target, NULL, 0));
+	block = block_get(&exchange->loop->blocks, target.length);
+	if (!block)
+		return -1;
+	found =
+	    find_route(exchange, target_normal(target, block->data + block->end, target.length));
+	block_put(&exchange->loop->blocks, block);
+	return found;
 }
 
 uint32_t
@@ -246,6 +345,20 @@ record_peer(struct exchange_record *record, const struct net_address *peer)
 }
 
 static void
+record_tunnel(struct exchange_record *record, const struct exchange *exchange)
+{
+	const struct tunnel *tunnel = &exchange->tunnel;
+	uint64_t begin_ns = exchange->marks.at_ns[MARK_REPLIED];
+
+	if (tunnel->begin_ns == 0 || begin_ns == 0)
+		return;
+	record->tunnel_ns = exchange->loop->now_ns - begin_ns;
+	record->tunnel_client_bytes = tunnel->client_bytes;
+	record->tunnel_server_bytes = tunnel->server_bytes;
+	record->tunnel_cause = (uint8_t)tunnel->cause;
+}
+
+static void
 record_fill(struct exchange_record *record, const struct exchange *exchange,
             const struct marks *closed)
 {
@@ -266,6 +379,9 @@ record_fill(struct exchange_record *record, const struct exchange *exchange,
 	record->loop_lag_ns = exchange->lag_start_ns + exchange->lag_read_ns;
 	record->upstream_lb_ns = exchange->upstream_lb_ns;
 	record->config = exchange->loop->config->serial;
+	record->client_body_ns = exchange->client_body_ns;
+	record->continue_wait_ns = exchange->continue_wait_ns;
+	record_tunnel(record, exchange);
 	record->status = exchange->status;
 	record->route = exchange->route;
 	record->upstream = exchange->group;
@@ -358,7 +474,8 @@ record_write(struct exchange_record *record, const struct exchange *exchange,
 
 	memset(record, 0, sizeof *record);
 	record_fill(record, exchange, closed);
-	record->flags = exchange->flags | more_flags | parts->flags;
+	record->flags = exchange->flags | more_flags | parts->flags |
+	                (exchange->tunnel.begin_ns ? RECORD_TUNNEL : 0);
 	record->method_length = (uint16_t)parts->method.length;
 	record->path_length = (uint16_t)parts->path.length;
 	record->user_agent_length = (uint16_t)parts->user_agent.length;

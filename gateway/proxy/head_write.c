@@ -56,12 +56,11 @@ static const uint64_t request_own =
     HEADER_BIT(HEADER_X_TAILRACE_DEEP) | HEADER_BIT(HEADER_X_TRACE_ID) |
     HEADER_BIT(HEADER_X_REQUEST_START) | HEADER_BIT(HEADER_X_FORWARDED_FOR) |
     HEADER_BIT(HEADER_X_FORWARDED_PROTO) | HEADER_BIT(HEADER_X_FORWARDED_HOST) |
-    HEADER_BIT(HEADER_EXPECT);
+    HEADER_BIT(HEADER_FORWARDED) | HEADER_BIT(HEADER_EXPECT);
 
 /* What only a trusted proxy may say. */
-static const uint64_t request_trusted = HEADER_BIT(HEADER_FORWARDED) |
-                                        HEADER_BIT(HEADER_X_REAL_IP) |
-                                        HEADER_BIT(HEADER_X_FORWARDED_OTHER);
+static const uint64_t request_trusted =
+    HEADER_BIT(HEADER_X_REAL_IP) | HEADER_BIT(HEADER_X_FORWARDED_OTHER);
 
 static char *
 put_passed_fields(char *p, const struct head *head, uint64_t dropped)
@@ -84,25 +83,37 @@ put_all_of(char *p, const struct head *head, enum header_id id)
 	return p;
 }
 
-/* Every value of X-Forwarded-For, in order, as one list with our peer at its end. */
+/* Every value of the fields of one name, in order, as one list. */
 static char *
-put_forwarded_for(char *p, const struct exchange *exchange)
+put_list(char *p, const struct head *head, enum header_id id)
 {
-	const struct client *client = exchange->client;
-	const struct head *head = &exchange->request.head;
-	const char *begin;
+	const char *begin = p;
 
-	p = put_literal(p, "X-Forwarded-For: ");
-	begin = p;
-	for (size_t i = 0; client->trusted_proxy && i < head->count; i++) {
+	if (!head_has(head, id))
+		return p;
+	for (size_t i = head->first[id]; i < head->count; i++) {
 		const struct field *field = &head->fields[i];
 
-		if (field->id != HEADER_X_FORWARDED_FOR || field->value_length == 0)
+		if (field->id != id || field->value_length == 0)
 			continue;
 		if (p > begin)
 			p = put_literal(p, ", ");
 		p = put(p, head->bytes + field->value, field->value_length);
 	}
+	return p;
+}
+
+/* X-Forwarded-For as one list with our peer at its end. */
+static char *
+put_forwarded_for(char *p, const struct exchange *exchange)
+{
+	const struct client *client = exchange->client;
+	const char *begin;
+
+	p = put_literal(p, "X-Forwarded-For: ");
+	begin = p;
+	if (client->trusted_proxy)
+		p = put_list(p, &exchange->request.head, HEADER_X_FORWARDED_FOR);
 	if (client->ip[0]) {
 		if (p > begin)
 			p = put_literal(p, ", ");
@@ -110,6 +121,78 @@ put_forwarded_for(char *p, const struct exchange *exchange)
 	}
 	if (p == begin)
 		return p - (sizeof "X-Forwarded-For: " - 1);
+	return put_literal(p, "\r\n");
+}
+
+/* RFC 7239: what came by a trusted proxy, and our own hop behind it. */
+static char *
+put_forwarded_element(char *p, const struct exchange *exchange)
+{
+	const struct client *client = exchange->client;
+	struct text host = exchange->facts.host;
+	const char *begin;
+
+	p = put_literal(p, "Forwarded: ");
+	begin = p;
+	if (client->trusted_proxy)
+		p = put_list(p, &exchange->request.head, HEADER_FORWARDED);
+	if (p > begin)
+		p = put_literal(p, ", ");
+	p = put_literal(p, "for=");
+	if (!client->ip[0]) {
+		p = put_literal(p, "unknown");
+	} else if (strchr(client->ip, ':')) {
+		p = put_literal(p, "\"[");
+		p = put(p, client->ip, strlen(client->ip));
+		p = put_literal(p, "]\"");
+	} else {
+		p = put(p, client->ip, strlen(client->ip));
+	}
+	p = put_literal(p, ";proto=http");
+	if (client->stream.tls)
+		*p++ = 's';
+	if (host.length > 0) {
+		p = put_literal(p, ";host=\"");
+		p = put(p, host.at, host.length);
+		*p++ = '"';
+	}
+	return put_literal(p, "\r\n");
+}
+
+static bool
+writes_forwarded(const struct exchange *exchange)
+{
+	return exchange->client->listener->forwarded ||
+	       (exchange->client->trusted_proxy &&
+	        head_has(&exchange->request.head, HEADER_FORWARDED));
+}
+
+/* TE and the announcement of trailer fields, as far as those go on. */
+static char *
+put_trailer_names(char *p, const struct http1 *http1)
+{
+	const struct head *head = &http1->head;
+	const char *begin;
+
+	if (!http1->kept || !head_has(head, HEADER_TRAILER))
+		return p;
+	p = put_literal(p, "Trailer: ");
+	begin = p;
+	for (size_t i = head->first[HEADER_TRAILER]; i < head->count; i++) {
+		const struct field *field = &head->fields[i];
+		struct text list = {head->bytes + field->value, field->value_length}, name;
+		size_t cursor = 0;
+
+		while (field->id == HEADER_TRAILER && text_next(list, &cursor, &name)) {
+			if (!http1_trailer_allowed(http1->limits, name.at, name.length))
+				continue;
+			if (p > begin)
+				p = put_literal(p, ", ");
+			p = put(p, name.at, name.length);
+		}
+	}
+	if (p == begin)
+		return p - (sizeof "Trailer: " - 1);
 	return put_literal(p, "\r\n");
 }
 
@@ -191,7 +274,8 @@ request_head_write(struct exchange *exchange, size_t extra)
 {
 	const struct head *head = &exchange->request.head;
 	struct text method = http1_method_text(head->method);
-	size_t room = 2u * head->length + 4u * head->count + OWN_FIELDS_MAX;
+	/* Host is written three times at most, each other byte at most twice. */
+	size_t room = 3u * head->length + 4u * head->count + OWN_FIELDS_MAX;
 	struct block *block = block_get(&exchange->loop->blocks, room + extra);
 	uint64_t dropped = request_own;
 	char *p;
@@ -203,14 +287,23 @@ request_head_write(struct exchange *exchange, size_t extra)
 	p = block->data + block->end;
 	p = put(p, method.at, method.length);
 	*p++ = ' ';
+	if (exchange->facts.target.at[0] == '?')
+		*p++ = '/';
 	p = put(p, exchange->facts.target.at, exchange->facts.target.length);
 	p = put_literal(p, " HTTP/1.1\r\n");
 	p = put_host(p, exchange);
 	p = put_passed_fields(p, head, dropped);
 	p = put_framing(p, head);
-	if (exchange->facts.expects_continue)
+	if (exchange->facts.expects_continue && head->framing != BODY_NONE)
 		p = put_literal(p, "Expect: 100-continue\r\n");
+	if (exchange->facts.websocket)
+		p = put_literal(p, "Connection: Upgrade\r\nUpgrade: websocket\r\n");
+	else if (exchange->facts.takes_trailers && exchange->request.limits->trailers)
+		p = put_literal(p, "TE: trailers\r\nConnection: TE\r\n");
+	p = put_trailer_names(p, &exchange->request);
 	p = put_forwarded(p, exchange);
+	if (writes_forwarded(exchange))
+		p = put_forwarded_element(p, exchange);
 	p = put_trace(p, exchange);
 	p = put_literal(p, "\r\n");
 	block->end = (uint32_t)(p - block->data);
@@ -292,10 +385,32 @@ response_head_write(struct exchange *exchange, size_t extra)
 	p = put_status_line(block->data + block->end, head);
 	p = put_passed_fields(p, head, dropped);
 	p = put_reply_framing(p, exchange);
+	if (exchange->chunked_reply && exchange->facts.takes_trailers)
+		p = put_trailer_names(p, &exchange->response);
 	if (with_id)
 		p = put_trace_id(p, exchange);
 	if (exchange->client->gets_timing)
 		p = put_timing(p, exchange);
+	p = put_literal(p, "\r\n");
+	block->end = (uint32_t)(p - block->data);
+	return block;
+}
+
+struct block *
+switching_head_write(struct exchange *exchange)
+{
+	const struct head *head = &exchange->response.head;
+	struct block *block =
+	    block_get(&exchange->loop->blocks, head->length + 4u * head->count + OWN_FIELDS_MAX);
+	char *p;
+
+	if (!block)
+		return NULL;
+	p = put_status_line(block->data + block->end, head);
+	p = put_passed_fields(p, head, HEADER_BIT(HEADER_X_TRACE_ID));
+	p = put_literal(p, "Connection: Upgrade\r\nUpgrade: websocket\r\n");
+	if (exchange->loop->config->trace.response_header)
+		p = put_trace_id(p, exchange);
 	p = put_literal(p, "\r\n");
 	block->end = (uint32_t)(p - block->data);
 	return block;

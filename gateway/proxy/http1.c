@@ -2,6 +2,7 @@
  * boundary. */
 #include "proxy/http1.h"
 
+#include <assert.h>
 #include <string.h>
 #include "model/http_rules.h"
 
@@ -61,7 +62,93 @@ static int
 on_trailer_bytes(struct http1 *http1, size_t length)
 {
 	http1->trailers += (uint32_t)length;
-	return http1->trailers > TRAILERS_MAX ? refuse(http1, CLOSE_BAD_CHUNK) : 0;
+	return http1->trailers > TRAILERS_MAX ? refuse(http1, CLOSE_TRAILERS_TOO_LARGE) : 0;
+}
+
+bool
+http1_trailer_allowed(const struct config_limits *limits, const char *name, size_t length)
+{
+	struct text text = {name, length};
+
+	for (char **allowed = limits->trailers; allowed && *allowed; allowed++)
+		if (text_equals(text, *allowed))
+			return true;
+	return false;
+}
+
+void
+http1_keep_trailers(struct http1 *http1, struct block *block)
+{
+	http1->kept = block;
+}
+
+/* TRAILERS_MAX, which is counted before, is less than a block. */
+static void
+keep(struct http1 *http1, const char *bytes, size_t length)
+{
+	struct block *kept = http1->kept;
+
+	assert(block_room(kept) >= length);
+	memcpy(kept->data + kept->end, bytes, length);
+	kept->end += (uint32_t)length;
+}
+
+static int
+on_trailer_name(struct http1 *http1, const char *at, size_t length)
+{
+	if (on_trailer_bytes(http1, length) < 0)
+		return -1;
+	if (!http1->kept)
+		return 0;
+	if (!http1->in_name)
+		http1->name = http1->kept->end;
+	http1->in_name = true;
+	keep(http1, at, length);
+	return 0;
+}
+
+static void
+begin_trailer_value(struct http1 *http1)
+{
+	if (http1->in_value)
+		return;
+	http1->in_value = true;
+	http1->name_length = http1->kept->end - http1->name;
+	keep(http1, ": ", 2);
+	http1->value = http1->kept->end;
+}
+
+static int
+on_trailer_value(struct http1 *http1, const char *at, size_t length)
+{
+	if (on_trailer_bytes(http1, length) < 0)
+		return -1;
+	if (!http1->kept)
+		return 0;
+	begin_trailer_value(http1);
+	keep(http1, at, length);
+	return 0;
+}
+
+/* A field that may not go on is forgotten. */
+static int
+on_trailer_complete(struct http1 *http1)
+{
+	struct block *kept = http1->kept;
+
+	if (on_trailer_bytes(http1, 4) < 0)
+		return -1;
+	if (!kept)
+		return 0;
+	begin_trailer_value(http1);
+	while (kept->end > http1->value &&
+	       (kept->data[kept->end - 1] == ' ' || kept->data[kept->end - 1] == '\t'))
+		kept->end--;
+	keep(http1, "\r\n", 2);
+	if (!http1_trailer_allowed(http1->limits, kept->data + http1->name, http1->name_length))
+		kept->end = http1->name;
+	http1->in_name = http1->in_value = false;
+	return 0;
 }
 
 static int
@@ -70,7 +157,7 @@ on_header_field(llhttp_t *parser, const char *at, size_t length)
 	struct http1 *http1 = parser->data;
 
 	if (http1->in_body)
-		return on_trailer_bytes(http1, length);
+		return on_trailer_name(http1, at, length);
 	if (!http1->in_name) {
 		http1->in_name = true;
 		http1->name = offset_of(http1, at);
@@ -86,7 +173,7 @@ on_header_value(llhttp_t *parser, const char *at, size_t length)
 	struct http1 *http1 = parser->data;
 
 	if (http1->in_body)
-		return on_trailer_bytes(http1, length);
+		return on_trailer_value(http1, at, length);
 	if (!http1->in_value) {
 		http1->in_value = true;
 		http1->value = offset_of(http1, at);
@@ -101,7 +188,7 @@ on_header_value_complete(llhttp_t *parser)
 	struct http1 *http1 = parser->data;
 
 	if (http1->in_body)
-		return on_trailer_bytes(http1, 4);
+		return on_trailer_complete(http1);
 	if (!http1->in_value) {
 		http1->value = http1->name + http1->name_length;
 		http1->value_length = 0;
@@ -109,7 +196,7 @@ on_header_value_complete(llhttp_t *parser)
 	if (http1->head.count >= http1->limits->headers ||
 	    head_add(&http1->head, http1->name, http1->name_length, http1->value,
 	             http1->value_length) < 0)
-		return refuse(http1, CLOSE_HEAD_TOO_LARGE);
+		return refuse(http1, CLOSE_TOO_MANY_HEADERS);
 	http1->in_name = http1->in_value = false;
 	return 0;
 }
@@ -161,7 +248,7 @@ on_extension(llhttp_t *parser, const char *at, size_t length)
 	http1->extension += (uint32_t)length + 1;
 	http1->extensions += (uint32_t)length + 1;
 	if (http1->extension > CHUNK_EXTENSION_MAX || http1->extensions > CHUNK_EXTENSIONS_MAX)
-		return refuse(http1, CLOSE_BAD_CHUNK);
+		return refuse(http1, CLOSE_CHUNK_EXTENSION_TOO_LARGE);
 	return 0;
 }
 
@@ -216,11 +303,37 @@ looks_like_method(const char *bytes, size_t length)
 	return n > 0 && (n == length || bytes[n] == ' ');
 }
 
+/* llhttp has one code for all that is wrong with a field; its text tells them apart. */
+static enum close_reason
+field_error(const struct http1 *http1)
+{
+	const char *reason = llhttp_get_error_reason(&http1->parser);
+
+	if (reason && strstr(reason, "whitespace after header value"))
+		return CLOSE_HEADER_FOLDED;
+	return reason && strstr(reason, "value") ? CLOSE_BAD_HEADER_VALUE : CLOSE_BAD_HEADER;
+}
+
+/* Within the body: the trailer section has errors of its own. */
+static enum close_reason
+body_error(llhttp_errno_t error)
+{
+	switch (error) {
+	case HPE_INVALID_HEADER_TOKEN:
+	case HPE_UNEXPECTED_CONTENT_LENGTH:
+	case HPE_INVALID_CONTENT_LENGTH:
+	case HPE_INVALID_TRANSFER_ENCODING:
+		return CLOSE_BAD_TRAILER;
+	default:
+		return CLOSE_BAD_CHUNK;
+	}
+}
+
 static enum close_reason
 request_error(const struct http1 *http1, llhttp_errno_t error, size_t length)
 {
 	if (http1->in_body)
-		return CLOSE_BAD_CHUNK;
+		return body_error(error);
 	switch (error) {
 	case HPE_INVALID_METHOD:
 		return looks_like_method(http1->head.bytes, length) ? CLOSE_BAD_METHOD
@@ -232,13 +345,51 @@ request_error(const struct http1 *http1, llhttp_errno_t error, size_t length)
 		return CLOSE_BAD_VERSION;
 	case HPE_INVALID_HEADER_TOKEN:
 	case HPE_UNEXPECTED_SPACE:
-		return CLOSE_BAD_HEADER;
+		return field_error(http1);
 	case HPE_UNEXPECTED_CONTENT_LENGTH:
+		return http1->parser.flags & F_TRANSFER_ENCODING ? CLOSE_LENGTH_AND_ENCODING
+		                                                 : CLOSE_LENGTH_REPEATED;
 	case HPE_INVALID_CONTENT_LENGTH:
+		return http1->parser.flags & F_TRANSFER_ENCODING ? CLOSE_LENGTH_AND_ENCODING
+		                                                 : CLOSE_BAD_LENGTH;
 	case HPE_INVALID_TRANSFER_ENCODING:
-		return CLOSE_BAD_LENGTH;
+		return http1->parser.flags & F_CONTENT_LENGTH ? CLOSE_LENGTH_AND_ENCODING
+		                                              : CLOSE_ENCODING_MALFORMED;
+	case HPE_LF_EXPECTED:
+	case HPE_CR_EXPECTED:
+	case HPE_STRICT:
+		return CLOSE_BAD_LINE_END;
 	default:
 		return CLOSE_BAD_REQUEST;
+	}
+}
+
+/* The same faults in an answer are the app's. */
+static enum close_reason
+response_error(const struct http1 *http1, llhttp_errno_t error)
+{
+	if (http1->error == CLOSE_HEAD_TOO_LARGE || http1->error == CLOSE_TOO_MANY_HEADERS)
+		return CLOSE_RESPONSE_HEAD_TOO_LARGE;
+	if (http1->in_body)
+		return CLOSE_RESPONSE_CHUNK;
+	switch (error) {
+	case HPE_INVALID_VERSION:
+		return CLOSE_RESPONSE_VERSION;
+	case HPE_INVALID_STATUS:
+		return CLOSE_RESPONSE_STATUS;
+	case HPE_INVALID_HEADER_TOKEN:
+	case HPE_UNEXPECTED_SPACE:
+	case HPE_LF_EXPECTED:
+	case HPE_CR_EXPECTED:
+		return CLOSE_RESPONSE_HEADER;
+	case HPE_UNEXPECTED_CONTENT_LENGTH:
+	case HPE_INVALID_CONTENT_LENGTH:
+		return CLOSE_RESPONSE_LENGTH;
+	case HPE_INVALID_TRANSFER_ENCODING:
+		return http1->parser.flags & F_CONTENT_LENGTH ? CLOSE_RESPONSE_LENGTH
+		                                              : CLOSE_RESPONSE_ENCODING;
+	default:
+		return CLOSE_BAD_RESPONSE;
 	}
 }
 
@@ -246,8 +397,7 @@ static enum http1_result
 fail(struct http1 *http1, llhttp_errno_t error, size_t length)
 {
 	if (http1->parser.type == HTTP_RESPONSE)
-		http1->error = http1->error == CLOSE_HEAD_TOO_LARGE ? CLOSE_RESPONSE_HEAD_TOO_LARGE
-		                                                    : CLOSE_BAD_RESPONSE;
+		http1->error = response_error(http1, error);
 	else if (http1->error == CLOSE_NONE)
 		http1->error = request_error(http1, error, length);
 	return HTTP1_ERROR;
@@ -295,7 +445,7 @@ http1_head(struct http1 *http1, const char *bytes, size_t length)
 		return fail(http1, error, length);
 	}
 	if (http1->parser.type == HTTP_REQUEST && head->major == 1 && !request_line_exact(head)) {
-		http1->error = CLOSE_BAD_REQUEST;
+		http1->error = CLOSE_BAD_REQUEST_LINE;
 		return HTTP1_ERROR;
 	}
 	return HTTP1_HEAD;

@@ -5,9 +5,11 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "base/log.h"
 #include "base/xmem.h"
+#include "proxy/address_count.h"
 #include "proxy/client.h"
 #include "proxy/kernel_time.h"
 
@@ -42,14 +44,35 @@ static void
 accept_failed(struct listener *listener, int error)
 {
 	struct loop *loop = listener->loop;
-	uint64_t now_ns = loop_now(loop);
+	uint64_t now_ns = loop_now(loop), left_out;
 
 	if (error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM)
 		return; /* one connection's own failure (ECONNABORTED...): the next may do */
 	loop_reason(loop, CLOSE_NO_DESCRIPTORS);
-	log_warn("accept: %s; paused", strerror(error));
+	if (log_limit_allows(&listener->log_limit, now_ns, &left_out))
+		log_warn("accept: %s; paused for %d ms (%llu such lines left out)", strerror(error),
+		         (int)(ACCEPT_RETRY_NS / NS_PER_MS), (unsigned long long)left_out);
 	listener_pause(listener);
 	timer_set(&loop->wheel, &listener->retry, now_ns + ACCEPT_RETRY_NS, now_ns);
+}
+
+/* This address has its share: a short answer (not where TLS is spoken), and the end. It goes out
+ * before anything was read, so it may be lost to a client that sends at once; the reason is counted
+ * all the same. */
+static void
+refuse(struct loop *loop, int fd, bool clear)
+{
+	static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\n"
+	                             "Content-Type: text/plain; charset=utf-8\r\n"
+	                             "Content-Length: 43\r\nRetry-After: 1\r\n"
+	                             "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+	                             "503 too many connections from this address\n";
+
+	loop_reason(loop, CLOSE_ADDRESS_LIMIT);
+	shared_return_client(loop->shared);
+	if (clear)
+		send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+	close(fd);
 }
 
 /* For a connection that is counted already. False when there is nothing more to accept now. */
@@ -60,6 +83,9 @@ accept_one(struct listener *listener)
 	struct sockaddr_storage storage;
 	socklen_t length = sizeof storage;
 	struct net_address peer;
+	/* Behind a PROXY header the address is known later. */
+	size_t each =
+	    listener->config->proxy_protocol ? 0 : loop->config->limits.connections_per_address;
 	int fd = accept4(listener->fd, (struct sockaddr *)(void *)&storage, &length,
 	                 SOCK_NONBLOCK | SOCK_CLOEXEC);
 
@@ -71,7 +97,10 @@ accept_one(struct listener *listener)
 	}
 	net_address_from((struct sockaddr *)(void *)&storage, length, &peer);
 	loop_count(loop, COUNTER_CONNECTIONS_ACCEPTED, 1);
-	client_accept(loop, listener->config, fd, &peer);
+	if (each > 0 && !address_enter(&peer, each))
+		refuse(loop, fd, !listener->config->tls.on);
+	else
+		client_accept(loop, listener->config, fd, &peer, each > 0);
 	return true;
 }
 

@@ -160,8 +160,13 @@ header_done(struct client *client, const struct proxy_header *header)
 	    tls_contexts_listener(client->loop->tls, client->listener);
 	struct block *in = client->in;
 
-	if (header->has_source)
+	if (header->has_source) {
 		client_set_peer(client, &header->source);
+		if (!client_count_address(client)) {
+			client_close(client, CLOSE_ADDRESS_LIMIT);
+			return;
+		}
+	}
 	in->start += (uint32_t)header->length;
 	if (block_length(in) == 0) {
 		block_put(&client->loop->blocks, in);

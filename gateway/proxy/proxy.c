@@ -1,6 +1,7 @@
 /* The life of an exchange: one function per step, each says which comes next. */
 #include "proxy/proxy.h"
 
+#include "base/log.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
 #include "proxy/relay.h"
@@ -58,6 +59,40 @@ proxy_release(struct exchange *exchange)
 	return_slot(exchange);
 }
 
+/* An answer of which no byte has left, with nothing before it, can still be taken back. */
+static void
+take_back_reply(struct exchange *exchange)
+{
+	if (!exchange->reply_begun || !exchange->reply_alone ||
+	    exchange->marks.at_ns[MARK_REPLIED] != 0)
+		return;
+	queue_clear(&exchange->client->out, &exchange->loop->blocks);
+	exchange->reply_begun = false;
+}
+
+/* What a client or the app did wrong, in the log too: a few lines of it. */
+static void
+log_refusal(struct exchange *exchange, enum close_reason reason)
+{
+	struct loop *loop = exchange->loop;
+	bool by_app = close_reason_is_bad_answer(reason);
+	uint64_t left_out;
+
+	if ((!by_app && !close_reason_is_refusal(reason)) ||
+	    !log_limit_allows(&loop->refusals, loop->now_ns, &left_out))
+		return;
+	if (by_app)
+		log_warn("answer of %s refused: %s (%s); %llu such lines left out",
+		         exchange->server ? exchange->server->config->text : "the app",
+		         close_reason_name(reason), close_reason_text(reason),
+		         (unsigned long long)left_out);
+	else
+		log_info("request of %s refused: %s (%s); %llu such lines left out",
+		         exchange->client->ip[0] ? exchange->client->ip : "a local client",
+		         close_reason_name(reason), close_reason_text(reason),
+		         (unsigned long long)left_out);
+}
+
 static enum step
 fail_step(struct exchange *exchange, enum close_reason reason)
 {
@@ -65,8 +100,11 @@ fail_step(struct exchange *exchange, enum close_reason reason)
 		exchange->cause = reason;
 		exchange->died_in = marks_running(&exchange->marks);
 		exchange->decision_ns = loop_now(exchange->loop);
+		log_refusal(exchange, reason);
 	}
 	drop_upstream(exchange);
+	if (close_reason_status(exchange->cause) != 0)
+		take_back_reply(exchange);
 	if (exchange->reply_begun || close_reason_status(exchange->cause) == 0)
 		return STEP_ABORT;
 	return STEP_REPLY_LOCAL;
@@ -126,8 +164,18 @@ proxy_attempt_failed(struct exchange *exchange, enum close_reason reason)
 }
 
 void
+proxy_return_slot(struct exchange *exchange)
+{
+	return_slot(exchange);
+}
+
+void
 proxy_fail(struct exchange *exchange, enum close_reason reason)
 {
+	if (exchange->step == STEP_TUNNEL) {
+		tunnel_end(exchange, reason);
+		return;
+	}
 	proxy_go(exchange, fail_step(exchange, reason));
 }
 
@@ -166,6 +214,17 @@ step_wait(struct exchange *exchange)
 	return STEP_WAIT;
 }
 
+/* RFC 9110 7.4: a target of another scheme than the connection's; a proxy in front may have had
+ * the other one. */
+static bool
+is_misdirected(const struct exchange *exchange)
+{
+	const struct client *client = exchange->client;
+
+	return exchange->facts.scheme != TARGET_NO_SCHEME && !client->trusted_proxy &&
+	       (exchange->facts.scheme == TARGET_HTTPS) != (client->stream.tls != NULL);
+}
+
 static enum step
 step_read_head(struct exchange *exchange)
 {
@@ -187,6 +246,8 @@ step_read_head(struct exchange *exchange)
 	}
 	client->rest = in->start + request->head.length;
 	why = http_rules_request(&request->head, &exchange->facts);
+	if (why == CLOSE_NONE && is_misdirected(exchange))
+		why = CLOSE_MISDIRECTED;
 	if (why != CLOSE_NONE)
 		return fail_step(exchange, why);
 	mark_once(&exchange->marks, MARK_HEAD, loop_now(exchange->loop));
@@ -201,7 +262,7 @@ take_body_at_hand(struct exchange *exchange)
 	struct client *client = exchange->client;
 	struct http1 *request = &exchange->request;
 	struct block *in = client->in;
-	uint64_t limit = exchange->loop->config->limits.body_bytes;
+	uint64_t limit = exchange->bounds->body_bytes;
 	size_t payload, used;
 	enum http1_result result;
 
@@ -209,6 +270,8 @@ take_body_at_hand(struct exchange *exchange)
 	if (limit > 0 && request->head.framing == BODY_LENGTH &&
 	    request->head.content_length > limit)
 		return CLOSE_BODY_TOO_LARGE;
+	if (!exchange_keep_trailers(exchange, request))
+		return CLOSE_OUT_OF_MEMORY;
 	result =
 	    http1_body(request, in->data + client->rest, in->end - client->rest, &payload, &used);
 	if (result == HTTP1_ERROR)
@@ -227,14 +290,18 @@ step_admit(struct exchange *exchange)
 	struct loop *loop = exchange->loop;
 	uint32_t requests_max = loop->config->limits.requests_per_connection;
 	enum close_reason why;
+	bool routed;
 
 	exchange_trace(exchange, true);
 	exchange->close_client =
 	    !exchange->request.head.keep_alive || loop->draining ||
 	    (requests_max > 0 && exchange->client->requests + 1 >= requests_max);
+	routed = exchange_route(exchange) == 0;
 	why = take_body_at_hand(exchange);
-	if (why == CLOSE_NONE && exchange_route(exchange) < 0)
+	if (why == CLOSE_NONE && !routed)
 		why = CLOSE_NO_ROUTE;
+	if (why == CLOSE_NONE && exchange->facts.websocket && !tunnel_reserve(exchange))
+		why = CLOSE_TUNNEL_LIMIT;
 	if (why != CLOSE_NONE)
 		return fail_step(exchange, why);
 	mark_once(&exchange->marks, MARK_ADMIT, loop_now(loop));
@@ -409,17 +476,12 @@ step_finish(struct exchange *exchange)
 }
 
 static enum step (*const steps[STEP_COUNT])(struct exchange *exchange) = {
-    [STEP_WAIT] = step_wait,
-    [STEP_READ_HEAD] = step_read_head,
-    [STEP_ADMIT] = step_admit,
-    [STEP_QUEUE] = step_queue,
-    [STEP_QUEUED] = step_wait,
-    [STEP_CONNECT] = step_connect,
-    [STEP_SEND] = step_send,
-    [STEP_RELAY] = step_wait,
-    [STEP_REPLY_LOCAL] = step_reply_local,
-    [STEP_REPLYING] = step_replying,
-    [STEP_ABORT] = step_abort,
+    [STEP_WAIT] = step_wait,         [STEP_READ_HEAD] = step_read_head,
+    [STEP_ADMIT] = step_admit,       [STEP_QUEUE] = step_queue,
+    [STEP_QUEUED] = step_wait,       [STEP_CONNECT] = step_connect,
+    [STEP_SEND] = step_send,         [STEP_RELAY] = step_wait,
+    [STEP_TUNNEL] = step_wait,       [STEP_REPLY_LOCAL] = step_reply_local,
+    [STEP_REPLYING] = step_replying, [STEP_ABORT] = step_abort,
     [STEP_FINISH] = step_finish,
 };
 

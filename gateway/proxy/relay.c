@@ -12,15 +12,35 @@
 #define COPY_MAX 4096u  /* smaller bodies are copied behind the head: one buffer, one send */
 #define INTERIMS_MAX 16 /* 1xx heads an app may send before its answer */
 
-/* Copies body bytes behind what is queued, framed as a chunk where asked. */
+/* How a body is written: as chunks or as it is, and which trailer fields end it. */
+struct body_form {
+	bool chunked;
+	bool last;
+	const struct block *trailers; /* null = none */
+};
+
+/* The last chunk, with the trailer fields that go on. */
 static int
-append_body(struct loop *loop, struct queue *queue, const char *data, size_t length, bool chunked,
-            bool last)
+append_last(struct loop *loop, struct queue *queue, const struct block *trailers)
+{
+	if (!trailers || block_length(trailers) == 0)
+		return queue_append(queue, &loop->blocks, "0\r\n\r\n", 5);
+	if (queue_append(queue, &loop->blocks, "0\r\n", 3) < 0 ||
+	    queue_append(queue, &loop->blocks, trailers->data + trailers->start,
+	                 block_length(trailers)) < 0)
+		return -1;
+	return queue_append(queue, &loop->blocks, "\r\n", 2);
+}
+
+/* Copies body bytes behind what is queued. */
+static int
+append_body(struct loop *loop, struct queue *queue, const char *data, size_t length,
+            struct body_form form)
 {
 	char line[20];
 	size_t at = sizeof line;
 
-	if (!chunked)
+	if (!form.chunked)
 		return queue_append(queue, &loop->blocks, data, length);
 	if (length > 0) {
 		line[--at] = '\n';
@@ -32,27 +52,27 @@ append_body(struct loop *loop, struct queue *queue, const char *data, size_t len
 		    queue_append(queue, &loop->blocks, "\r\n", 2) < 0)
 			return -1;
 	}
-	return last ? queue_append(queue, &loop->blocks, "0\r\n\r\n", 5) : 0;
+	return form.last ? append_last(loop, queue, form.trailers) : 0;
 }
 
 /* Queues the payload data[0, length) of `block`, which is handed over. */
 static int
-push_body(struct loop *loop, struct queue *queue, struct block *block, size_t length, bool chunked,
-          bool last)
+push_body(struct loop *loop, struct queue *queue, struct block *block, size_t length,
+          struct body_form form)
 {
+	bool trailers = form.last && form.trailers && block_length(form.trailers) > 0;
 	int failed;
 
 	if (length <= COPY_MAX && queue->last) {
-		failed =
-		    append_body(loop, queue, block->data + block->start, length, chunked, last);
+		failed = append_body(loop, queue, block->data + block->start, length, form);
 		block_put(&loop->blocks, block);
 		return failed;
 	}
 	block->end = block->start + (uint32_t)length;
-	if (chunked)
-		block_frame_chunk(block, last);
+	if (form.chunked)
+		block_frame_chunk(block, form.last && !trailers);
 	queue_push(queue, &loop->blocks, block);
-	return 0;
+	return form.chunked && trailers ? append_last(loop, queue, form.trailers) : 0;
 }
 
 /* --- towards the app ----------------------------------------------------- */
@@ -66,6 +86,18 @@ send_failed(struct exchange *exchange)
 	queue_clear(&exchange->upstream->out, &exchange->loop->blocks);
 	if (exchange->request_state == DIRECTION_BODY)
 		client_pause(exchange->client);
+}
+
+static struct body_form
+request_form(const struct exchange *exchange)
+{
+	const struct http1 *request = &exchange->request;
+
+	return (struct body_form){
+	    .chunked = request->head.framing == BODY_CHUNKED,
+	    .last = exchange->request_state == DIRECTION_DONE,
+	    .trailers = request->kept,
+	};
 }
 
 static void
@@ -88,9 +120,12 @@ flush_upstream(struct exchange *exchange)
 		send_failed(exchange);
 		return;
 	}
-	if (!client->stream.reading && exchange->request_state == DIRECTION_BODY &&
-	    upstream->out.bytes <= QUEUE_LOW)
+	if (exchange->request_state != DIRECTION_BODY)
+		return;
+	if (!client->stream.reading && upstream->out.bytes <= QUEUE_LOW)
 		client_resume(client);
+	if (done == 1)
+		exchange_body_wait(exchange, exchange->loop->now_ns);
 }
 
 bool
@@ -108,11 +143,14 @@ relay_send_request(struct exchange *exchange)
 	queue_push(&upstream->out, &loop->blocks, block);
 	if (exchange->request.head.framing != BODY_NONE &&
 	    append_body(loop, &upstream->out, client->in->data + exchange->body_start, length,
-	                exchange->request.head.framing == BODY_CHUNKED,
-	                exchange->request_state == DIRECTION_DONE) < 0)
+	                request_form(exchange)) < 0)
 		return false;
 	upstream->active_ns = loop->now_ns;
 	client->read_ns = loop->now_ns;
+	/* Who sends body bytes without waiting does not wait. */
+	if (exchange->facts.expects_continue && exchange->request_state == DIRECTION_BODY &&
+	    length == 0)
+		exchange->continue_from_ns = loop->now_ns;
 	flush_upstream(exchange);
 	upstream_watch(upstream, loop->now_ns);
 	if (exchange->request_state == DIRECTION_BODY && !exchange->send_failed)
@@ -124,13 +162,17 @@ relay_send_request(struct exchange *exchange)
 void
 relay_upstream_writable(struct exchange *exchange)
 {
+	if (exchange->step == STEP_TUNNEL) {
+		tunnel_upstream_writable(exchange);
+		return;
+	}
 	flush_upstream(exchange);
 }
 
 static bool
 body_too_large(const struct exchange *exchange)
 {
-	uint64_t limit = exchange->loop->config->limits.body_bytes;
+	uint64_t limit = exchange->bounds->body_bytes;
 
 	return limit > 0 && exchange->request.body_bytes > limit;
 }
@@ -160,8 +202,7 @@ take_request_body(struct exchange *exchange, struct block *block)
 	}
 	if (result == HTTP1_DONE)
 		exchange->request_state = DIRECTION_DONE;
-	if (push_body(loop, &exchange->upstream->out, block, payload,
-	              request->head.framing == BODY_CHUNKED, result == HTTP1_DONE) < 0) {
+	if (push_body(loop, &exchange->upstream->out, block, payload, request_form(exchange)) < 0) {
 		proxy_fail(exchange, CLOSE_OUT_OF_MEMORY);
 		return false;
 	}
@@ -203,6 +244,7 @@ relay_client_readable(struct exchange *exchange)
 			return;
 		}
 		client->read_ns = loop_now(loop);
+		exchange_body_came(exchange, client->read_ns);
 		block->end += (uint32_t)n;
 		loop_count(loop, COUNTER_CLIENT_READ_BYTES, (uint64_t)n);
 		if (!take_request_body(exchange, block))
@@ -247,14 +289,15 @@ deliver(struct exchange *exchange)
 	return true;
 }
 
-static void
-watch_provisional(struct exchange *exchange)
+/* Trailer fields only for clients that say they understand them. */
+static struct body_form
+response_form(const struct exchange *exchange)
 {
-	if (exchange->provisional_set)
-		return;
-	exchange->provisional_set = true;
-	timer_set(&exchange->loop->wheel, &exchange->timer,
-	          exchange->marks.at_ns[MARK_READ_FIRST] + PROVISIONAL_NS, exchange->loop->now_ns);
+	return (struct body_form){
+	    .chunked = exchange->chunked_reply,
+	    .last = exchange->response_state == DIRECTION_DONE,
+	    .trailers = exchange->facts.takes_trailers ? exchange->response.kept : NULL,
+	};
 }
 
 /* Response body bytes in `block`, which is handed over. False when the exchange is over. */
@@ -280,15 +323,30 @@ take_response_body(struct exchange *exchange, struct block *block, uint64_t read
 		exchange->response_state = DIRECTION_DONE;
 		mark_once(&exchange->marks, MARK_READ_LAST, read_ns);
 	}
-	if (push_body(loop, &exchange->client->out, block, payload, exchange->chunked_reply, done) <
-	    0) {
+	if (push_body(loop, &exchange->client->out, block, payload, response_form(exchange)) < 0) {
 		proxy_fail(exchange, CLOSE_OUT_OF_MEMORY);
 		return false;
 	}
 	if (!deliver(exchange))
 		return false;
-	watch_provisional(exchange);
+	exchange_watch_provisional(exchange);
 	return true;
+}
+
+/* The app wants the body: from here on it is the client that is waited for. */
+static void
+continue_client(struct exchange *exchange)
+{
+	struct client *client = exchange->client;
+	uint64_t now_ns = exchange->loop->now_ns;
+
+	if (exchange->continue_from_ns == 0)
+		return;
+	exchange_continued(exchange, now_ns);
+	client->read_ns = now_ns;
+	if (exchange->request_state == DIRECTION_BODY && !exchange->send_failed)
+		exchange_body_wait(exchange, now_ns);
+	client_watch(client, now_ns);
 }
 
 /* A 1xx head goes on to clients that know it, and changes nothing else. */
@@ -299,9 +357,11 @@ take_interim(struct exchange *exchange, struct block *block)
 	struct block *head = NULL;
 
 	if (++exchange->interims > INTERIMS_MAX) {
-		proxy_fail(exchange, CLOSE_BAD_RESPONSE);
+		proxy_fail(exchange, CLOSE_RESPONSE_INTERIMS);
 		return false;
 	}
+	if (exchange->response.head.status == 100)
+		continue_client(exchange);
 	if (exchange->request.head.minor >= 1) {
 		head = interim_head_write(exchange);
 		if (!head) {
@@ -318,6 +378,18 @@ take_interim(struct exchange *exchange, struct block *block)
 	return true;
 }
 
+/* The answer comes before the request's end: waits for the rest of it are no part of `send`. */
+static void
+leave_send(struct exchange *exchange)
+{
+	uint64_t first_ns = exchange->marks.at_ns[MARK_READ_FIRST];
+	bool waiting = exchange->body_wait_from_ns != 0;
+
+	exchange_body_came(exchange, first_ns);
+	if (waiting)
+		exchange_body_wait(exchange, first_ns);
+}
+
 /* The final head is accepted: rebuild it and go on with the body bytes behind it. */
 static bool
 begin_reply(struct exchange *exchange, struct block *block, uint64_t read_ns)
@@ -326,15 +398,21 @@ begin_reply(struct exchange *exchange, struct block *block, uint64_t read_ns)
 	struct block *out;
 
 	mark_once(&exchange->marks, MARK_REPLY_HEAD, loop_now(exchange->loop));
+	if (exchange->request_state == DIRECTION_BODY)
+		leave_send(exchange);
 	exchange->status = head->status;
 	if (exchange->request_state != DIRECTION_DONE || exchange->loop->draining)
 		exchange->close_client = true;
-	out = response_head_write(exchange, block_length(block) <= COPY_MAX ? COPY_MAX + 64 : 0);
+	out =
+	    exchange_keep_trailers(exchange, &exchange->response)
+	        ? response_head_write(exchange, block_length(block) <= COPY_MAX ? COPY_MAX + 64 : 0)
+	        : NULL;
 	if (!out) {
 		block_put(&exchange->loop->blocks, block);
 		proxy_fail(exchange, CLOSE_OUT_OF_MEMORY);
 		return false;
 	}
+	exchange->reply_alone = exchange->client->out.bytes == 0;
 	queue_push(&exchange->client->out, &exchange->loop->blocks, out);
 	exchange->reply_begun = true;
 	exchange->response_state = DIRECTION_BODY;
@@ -385,7 +463,8 @@ take_response_head(struct exchange *exchange, struct block *block, uint64_t read
 			return hold_head(exchange, block);
 		why = result == HTTP1_ERROR
 		          ? response->error
-		          : http_rules_response(&response->head, exchange->request.head.method);
+		          : http_rules_response(&response->head, exchange->request.head.method,
+		                                exchange->facts.websocket);
 		if (why != CLOSE_NONE) {
 			block_put(blocks, block);
 			proxy_fail(exchange, why);
@@ -393,6 +472,10 @@ take_response_head(struct exchange *exchange, struct block *block, uint64_t read
 		}
 		if (response->head.status >= 200)
 			return begin_reply(exchange, block, read_ns);
+		if (response->head.status == 101) {
+			tunnel_begin(exchange, block);
+			return false;
+		}
 		if (!take_interim(exchange, block)) {
 			block_put(blocks, block);
 			return false;
@@ -420,7 +503,7 @@ upstream_ended(struct exchange *exchange, int error)
 		mark_once(&exchange->marks, MARK_READ_LAST, loop_now(exchange->loop));
 		exchange->response_state = DIRECTION_DONE;
 		if (append_body(exchange->loop, &exchange->client->out, "", 0,
-		                exchange->chunked_reply, true) < 0)
+		                response_form(exchange)) < 0)
 			proxy_fail(exchange, CLOSE_OUT_OF_MEMORY);
 		else
 			deliver(exchange);
@@ -435,6 +518,10 @@ relay_upstream_readable(struct exchange *exchange)
 	struct loop *loop = exchange->loop;
 	struct upstream *upstream = exchange->upstream;
 
+	if (exchange->step == STEP_TUNNEL) {
+		tunnel_upstream_readable(exchange);
+		return;
+	}
 	for (int i = 0; i < READS_PER_WAKEUP; i++) {
 		struct block *block = upstream->in;
 		size_t asked;
@@ -478,6 +565,10 @@ relay_client_writable(struct exchange *exchange)
 {
 	struct upstream *upstream;
 
+	if (exchange->step == STEP_TUNNEL) {
+		tunnel_client_writable(exchange);
+		return;
+	}
 	if (exchange->step == STEP_REPLYING) {
 		proxy_run(exchange);
 		return;

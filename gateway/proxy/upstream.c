@@ -201,13 +201,12 @@ static void
 upstream_late(struct upstream *upstream, uint64_t now_ns)
 {
 	struct exchange *exchange = upstream->exchange;
-	uint64_t due_ns =
-	    upstream->active_ns + upstream->server->group->response_timeout_ms * NS_PER_MS;
+	uint64_t due_ns = upstream->active_ns + exchange->bounds->response_timeout_ms * NS_PER_MS;
 	/* An app that waits for the rest of a body, or whose answer we do not read, is not late;
 	 * one that takes no more of the body is waited for no longer than any other. */
-	bool ours =
-	    upstream->paused_ns != 0 || (exchange->request_state == DIRECTION_BODY &&
-	                                 upstream->out.bytes == 0 && !exchange->send_failed);
+	bool ours = upstream->paused_ns != 0 ||
+	            (exchange->request_state == DIRECTION_BODY && upstream->out.bytes == 0 &&
+	             !exchange->send_failed && exchange->continue_from_ns == 0);
 
 	if (ours)
 		upstream->active_ns = now_ns;
@@ -324,7 +323,7 @@ void
 upstream_watch(struct upstream *upstream, uint64_t now_ns)
 {
 	timer_set(&upstream->loop->wheel, &upstream->timer,
-	          upstream->active_ns + upstream->server->group->response_timeout_ms * NS_PER_MS,
+	          upstream->active_ns + upstream->exchange->bounds->response_timeout_ms * NS_PER_MS,
 	          now_ns);
 }
 

@@ -18,8 +18,8 @@
 #define BOARD_RINGS_MAX (BOARD_GENERATIONS_MAX * BOARD_THREADS_MAX)
 #define BOARD_LISTENERS_MAX 16 /* CONFIG_LISTENERS_MAX; asserted */
 #define BOARD_ADDRESS_SIZE 128
-#define BOARD_LAG_BUCKETS 12 /* bucket i: up to 2^(10 + 2 i) ns; the last: any */
-#define BOARD_REASONS_MAX 96 /* room for close_reasons.def; asserted */
+#define BOARD_LAG_BUCKETS 12  /* bucket i: up to 2^(10 + 2 i) ns; the last: any */
+#define BOARD_REASONS_MAX 160 /* room for close_reasons.def; asserted */
 
 #define BOARD_UPSTREAMS_MAX CONFIG_UPSTREAMS_MAX
 #define BOARD_SERVERS_MAX CONFIG_SERVERS_MAX

@@ -21,6 +21,9 @@
 #define CONFIG_CERTIFICATES_MAX 64 /* per listener */
 #define CONFIG_RULES_MAX 64
 #define CONFIG_RECEIVERS_MAX 16
+#define CONFIG_TRAILERS_MAX 32
+#define CONFIG_ERROR_PAGES_MAX 32
+#define CONFIG_ERROR_PAGE_BYTES_MAX 65536
 #define CONFIG_BYTES_MAX (1u << 20)
 
 /* never / always / only for peers in the list */
@@ -61,6 +64,7 @@ struct config_listener {
 	bool half_close;
 	bool proxy_protocol;
 	struct config_tls tls;
+	bool forwarded; /* tell the app by Forwarded too (RFC 7239) */
 };
 
 struct config_server {
@@ -79,6 +83,13 @@ struct config_health {
 	uint32_t rise, fall; /* answers in a row that change a server's state */
 };
 
+/* What bounds one exchange: of its route, else of its upstream. */
+struct config_bounds {
+	uint64_t body_bytes; /* longest request body; 0 = no limit */
+	uint32_t body_idle_timeout_ms;
+	uint32_t response_timeout_ms;
+};
+
 struct config_upstream {
 	char *name;
 	struct config_server *servers;
@@ -95,6 +106,7 @@ struct config_upstream {
 	enum config_balance balance;
 	uint32_t resolve_interval_ms; /* 0 = at start only */
 	struct config_health health;
+	struct config_bounds bounds; /* made of limits and the above */
 };
 
 struct config_route {
@@ -105,6 +117,7 @@ struct config_route {
 	size_t upstream;                    /* index into config->upstreams */
 	uint32_t queue_timeout_ms, retries; /* CONFIG_INHERIT = the upstream's */
 	bool alerts;
+	struct config_bounds bounds;
 };
 
 struct config_limits {
@@ -114,10 +127,21 @@ struct config_limits {
 	uint64_t body_bytes; /* 0 = no limit */
 	uint32_t head_timeout_ms;
 	uint32_t body_idle_timeout_ms;
+	uint64_t body_min_bytes_per_s; /* 0 = any rate */
 	uint32_t keepalive_timeout_ms;
 	uint32_t connections;
+	uint32_t connections_per_address; /* 0 = no limit */
 	uint32_t requests_per_connection; /* 0 = no limit */
 	uint32_t tls_handshakes;          /* under way, all threads of a worker together */
+	uint32_t tunnels;
+	uint32_t tunnel_idle_timeout_ms;
+	char **trailers; /* names of trailer fields passed on; null-terminated; null = none */
+};
+
+/* A page that stands for local answers of one status, or of a class of them. */
+struct config_error_page {
+	char *name; /* "404", "4xx", "5xx" */
+	char *file;
 };
 
 struct config_trace {
@@ -196,6 +220,8 @@ struct config {
 	size_t upstream_count;
 	struct config_route *routes;
 	size_t route_count;
+	struct config_error_page *error_pages;
+	size_t error_page_count;
 	struct config_limits limits;
 	struct config_trace trace;
 	struct {

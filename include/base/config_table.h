@@ -9,6 +9,8 @@
 
 /* Largest number without a limit of its own: what a JSON integer of jansson can hold. */
 #define CONFIG_NO_MAX INT64_MAX
+/* Fallback of a number that another key stands in for, where it is not written: all bits set. */
+#define CONFIG_INHERITED UINT64_MAX
 
 enum config_object {
 	CONFIG_OBJECT_ROOT,
@@ -21,6 +23,7 @@ enum config_object {
 	CONFIG_OBJECT_HEALTH,
 	CONFIG_OBJECT_ROUTE,
 	CONFIG_OBJECT_LIMITS,
+	CONFIG_OBJECT_ERROR_PAGE,
 	CONFIG_OBJECT_TRACE,
 	CONFIG_OBJECT_OVERLAYS,
 	CONFIG_OBJECT_CONTROL,
@@ -82,6 +85,9 @@ extern const struct config_key config_keys[];
 /* First key of an object; the last is before the next entry of another object. */
 const struct config_key *config_object_keys(enum config_object object);
 const char *config_object_help(enum config_object object);
+
+/* Whether an element may be a plain text, which is then the value of the object's first key. */
+bool config_object_is_text(enum config_object object);
 
 /* The key of that name, or null. */
 const struct config_key *config_key_find(enum config_object object, const char *name,

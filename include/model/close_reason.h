@@ -2,12 +2,27 @@
 #ifndef TAILRACE_MODEL_CLOSE_REASON_H
 #define TAILRACE_MODEL_CLOSE_REASON_H
 
+#include <stdbool.h>
+
 enum close_reason {
 #define CLOSE_REASON(ID, name, status, text) CLOSE_##ID,
 #include "model/close_reasons.def"
 #undef CLOSE_REASON
 	CLOSE_REASON_COUNT
 };
+
+/* What a client did wrong before its request was accepted; what the app did wrong in its answer. */
+static inline bool
+close_reason_is_refusal(enum close_reason reason)
+{
+	return reason >= CLOSE_BAD_REQUEST && reason <= CLOSE_BODY_TOO_SLOW;
+}
+
+static inline bool
+close_reason_is_bad_answer(enum close_reason reason)
+{
+	return reason >= CLOSE_BAD_RESPONSE && reason <= CLOSE_RESPONSE_HEAD_TOO_LARGE;
+}
 
 /* Metric label, API `cause`, log word. Static storage; "unknown" beyond the list. */
 const char *close_reason_name(enum close_reason reason);

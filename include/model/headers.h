@@ -77,6 +77,13 @@ struct text head_value(const struct head *head, enum header_id id);
 
 bool text_equals(struct text text, const char *lower); /* ASCII case does not count */
 
+/* Whether a field with this ID lists `lower` (RFC 9110 5.6.1), in whatever case. */
+bool head_lists(const struct head *head, enum header_id id, const char *lower);
+
+/* The first field of this name, in whatever case, for names without an ID; null where there is none, or more than
+ * one. Walks all fields: not for every request. */
+const struct field *head_only(const struct head *head, const char *lower);
+
 /* Walks a comma-separated list (RFC 9110 5.6.1): *cursor starts at 0. False at its end. Empty members
  * are skipped, white space trimmed. */
 bool text_next(struct text list, size_t *cursor, struct text *ret);
@@ -90,5 +97,8 @@ bool field_is_hop(const struct field *field);
 
 /* Does the client want JSON (Accept absent, or JSON or a wildcard before any text type)? */
 bool head_accepts_json(const struct head *head);
+
+/* Does Accept name JSON, and no text type before it? A wildcard alone names nothing. */
+bool head_accept_names_json(const struct head *head);
 
 #endif

@@ -20,20 +20,28 @@ enum {
 	RULES_METHOD_TRACE = 7
 };
 
+/* The scheme a request target names, if it does. */
+enum target_scheme { TARGET_NO_SCHEME, TARGET_HTTP, TARGET_HTTPS };
+
 /* What the rules found out about a request they accept. Texts borrow from the head. */
 struct request_facts {
-	struct text target; /* origin-form or "*": what the app gets */
-	struct text host;   /* Host, or the authority of an absolute target; may be empty */
+	struct text
+	    target; /* origin-form or "*": what the app gets; a `?` at its start wants a `/` */
+	struct text host; /* Host, or the authority of an absolute target; may be empty */
+	enum target_scheme scheme;
 	bool expects_continue;
+	bool takes_trailers; /* TE: trailers */
+	bool websocket;      /* asks to leave HTTP for WebSocket (RFC 6455), properly */
 };
 
 /* Judges a request head and sets framing, keep_alive and nominations in it. Returns CLOSE_NONE with
  * *ret filled, or the reason it is refused for. */
 enum close_reason http_rules_request(struct head *head, struct request_facts *ret);
 
-/* Judges a final or interim response head to a request of `method` and sets its framing and
- * nominations. Returns CLOSE_NONE or CLOSE_BAD_RESPONSE. */
-enum close_reason http_rules_response(struct head *head, uint8_t method);
+/* Judges a final or interim response head to a request of `method`, which asked to leave HTTP where
+ * `upgrade_sent` (else 101 is refused), and sets its framing and
+ * nominations. Returns CLOSE_NONE or the reason (a 502). */
+enum close_reason http_rules_response(struct head *head, uint8_t method, bool upgrade_sent);
 
 /* RFC 9110 9.2.2: may a request of this method be sent again? */
 bool http_rules_idempotent(uint8_t method);

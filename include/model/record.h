@@ -37,7 +37,8 @@ enum record_flag {
 	RECORD_HAS_UPSTREAM_LB = 1u << 14,
 	RECORD_HAS_TCP = 1u << 15, /* a struct record_tcp ends the record */
 	RECORD_EVENT_STREAM =
-	    1u << 16, /* the answer is text/event-stream: as long as its client stays */
+	    1u << 16,             /* the answer is text/event-stream: as long as its client stays */
+	RECORD_TUNNEL = 1u << 17, /* the 101 was passed on; tunnel_* are set */
 };
 
 /* TCP_INFO of the client's connection at the end of a slow exchange; counted since it was made. */
@@ -62,6 +63,10 @@ struct exchange_record {
 	uint64_t
 	    tls_handshake_ns; /* overlay: the client's handshake; first exchange of a connection */
 	uint64_t connect_tcp_ns, connect_tls_ns; /* overlay: parts of `connect`; 0 when reused */
+	uint64_t client_body_ns;   /* overlay, inside `send`: waiting for the client's body bytes */
+	uint64_t continue_wait_ns; /* overlay: the client waited for 100 (Continue) */
+	uint64_t tunnel_ns;        /* RECORD_TUNNEL: from t9 on */
+	uint64_t tunnel_client_bytes, tunnel_server_bytes; /* read from each */
 	uint64_t kernel_in_ns;  /* overlay: first bytes known to the kernel, to t0 */
 	uint64_t client_ack_ns; /* overlay: t11 to the client's acknowledgement of the last byte */
 	uint64_t loop_lag_ns;   /* overlay: what t0 and t7 waited for others of their loop turns */
@@ -74,6 +79,7 @@ struct exchange_record {
 	uint16_t attempts;
 	uint8_t died_in;        /* enum phase, PHASE_COUNT = it did not */
 	uint8_t cause;          /* enum close_reason */
+	uint8_t tunnel_cause;   /* enum close_reason: why it ended before both sides were done */
 	uint16_t client_family; /* AF_INET, AF_INET6, AF_UNIX */
 	uint16_t client_port;
 	uint8_t client_ip[16];

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include "base/net.h"
 #include "proxy/block.h"
+#include "proxy/client_watch.h"
 #include "proxy/loop.h"
 #include "proxy/opening.h"
 #include "proxy/stream.h"
@@ -36,6 +37,7 @@ struct client {
 	enum client_state state;
 	bool is_ready; /* on loop->ready */
 	bool saw_fin;
+	bool counted;                                   /* in the table of addresses */
 	bool trusted_proxy, trusted_trace, gets_timing; /* by peer address, decided once */
 	struct stream stream;
 	struct timer timer;
@@ -48,24 +50,31 @@ struct client {
 	struct client *handshake_before, *handshake_next; /* loop->handshakes */
 	uint64_t handshake_ns; /* how long it took; while under way, when its first bytes came */
 	uint64_t requests;
-	uint64_t ended_ns;     /* end of the last exchange, or the accept */
-	uint64_t read_ns;      /* last body bytes read, or reading resumed */
-	uint64_t write_ns;     /* last byte taken, or since when the queue waits */
-	uint64_t discarded;    /* while lingering */
-	bool overlays;         /* any of the two below is wanted */
-	bool stamped;          /* first bytes of requests are read with the kernel's stamp */
+	uint64_t ended_ns;      /* end of the last exchange, or the accept */
+	uint64_t read_ns;       /* last body bytes read, or reading resumed */
+	uint64_t write_ns;      /* last byte taken, or since when the queue waits */
+	uint64_t write_from_ns; /* since when the queue waits */
+	uint64_t write_taken;   /* bytes the kernel took since then */
+	uint32_t kernel_from,
+	    kernel_now;     /* bytes it held unsent or unacknowledged: then, and when last asked */
+	uint64_t discarded; /* while lingering */
+	bool overlays;      /* any of the two below is wanted */
+	bool stamped;       /* first bytes of requests are read with the kernel's stamp */
 	uint64_t kernel_in_ns; /* of the last such read; UINT64_MAX = not told */
 	struct ack_wait *ack;  /* owned; an exchange whose acknowledgement is waited for */
 	char ip[CLIENT_IP_SIZE];
 	struct net_address peer;
 };
 
-/* Takes over an accepted descriptor. */
+/* Takes over an accepted descriptor; closes it where memory is short. `counted`: address_enter() was called. */
 void client_accept(struct loop *loop, const struct config_listener *listener, int fd,
-                   const struct net_address *peer);
+                   const struct net_address *peer, bool counted);
 
 /* Who the client is: the connection's peer, or what a trusted load balancer says. Trust goes by it. */
 void client_set_peer(struct client *client, const struct net_address *peer);
+
+/* Counts this connection of its peer's, where that is limited. False when the peer has its share. */
+bool client_count_address(struct client *client);
 
 /* The opening is done: requests may come, and `in` may hold the beginning of one. */
 void client_opened(struct client *client, uint64_t now_ns);
@@ -75,9 +84,6 @@ int client_flush(struct client *client, size_t *ret_written);
 
 void client_pause(struct client *client);  /* stop reading; aborts are still looked for */
 void client_resume(struct client *client); /* go on reading */
-
-/* Sets the timer to the nearest deadline of a busy client. */
-void client_watch(struct client *client, uint64_t now_ns);
 
 /* The exchange has ended and is detached: next request, or close after an answer. */
 void client_next(struct client *client, bool keep, uint64_t now_ns);

@@ -12,7 +12,10 @@ struct block *request_head_write(struct exchange *exchange, size_t extra);
 /* The final response head towards the client. */
 struct block *response_head_write(struct exchange *exchange, size_t extra);
 
-/* An interim (1xx) response head. */
+/* 101 (Switching Protocols) to WebSocket. */
+struct block *switching_head_write(struct exchange *exchange);
+
+/* Another interim (1xx) response head. */
 struct block *interim_head_write(struct exchange *exchange);
 
 #endif

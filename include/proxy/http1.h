@@ -10,10 +10,11 @@
 #include "base/config.h"
 #include "model/close_reason.h"
 #include "model/headers.h"
+#include "proxy/block.h"
 
 #define CHUNK_EXTENSION_MAX 256u   /* bytes per chunk */
 #define CHUNK_EXTENSIONS_MAX 8192u /* bytes per message */
-#define TRAILERS_MAX 8192u         /* bytes; they are read and dropped */
+#define TRAILERS_MAX 8192u         /* bytes; dropped, but for limits.trailers */
 
 enum http1_result {
 	HTTP1_MORE,  /* all bytes used, the message goes on */
@@ -34,6 +35,7 @@ struct http1 {
 	uint64_t chunks;
 	uint32_t extension, extensions, trailers;
 	char *out;
+	struct block *kept; /* trailer fields that go on, ready to be written; null = none does */
 	struct head head;
 };
 
@@ -43,6 +45,12 @@ void http1_init(struct http1 *http1, llhttp_type_t type, const struct config_lim
 /* Feeds the head: `bytes` is where the message begins, `length` all that is there of it (the buffer may
  * have grown or moved since the last call). MORE, HEAD or ERROR. */
 enum http1_result http1_head(struct http1 *http1, const char *bytes, size_t length);
+
+/* Trailer fields of limits.trailers will be kept in `block`, a standard one, which the caller owns. */
+void http1_keep_trailers(struct http1 *http1, struct block *block);
+
+/* Whether limits.trailers names this field. */
+bool http1_trailer_allowed(const struct config_limits *limits, const char *name, size_t length);
 
 /* Feeds body bytes, after the rules set head.framing. The payload ends up at data[0, *ret_payload);
  * *ret_used tells how many of `length` bytes belonged to this message. MORE, DONE or ERROR. */

@@ -6,6 +6,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 #include "base/config.h"
+#include "base/log_limit.h"
 #include "proxy/timer.h"
 
 struct loop;
@@ -20,6 +21,7 @@ struct listener {
 	struct timer retry;
 	int fd; /* -1 = closed */
 	bool accepting;
+	struct log_limit log_limit;
 	bool full; /* paused because of limits.connections */
 };
 

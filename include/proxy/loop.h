@@ -10,6 +10,7 @@
 #include "base/board.h"
 #include "base/clock.h"
 #include "base/config.h"
+#include "base/log_limit.h"
 #include "model/close_reason.h"
 #include "model/trace_context.h"
 #include "proxy/block.h"
@@ -62,7 +63,8 @@ struct loop {
 	struct reapable *dead;
 	struct listener *listeners;
 	size_t listener_count;
-	struct pool *pools; /* one per config->upstreams entry */
+	struct pool *pools;        /* one per config->upstreams entry */
+	struct log_limit refusals; /* of the log lines about them */
 	struct event *heartbeat;
 	uint32_t ack_turn, ack_count; /* overlay client_ack: exchanges begun; records held */
 	struct timer drain_timer;

@@ -29,6 +29,9 @@ void proxy_granted(struct waiter *waiter, struct server *server);
 /* queue_timeout_ms passed. */
 void proxy_queued_too_long(struct exchange *exchange);
 
+/* The server's slot is free for others; its connection stays (a tunnel is no exchange in flight). */
+void proxy_return_slot(struct exchange *exchange);
+
 /* The connection of this attempt is usable. */
 void proxy_connected(struct exchange *exchange, uint64_t now_ns);
 

@@ -17,7 +17,6 @@ from proxy_tools import (
     ask,
     error_code,
     get,
-    last_cause,
     read_head,
     request_bytes,
     reset,
@@ -100,55 +99,6 @@ def test_reset_of_a_body_that_ends_with_the_connection(
         client.send(get())
         with pytest.raises(ConnectionResetError):
             client.eof()
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"garbage\r\n\r\n",
-        b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx",
-        b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
-        b"HTTP/1.1 200 O\0K\r\nContent-Length: 1\r\n\r\nx",
-        b"HTTP/1.1 103 Hints\r\n\r\n" * 17 + OK,
-    ],
-)
-def test_malformed_answers(
-    gateway_factory: GatewayFactory, stub_factory: StubFactory, sent: bytes
-) -> None:
-    """502, and the connection to the app is not used again."""
-    stub = stub_factory(serving(sent, OK))
-    gateway = gateway_factory([stub.address])
-    answer = ask(gateway.port, get())
-    assert answer.status == 502 and error_code(answer) == "bad_response"
-    ask(gateway.port, get())
-    assert stub.accepted == 2
-
-
-def test_bad_chunk_in_an_answer(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
-    """Framing that breaks within the body cuts the answer off."""
-    gateway = gateway_factory([stub_factory(serving(CHUNKED + b"2\r\nok\r\nzz\r\n")).address])
-    with Connection(gateway.port) as client:
-        client.send(get())
-        with pytest.raises((ConnectionResetError, EOFError)):
-            client.answer()
-
-
-def test_nothing_sent_has_no_status(
-    gateway_factory: GatewayFactory, stub_factory: StubFactory
-) -> None:
-    """An answer that breaks before its first byte went out is stored without a status."""
-    gateway = gateway_factory([stub_factory(serving(CHUNKED + b"zz\r\n")).address])
-    with Connection(gateway.port) as client:
-        client.send(get("/nothing"))
-        with pytest.raises((ConnectionResetError, EOFError)):
-            client.answer()
-        assert client.rest == b""
-    assert last_cause(gateway, "/nothing")[0] == "bad_response"
-    (exchange,) = gateway.json("/api/v1/requests?sort=latest&limit=1")["requests"]
-    assert exchange["status"] is None
 
 
 @pytest.mark.parametrize(("over", "status"), [(0, 200), (1, 502)])

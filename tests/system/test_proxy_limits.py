@@ -22,7 +22,6 @@ from proxy_tools import (
     get,
     read_head,
     request_bytes,
-    stored,
     timed,
 )
 
@@ -38,57 +37,6 @@ def _code(answer: Answer) -> str:
 
 
 # --- refusals and limits -----------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("request_text", "status", "code"),
-    [
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", 400, "bad_request"),
-        (b"GET / HTTP/1.1\r\n\r\n", 400, "bad_host"),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, "bad_host"),
-        (b"GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_target"),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX Y: z\r\n\r\n", 400, "bad_header"),
-        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "bad_version"),
-        (b"GET /x\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 505, "bad_version"),
-        (b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501, "bad_method"),
-        (
-            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            400,
-            "bad_length",
-        ),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "bad_encoding"),
-        (
-            b"POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 1\r\n\r\nx",
-            417,
-            "bad_expect",
-        ),
-        (
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-            400,
-            "bad_chunk",
-        ),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: host\r\n\r\n", 400, "bad_nomination"),
-    ],
-)
-def test_refusals(
-    gateway_factory: GatewayFactory,
-    stub_factory: StubFactory,
-    request_text: bytes,
-    status: int,
-    code: str,
-) -> None:
-    """Bad input gets a clear answer, then the connection ends, and no byte reaches the app."""
-    stub = stub_factory(always(OK))
-    gateway = gateway_factory([stub.address])
-    with Connection(gateway.port) as client:
-        client.send(request_text)
-        answer = client.answer()
-        assert answer.status == status and _code(answer) == code
-        assert answer.headers["connection"] == "close" and client.eof() == b""
-    assert stub.accepted == 0
-    exchange = stored(gateway, answer.trace_id)
-    assert exchange["cause"] == code and exchange["died_in"] in ("head", "admit")
 
 
 @pytest.mark.parametrize("over", [0, 1])
