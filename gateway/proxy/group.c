@@ -44,7 +44,7 @@ serve_waiting(struct group *group)
 {
 	if (atomic_load(&group->waiting) > 0 && group->pool_count > 0) {
 		atomic_store(&group->pools[0]->serve_wanted, true);
-		group->wake(group->pools[0]);
+		group->wake(group->pools[0], false);
 	}
 }
 
@@ -267,7 +267,7 @@ board_begin(struct board_upstream *board, uint64_t key)
 
 void
 group_init(struct group *group, const struct config_upstream *config, struct board_upstream *board,
-           void (*wake)(struct pool *pool))
+           void (*wake)(struct pool *pool, bool own))
 {
 	memset(group, 0, sizeof *group);
 	group->config = config;

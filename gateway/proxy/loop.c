@@ -168,6 +168,7 @@ serve_granted(struct loop *loop)
 {
 	struct pool *const end = loop->pools + loop->config->upstream_count;
 
+	atomic_store(&loop->serve_wanted, false);
 	for (struct pool *pool = loop->pools; pool < end; pool++) {
 		struct waiter *waiter;
 		struct server *server;
@@ -187,7 +188,7 @@ turn_end(struct loop *loop)
 		run_ready(loop);
 	if (loop->again)
 		tls_run_again(loop);
-	if (loop->pools)
+	if (atomic_load_explicit(&loop->serve_wanted, memory_order_acquire) && loop->pools)
 		serve_granted(loop);
 	while (loop->dead) {
 		struct reapable *reapable = loop->dead;

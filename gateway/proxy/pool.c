@@ -158,6 +158,10 @@ choose(struct pool *pool, uint16_t failed, uint64_t now_ns)
 	bool in_turn = pool->config->balance == CONFIG_ROUND_ROBIN;
 	struct server *server = NULL;
 
+	if (pool->server_count == 1) {
+		server = &pool->servers[0];
+		return fitness(server, GROUP_NO_ENDPOINT) != FITS_NOT ? server : NULL;
+	}
 	if (atomic_load_explicit(&pool->group->ejected_count, memory_order_relaxed) > 0)
 		server = on_trial(pool, now_ns);
 
@@ -240,8 +244,8 @@ grant(struct pool *pool, uint64_t now_ns)
 		waiter->state = WAITER_GRANTED;
 		waiter->granted = server->index;
 		append_waiter(waiter, &waiter->pool->granted_last);
-		if (!atomic_exchange(&waiter->pool->serve_wanted, true) && waiter->pool != pool)
-			group->wake(waiter->pool);
+		if (!atomic_exchange(&waiter->pool->serve_wanted, true))
+			group->wake(waiter->pool, waiter->pool == pool);
 	}
 }
 

@@ -6,10 +6,13 @@
 #include "proxy/loop.h"
 #include "proxy/pool.h"
 
+/* The pool's own thread comes to the end of its turn by itself. */
 static void
-wake_pool(struct pool *pool)
+wake_pool(struct pool *pool, bool own)
 {
-	loop_wake(pool->loop);
+	atomic_store_explicit(&pool->loop->serve_wanted, true, memory_order_release);
+	if (!own)
+		loop_wake(pool->loop);
 }
 
 void

@@ -55,15 +55,16 @@ struct group {
 	_Atomic uint32_t endpoint_count;        /* used or once used; only grows */
 	struct pool *pools[CONFIG_THREADS_MAX]; /* before the threads start */
 	size_t pool_count;
-	_Atomic uint32_t live_count;     /* endpoints that are live */
-	_Atomic uint32_t ejected_count;  /* of them, ejected ones */
-	void (*wake)(struct pool *pool); /* makes the pool's thread call pool_serve(); any thread */
+	_Atomic uint32_t live_count;    /* endpoints that are live */
+	_Atomic uint32_t ejected_count; /* of them, ejected ones */
+	void (*wake)(struct pool *pool,
+	             bool own); /* makes the pool's thread call pool_serve(); any thread */
 };
 
 /* Begins with the addresses of the configuration. The board's gauges for it start from zero, its counters
  * go on where they are of the same servers. */
 void group_init(struct group *group, const struct config_upstream *config,
-                struct board_upstream *board, void (*wake)(struct pool *pool));
+                struct board_upstream *board, void (*wake)(struct pool *pool, bool own));
 void group_free(struct group *group);
 
 /* The addresses a server has now, instead of those it had: same ones keep their slots and health. More

@@ -70,9 +70,10 @@ struct loop {
 	struct timer drain_timer;
 	uint64_t drain_end_ns, drain_idle_ns;
 	bool draining, stopped;
-	bool expired; /* the time to drain is over */
-	bool held;    /* does not stop: other loops still run */
-	int wake_fd;  /* eventfd: other threads left something to do */
+	bool expired;              /* the time to drain is over */
+	_Atomic bool serve_wanted; /* a pool's is set */
+	bool held;                 /* does not stop: other loops still run */
+	int wake_fd;               /* eventfd: other threads left something to do */
 	struct event *on_wake;
 	_Atomic uint32_t told;          /* what other threads ask for: LOOP_TOLD_* */
 	_Atomic uint64_t told_limit_ns; /* of LOOP_TOLD_DRAIN */

@@ -342,7 +342,12 @@ def test_metrics_are_bounded(gateway_factory: GatewayFactory) -> None:
         f"u{number}": {"servers": [f"127.0.{number}.{i + 1}:1" for i in range(60)]}
         for number in range(6)
     }
-    gateway = gateway_factory(["127.0.0.1:1"], routes=[{"upstream": "app"}], upstreams=upstreams)
+    gateway = gateway_factory(
+        ["127.0.0.1:1"],
+        routes=[{"upstream": "app"}],
+        upstreams=upstreams,
+        limits={"connections": 100},
+    )
     names = [n for n in metrics(gateway) if n.startswith("tailrace_upstream_in_flight{")]
     others = [name for name in names if 'server="other"' in name]
     assert len(names) == 256 + len(others) and 1 <= len(others) <= 2

@@ -39,9 +39,10 @@ address_of(unsigned number)
 }
 
 static inline void
-kit_no_wake(struct pool *pool)
+kit_no_wake(struct pool *pool, bool own)
 {
 	(void)pool;
+	(void)own;
 }
 
 /* `servers` servers of weight 1 with `limit` slots each; change kit->config before kit_start(). */
@@ -66,7 +67,7 @@ kit_new(size_t servers, uint32_t limit)
 }
 
 static inline void
-kit_start(struct kit *kit, size_t pools, void (*wake)(struct pool *pool))
+kit_start(struct kit *kit, size_t pools, void (*wake)(struct pool *pool, bool own))
 {
 	group_init(&kit->group, &kit->config, &kit->board, wake);
 	for (size_t i = 0; i < pools; i++)

@@ -255,8 +255,10 @@ static struct kit *shared_kit;
 static _Atomic uint32_t held[2], too_many;
 
 static void
-wake_runner(struct pool *pool)
+wake_runner(struct pool *pool, bool own)
 {
+	if (own)
+		return; /* it looks after each step */
 	sem_post(&runners[pool - shared_kit->pools].woken);
 }
 
