@@ -10,6 +10,8 @@ BIN := build/tailrace
 else
 BIN := $(B)/tailrace
 endif
+# WEB=0 builds without the dashboard and needs no Node.
+WEB ?= 1
 # V=1 shows the commands.
 ifeq ($(V),)
 Q := @
@@ -32,7 +34,7 @@ LLHTTP_DIR ?= build/llhttp
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
 LIBS = $(PKG_LIBS) -lm
-CPPFLAGS += -D_GNU_SOURCE -DTAILRACE_VERSION='"$(VERSION)"' -Iinclude -I$(LLHTTP_DIR)
+CPPFLAGS += -D_GNU_SOURCE -DTAILRACE_VERSION='"$(VERSION)"' -Iinclude -I$(LLHTTP_DIR) -Ibuild/web
 CFLAGS += -std=c17 $(WARN) $(HARDEN) $(OPT_$(MODE)) -pthread
 LDFLAGS += -pie -Wl,-z,relro,-z,now -pthread $(filter -fsanitize=%,$(OPT_$(MODE)))
 
@@ -40,19 +42,20 @@ LIB_SRC := $(sort $(wildcard gateway/base/*.c gateway/model/*.c gateway/proxy/*.
 PROG_SRC := $(sort $(wildcard gateway/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 PROG_OBJ := $(PROG_SRC:%.c=$(B)/%.o)
+WEB_OBJ := $(B)/web/pages.o
 LLHTTP_OBJ := $(B)/llhttp/api.o $(B)/llhttp/http.o $(B)/llhttp/llhttp.o
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 
-.PHONY: all schema deps deps-hook deps-build deps-demo deps-test deps-bench deps-deb build demo test unit clean lint format \
+.PHONY: all schema deps deps-hook deps-build deps-demo deps-web deps-test deps-bench deps-deb build demo test unit clean lint format \
 	bench backtest-null backtest-power truth soak asan tsan install uninstall deb FORCE
-all: deps-build
+all: deps-build $(if $(filter-out 0,$(WEB)),deps-web)
 	@$(MAKE) --no-print-directory build
 
 # --- what is missing -------------------------------------------------------
 # Only these call apt-get; quiet and fast when nothing is missing.
 deps: deps-test
-deps-build deps-hook deps-demo deps-test deps-bench deps-deb:
+deps-build deps-hook deps-demo deps-web deps-test deps-bench deps-deb:
 	@PYTHON="$(PYTHON)" LLHTTP_DIR="$(LLHTTP_DIR)" scripts/deps $(@:deps-%=%)
 
 # --- the daemon ------------------------------------------------------------
@@ -62,7 +65,7 @@ $(BIN): $(PROG_OBJ) $(B)/libtailrace.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(PROG_OBJ) $(B)/libtailrace.a $(LIBS)
 
-$(B)/libtailrace.a: $(LIB_OBJ) $(LLHTTP_OBJ)
+$(B)/libtailrace.a: $(LIB_OBJ) $(LLHTTP_OBJ) $(WEB_OBJ)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 
@@ -75,6 +78,19 @@ $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The dashboard's files, as bytes and as a table.
+build/web/pages.S: FORCE
+	@WEB=$(WEB) scripts/web
+
+build/web/pages.inc: build/web/pages.S ;
+
+$(WEB_OBJ): build/web/pages.S
+	@mkdir -p $(@D)
+	$(call say,AS,$<)
+	$(Q)$(CC) -c -o $@ $<
+
+$(B)/gateway/collector/pages.o: build/web/pages.inc
 
 # Objects are made anew when the flags change.
 $(B)/flags: FORCE
@@ -99,7 +115,7 @@ unit-build: $(UNIT_BIN)
 unit: unit-build
 	@for t in $(UNIT_BIN); do $$t || exit 1; done
 
-test: deps-test
+test: deps-test $(if $(filter-out 0,$(WEB)),deps-web)
 	@$(MAKE) --no-print-directory build unit-build
 	@PYTHON="$(PYTHON)" scripts/test
 

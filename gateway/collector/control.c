@@ -16,6 +16,7 @@
 #include "collector/guard.h"
 #include "collector/ingest.h"
 #include "collector/metrics.h"
+#include "collector/pages.h"
 #include "collector/reply.h"
 #include "proxy/tls_server.h"
 
@@ -118,6 +119,12 @@ dispatch(struct listener *listener, struct evhttp_request *request, const char *
 {
 	const char *rest = "";
 	const struct endpoint *endpoint = find(path, &rest);
+	/* The page itself is no secret, and has to come before its user can log in. */
+	if (listener->role == CONFIG_ROLE_ADMIN && pages_have(path) &&
+	    (evhttp_request_get_command(request) & (GET))) {
+		pages_reply(request, path);
+		return;
+	}
 	if (!admit(listener, request, endpoint != NULL && endpoint->handle == post_profiles))
 		return;
 	if (endpoint == NULL || !(endpoint->roles & 1u << listener->role)) {
