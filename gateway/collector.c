@@ -390,6 +390,8 @@ finish(struct collector *c)
 {
 	struct service *service = &c->service;
 	service->stopping = true;
+	/* Workers may live on: what they write from here on is for the next collector. */
+	event_del(c->poll);
 	control_close_listeners(c->control);
 	while (intake_poll(service->intake, service, clock_now_ns()))
 		;

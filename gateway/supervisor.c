@@ -174,6 +174,7 @@ begin_stop(struct supervisor *s, int number, uint64_t now_ns)
 		atomic_store(&s->board->stopping, 1);
 		supervisor_sockets_refuse(&s->sockets, s->config);
 		reload_give_up(s);
+		s->collector.again = false;
 		elders_stop(s, now_ns, false);
 		atomic_store(&s->board->supervisor.state, BOARD_DRAINING);
 		process_notify("STOPPING=1");

@@ -192,6 +192,12 @@ child_on_exit(struct child *child, int status, uint64_t now_ns)
 	close_pipes(child);
 	atomic_store(&child->place->pid, 0);
 	set_place(child, told ? BOARD_STOPPED : BOARD_DEAD);
+	if (told && child->again) {
+		child->again = false;
+		child->state = CHILD_DOWN;
+		child->restart_ns = now_ns;
+		return;
+	}
 	if (told) {
 		child->state = CHILD_ENDED;
 		child->was_killed |= !WIFEXITED(status) || WEXITSTATUS(status) != 0;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,17 +167,66 @@ refuse(struct supervisor *s, const char *why)
 	process_notify("READY=1\nSTATUS=serving; the last reload was refused");
 }
 
-/* What only a start can change. */
-static void
-warn_of_what_stays(const struct config *old, const struct config *new)
+/* --- the collector ------------------------------------------------------------------------ */
+
+static json_t *
+unsealed(const struct supervisor *s, uint32_t serial)
 {
-	if (strcmp(old->store.path, new->store.path) != 0)
-		log_warn("store.path stays %s until the next start", old->store.path);
-	if (old->process.uid != new->process.uid || old->process.gid != new->process.gid)
-		log_warn(
-		    "process.user and process.group of the collector, of sockets and logs stay "
-		    "until the next start");
+	int fd = sealed_fd(s, serial);
+	json_error_t error;
+
+	if (fd == -1 || lseek(fd, 0, SEEK_SET) == -1)
+		return NULL;
+	return json_loadfd(fd, 0, &error);
 }
+
+/* What a running collector can take over; all else is read where it starts. */
+static const char *const taken_over[] = {"listeners", "upstreams", "routes", "limits", "trace",
+                                         "overlays",  "control",   "worker", "log",    NULL};
+
+static bool
+is_same_to_collector(const struct supervisor *s, uint32_t old_serial, uint32_t new_serial)
+{
+	json_t *old = unsealed(s, old_serial), *new = unsealed(s, new_serial);
+	bool same = old != NULL && new != NULL;
+
+	for (const char *const *key = taken_over; *key != NULL; key++) {
+		json_object_del(old, *key);
+		json_object_del(new, *key);
+	}
+	same = same && json_equal(old, new);
+	json_decref(old);
+	json_decref(new);
+	return same;
+}
+
+/* Hands the configuration in force to the collector, or, where it changes what only a start reads,
+ * starts another one: in order, so that no record is lost and none counted twice. */
+static void
+renew_collector(struct supervisor *s, uint32_t old_serial, uint64_t now_ns)
+{
+	struct handover *handover = &s->collector.handover;
+	struct order order = {.kind = ORDER_IN_FORCE, .serial = s->config->serial};
+
+	handover->config_fd = sealed_fd(s, s->config->serial);
+	handover->config_serial = s->config->serial;
+	supervisor_sockets_hand_over(&s->sockets, s->config, true, handover);
+	if (is_same_to_collector(s, old_serial, s->config->serial)) {
+		order.fd_count = (uint32_t)handover->listener_count;
+		memcpy(order.fds, handover->listener_fds, order.fd_count * sizeof(int));
+		tell_collector(s, &order);
+		return;
+	}
+	log_info("the collector starts anew with it: more has changed than it can take over");
+	if (process_make_folder(s->config, s->config->store.path, 0750) == -1)
+		log_warn("%s: folder cannot be made: %s", s->config->store.path, strerror(errno));
+	if (s->collector.state == CHILD_DOWN)
+		return;
+	s->collector.again = true;
+	child_stop(&s->collector, now_ns, COLLECTOR_STOP_MS);
+}
+
+/* --- loading ------------------------------------------------------------------------------ */
 
 static struct config *
 load(struct supervisor *s, char **ret_bytes, size_t *ret_length)
@@ -247,24 +297,6 @@ abort_reload(struct supervisor *s)
 }
 
 static void
-tell_in_force(struct supervisor *s)
-{
-	struct handover handover;
-	struct order order = {.kind = ORDER_IN_FORCE, .serial = s->config->serial};
-
-	supervisor_sockets_hand_over(&s->sockets, s->config, true, &handover);
-	order.fd_count = (uint32_t)handover.listener_count;
-	memcpy(order.fds, handover.listener_fds, handover.listener_count * sizeof(int));
-	/* What it gets where it has to be started again. */
-	s->collector.handover.config_fd = sealed_fd(s, s->config->serial);
-	s->collector.handover.config_serial = s->config->serial;
-	s->collector.handover.listener_count = handover.listener_count;
-	memcpy(s->collector.handover.listener_fds, handover.listener_fds,
-	       sizeof(handover.listener_fds));
-	tell_collector(s, &order);
-}
-
-static void
 commit(struct supervisor *s, uint64_t now_ns)
 {
 	struct config *old = s->config;
@@ -274,11 +306,10 @@ commit(struct supervisor *s, uint64_t now_ns)
 	s->current = s->reload.worker;
 	s->current->once = false;
 	end_trial(s);
-	warn_of_what_stays(old, s->config);
 	log_init("supervisor", s->config->log.level);
 	process_open_log(s->config);
 	process_make_log_folder(s->config);
-	tell_in_force(s);
+	renew_collector(s, old->serial, now_ns);
 	child_stop(retiring, now_ns, retiring->shutdown_timeout_ms + (uint64_t)WORKER_GRACE_MS);
 	supervisor_sockets_trim(&s->sockets, s->config);
 	config_free(old);

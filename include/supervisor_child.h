@@ -43,6 +43,7 @@ struct child {
 	bool was_killed;              /* for not ending when told */
 	uint64_t hurried_ns;          /* told to end now, for its place is needed; 0 = not */
 	bool hurried_twice;
+	bool again; /* told to end, and to be started anew at once */
 };
 
 /* Starts a process where `now_ns` has reached restart_ns; returns whether it did. A worker gets the

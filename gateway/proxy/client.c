@@ -194,10 +194,10 @@ static ssize_t
 read_into(struct client *client, struct block *block)
 {
 	struct loop *loop = client->loop;
-	bool stamped = client->stamped && !client->exchange;
 	char *to = block->data + block->end;
-	ssize_t n = stamped ? overlay_read(client, to, block_room(block))
-	                    : stream_read(&client->stream, to, block_room(block));
+	ssize_t n = client->stamped && !client->exchange
+	                ? overlay_read(client, to, block_room(block))
+	                : stream_read(&client->stream, to, block_room(block));
 
 	if (n > 0) {
 		loop_now(loop);
@@ -205,10 +205,8 @@ read_into(struct client *client, struct block *block)
 		loop_count(loop, COUNTER_CLIENT_READ_BYTES, (uint64_t)n);
 		return n;
 	}
-	if (n == 0)
-		client_hung(client, false);
-	else if (errno != EAGAIN && errno != EINTR)
-		client_hung(client, true);
+	if (n == 0 || (errno != EAGAIN && errno != EINTR))
+		client_hung(client, n != 0);
 	return n;
 }
 

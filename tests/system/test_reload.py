@@ -169,12 +169,9 @@ def test_names_of_each_generation(gateway_factory: Factory, stub_factory: Stubs)
     assert fast_one["connection"]["upstream"] == "second"
     assert fast_one["connection"]["server"] == new.address
     phases = "tailrace_phase_duration_seconds_count"
-    wait_for(
-        lambda: f'{phases}{{upstream="second",phase="wait"}}' in metrics(gateway), 15, "counted"
-    )
-    counts = metrics(gateway)
-    assert counts[f'{phases}{{upstream="app",phase="wait"}}'] == 1
-    assert counts[f'{phases}{{upstream="second",phase="wait"}}'] == 1
+    for name in ("app", "second"):
+        key = f'{phases}{{upstream="{name}",phase="wait"}}'
+        wait_for(lambda key=key: metrics(gateway).get(key) == 1, 15, key)
 
 
 def test_fifth_generation_ends_the_oldest(gateway_factory: Factory, stub_factory: Stubs) -> None:
@@ -334,3 +331,31 @@ def test_killed_worker_is_back_within_a_second(
     assert ask(gateway.port, get()).status == 200
     assert time.monotonic() - start < 1
     assert metrics(gateway)['tailrace_restarts_total{process="worker"}'] == 1
+
+
+def test_collector_starts_anew_for_what_only_a_start_reads(
+    gateway_starter: Factory, stub_factory: Stubs, load: Callable[[int, int], Load], tmp_path: Path
+) -> None:
+    """Another store, under load: each exchange is counted in one of the two, none is lost."""
+    gateway = gateway_starter([stub_factory(answer_all).address])
+    try:
+        collector = gateway.collector_pid()
+        clients = load(gateway.port, 8)
+        clients.wait(300)
+        first, second = gateway.store, tmp_path / "sub" / "other.db"
+        change(gateway, store={"path": str(second)})
+        hup(gateway, 2)
+        clients.wait(300)
+        wait_for(lambda: gateway.log().count("collector ready") == 2, 10, "another collector")
+        assert gateway.collector_pid() != collector
+        clients.wait(100)
+        clients.finish()
+        assert metrics(gateway)['tailrace_restarts_total{process="collector"}'] == 0
+        assert gateway.stop() == 0
+        before = stored(gateway)
+        gateway.store = second
+        after = stored(gateway)
+        assert min(before, after) > 0 and before + after == clients.answered
+        assert first.exists()
+    finally:
+        gateway.stop()
