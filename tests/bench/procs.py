@@ -134,22 +134,57 @@ def start_origin(folder: Path) -> Service:
     return start_nginx(folder, "origin", http, port, LOAD_CORE)
 
 
-def start_nginx_proxy(folder: Path, origin_port: int, wrapper: list[str] | None = None) -> Service:
-    """nginx as the peer: keep-alive on both sides."""
+def make_certificate(folder: Path) -> Path:
+    """A P-256 certificate for 127.0.0.1, signed by itself, with its key in one PEM file."""
+    key, certificate, both = (folder / f"tls.{name}" for name in ("key", "crt", "pem"))
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "30", "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    both.write_text(certificate.read_text() + key.read_text())
+    return both
+
+
+def start_nginx_proxy(
+    folder: Path,
+    origin_port: int,
+    wrapper: list[str] | None = None,
+    tls: Path | None = None,
+) -> Service:
+    """nginx as the peer: keep-alive on both sides; TLS with the PEM file ``tls``."""
     port = free_port()
+    secure = (
+        f" ssl; ssl_certificate {tls}; ssl_certificate_key {tls}; ssl_protocols TLSv1.2 TLSv1.3"
+        if tls
+        else ""
+    )
     http = (
         f"upstream app {{ server 127.0.0.1:{origin_port}; keepalive 256;"
         " keepalive_requests 100000000; keepalive_timeout 600s; } "
-        f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://app;"
+        f"server {{ listen 127.0.0.1:{port}{secure}; location / {{ proxy_pass http://app;"
         ' proxy_http_version 1.1; proxy_set_header Connection ""; } }'
     )
-    return start_nginx(folder, "nginx", http, port, PROXY_CORE, wrapper)
+    service = start_nginx(folder, "nginx-tls" if tls else "nginx", http, port, PROXY_CORE, wrapper)
+    service.name = "nginx"
+    return service
 
 
-def start_haproxy(folder: Path, origin_port: int, wrapper: list[str] | None = None) -> Service:
-    """HAProxy as the peer: one thread, connections shared."""
+def start_haproxy(
+    folder: Path,
+    origin_port: int,
+    wrapper: list[str] | None = None,
+    tls: Path | None = None,
+) -> Service:
+    """HAProxy as the peer: one thread, connections shared; TLS with the PEM file ``tls``."""
     port = free_port()
-    home = folder / "haproxy"
+    secure = f" ssl crt {tls}" if tls else ""
+    home = folder / ("haproxy-tls" if tls else "haproxy")
     home.mkdir(parents=True, exist_ok=True)
     conf = home / "haproxy.cfg"
     conf.write_text(
@@ -157,7 +192,7 @@ def start_haproxy(folder: Path, origin_port: int, wrapper: list[str] | None = No
         "defaults\n  mode http\n  timeout connect 5s\n"
         "  timeout client 600s\n  timeout server 600s\n"
         "  option http-keep-alive\n  http-reuse always\n"
-        f"frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n"
+        f"frontend f\n  bind 127.0.0.1:{port}{secure}\n  default_backend b\n"
         f"backend b\n  server s 127.0.0.1:{origin_port}\n"
     )
     haproxy = shutil.which("haproxy") or "/usr/sbin/haproxy"
@@ -166,14 +201,18 @@ def start_haproxy(folder: Path, origin_port: int, wrapper: list[str] | None = No
     return Service("haproxy", port, process, process.pid)
 
 
-def tailrace_config(folder: Path, name: str, origin_port: int) -> tuple[int, Path, Path]:
+def tailrace_config(
+    folder: Path, name: str, origin_port: int, tls: Path | None = None
+) -> tuple[int, Path, Path]:
     """Writes a config file; returns the port, the file and the control socket."""
+    files = {"certificate_file": str(tls), "key_file": str(tls)}
+    secure = {"tls": {"certificates": [files]}} if tls else {}
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
     control = home / "control.sock"
     config = {
-        "listeners": [{"address": f"127.0.0.1:{port}"}],
+        "listeners": [{"address": f"127.0.0.1:{port}", **secure}],
         "upstreams": {"app": {"servers": [f"127.0.0.1:{origin_port}"]}},
         "control": {"listeners": [{"address": f"unix:{control}", "role": "admin"}]},
         "store": {"path": str(home / "store.db")},
@@ -206,12 +245,12 @@ def child(process: subprocess.Popen[bytes], role: str) -> int:
     raise RuntimeError(f"no {role} among the children of {process.pid}")
 
 
-def start_tailrace(folder: Path, name: str, origin_port: int) -> Service:
+def start_tailrace(folder: Path, name: str, origin_port: int, tls: Path | None = None) -> Service:
     """Our gateway; the worker's CPU counts (the collector is not in a request's way).
 
     The worker stays on the proxies' core, the collector moves to the load's core.
     """
-    port, conf, control = tailrace_config(folder, name, origin_port)
+    port, conf, control = tailrace_config(folder, name, origin_port, tls)
     binary = os.environ.get("TAILRACE_BIN", str(ROOT / "build" / "tailrace"))
     process = start([binary, "run", "-c", str(conf)], port, PROXY_CORE, conf.parent / "log")
     worker = child(process, "worker")
@@ -220,14 +259,19 @@ def start_tailrace(folder: Path, name: str, origin_port: int) -> Service:
     return Service(name, port, process, worker, {"control": str(control)})
 
 
-def wrk(port: int, connections: int, seconds: int) -> int:
+def wrk(
+    port: int, connections: int, seconds: int, scheme: str = "http", close: bool = False
+) -> int:
     """Loads a port for a while; returns the number of requests answered.
+
+    ``close``: each request on a connection of its own.
 
     Raises:
         RuntimeError: an answer was not 2xx, or sockets failed.
     """
     command = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}"]
-    command += [f"-d{seconds}s", f"http://127.0.0.1:{port}/"]
+    command += [f"-d{seconds}s", f"{scheme}://127.0.0.1:{port}/"]
+    command += ["-H", "Connection: close"] if close else []
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in out or "Socket errors" in out:
         raise RuntimeError(f"load on {port} failed:\n{out}")

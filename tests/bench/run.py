@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import bench_hook
 import bench_proxy
+import bench_tls
 
-BENCHES = {"proxy": bench_proxy, "hook": bench_hook}
+BENCHES = {"proxy": bench_proxy, "tls": bench_tls, "hook": bench_hook}
 
 
 def plain(value: Any) -> Any:

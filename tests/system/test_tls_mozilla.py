@@ -74,7 +74,7 @@ def _write(folder: Path, name: str, certificate: x509.Certificate, key: Key) -> 
     return {"certificate_file": str(path), "key_file": str(key_path)}
 
 
-@pytest.mark.parametrize("kind", ["ecdsa", "rsa", "both"])
+@pytest.mark.parametrize("kind", ["rsa", "both"])
 def test_mozilla_intermediate(
     gateway_factory: Callable[..., Gateway], tmp_path: Path, kind: str
 ) -> None:
