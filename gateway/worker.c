@@ -101,6 +101,18 @@ ignore_signals(void)
 
 /* --- making ready -------------------------------------------------------- */
 
+/* Where the collector looks for an upstream: its index may be another after a reload. */
+static void
+tell_upstreams(struct worker *worker, size_t slot)
+{
+	const struct config *config = worker->config;
+
+	for (size_t i = 0; i < BOARD_UPSTREAMS_MAX; i++)
+		atomic_store(&worker->board->upstream_keys[slot][i],
+		             i < config->upstream_count ? board_upstream_key(&config->upstreams[i])
+		                                        : 0);
+}
+
 static int
 worker_attach(struct worker *worker, const struct handover *handover)
 {
@@ -118,6 +130,7 @@ worker_attach(struct worker *worker, const struct handover *handover)
 	if (!worker->tls)
 		return -1;
 	shared_init(&worker->shared, worker->config, worker->board->upstreams[slot]);
+	tell_upstreams(worker, slot);
 	for (size_t i = 0; i < worker->thread_count; i++) {
 		struct worker_thread *thread = &worker->threads[i];
 		struct ring *ring =

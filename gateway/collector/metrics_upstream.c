@@ -14,7 +14,6 @@ struct server_sums {
 };
 
 struct upstream_sums {
-	uint64_t key;
 	uint64_t waiting, queued, refused_full, refused_late, refused_down, left, retries;
 	uint64_t lookups, lookup_failures, addresses_dropped;
 	struct server_sums servers[BOARD_SERVERS_MAX];
@@ -77,21 +76,28 @@ add_counters(struct upstream_sums *sums, const struct board_upstream *board)
 	}
 }
 
+/* One upstream of one generation. */
 static void
-sum_up(const struct board *board, size_t index, uint64_t key, struct upstream_sums *sums)
+add_upstream(struct upstream_sums *sums, const struct board_upstream *own, bool lives)
 {
-	*sums = (struct upstream_sums){.key = key};
-	for (size_t g = 0; g < BOARD_GENERATIONS_MAX; g++) {
-		const struct board_upstream *own = &board->upstreams[g][index];
-		uint32_t state = atomic_load(&board->workers[g].state);
+	add_counters(sums, own);
+	if (!lives)
+		return;
+	sums->waiting += load(&own->waiting);
+	add_endpoints(sums, own);
+}
 
-		if (load(&own->key) != key)
-			continue;
-		add_counters(sums, own);
-		if (state != BOARD_RUNNING && state != BOARD_DRAINING)
-			continue;
-		sums->waiting += load(&own->waiting);
-		add_endpoints(sums, own);
+static void
+sum_up(const struct board *board, uint64_t key, struct upstream_sums *sums)
+{
+	*sums = (struct upstream_sums){0};
+	for (size_t g = 0; g < BOARD_GENERATIONS_MAX; g++) {
+		uint32_t state = atomic_load(&board->workers[g].state);
+		bool lives = state == BOARD_RUNNING || state == BOARD_DRAINING;
+
+		for (size_t i = 0; i < BOARD_UPSTREAMS_MAX; i++)
+			if (load(&board->upstream_keys[g][i]) == key)
+				add_upstream(sums, &board->upstreams[g][i], lives);
 	}
 }
 
@@ -254,7 +260,7 @@ metrics_upstreams(const struct service *service, struct metrics *out)
 	size_t count = 0;
 
 	for (size_t i = 0; i < config->upstream_count; i++) {
-		sum_up(service->board, i, board_upstream_key(&config->upstreams[i]), &sums[i]);
+		sum_up(service->board, board_upstream_key(&config->upstreams[i]), &sums[i]);
 		count = add_rows(rows, count, &config->upstreams[i], &sums[i]);
 	}
 	UPSTREAMS(waiting, "tailrace_upstream_queue_length", "gauge",

@@ -124,6 +124,8 @@ struct board {
 	    workers[BOARD_GENERATIONS_MAX]; /* slot = generation % BOARD_GENERATIONS_MAX */
 	struct board_thread threads[BOARD_GENERATIONS_MAX][BOARD_THREADS_MAX];
 	struct board_upstream upstreams[BOARD_GENERATIONS_MAX][BOARD_UPSTREAMS_MAX];
+	/* worker, at its start: the keys of these, to look for; 0 = nothing there */
+	_Atomic uint64_t upstream_keys[BOARD_GENERATIONS_MAX][BOARD_UPSTREAMS_MAX];
 	struct board_listener listeners[BOARD_LISTENERS_MAX];
 	_Atomic uint32_t listener_count;
 	_Atomic uint64_t reloads, reloads_refused; /* supervisor */

@@ -17,6 +17,7 @@ import pytest
 from handmade import metrics
 from harness import BINARY, Gateway, StubServer, clean_env, free_port, make_config, wait_for
 from proxy_tools import OK, Connection, always, get, read_head
+from test_reload import change, hup
 
 GatewayFactory = Callable[..., Gateway]
 StubFactory = Callable[..., StubServer]
@@ -191,3 +192,39 @@ def test_a_death_takes_all_threads(
         client.send(get())
         wait_for(lambda: stub.accepted == 13, 5, "the next worker serves")
     assert metrics(gateway)["tailrace_exchanges_lost_total"] == 12
+
+
+def test_reloads_change_the_number_of_threads(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """More threads get sockets of their own, fewer take over spare ones; upstreams move about."""
+    stub = stub_factory(always(OK))
+    gateway = gateway_factory([stub.address], worker={"threads": 2})
+    label = f'upstream="app",server="{stub.address}"'
+    for serial, threads in enumerate((4, 1, 3), 2):
+        # a name before it: another place on the board
+        upstreams = {f"other{serial}": {"servers": ["127.0.0.1:1"]}, **gateway.config["upstreams"]}
+        change(
+            gateway,
+            worker={"threads": threads},
+            routes=[{"upstream": "app"}],
+            upstreams=upstreams,
+        )
+        hup(gateway, serial)
+        (worker,) = wait_for(lambda: _alone(gateway), 10, "one worker is left")
+        assert len(wakeups(worker)) == threads or "tsan" in str(BINARY)
+        assert listening(gateway.port) == max(4, threads)
+        clients = [Connection(gateway.port) for _ in range(24)]
+        for client in clients:
+            client.send(get())
+            assert client.answer().status == 200
+        values = metrics(gateway)
+        assert 1 <= values[f"tailrace_upstream_connections_idle{{{label}}}"] <= 24
+        assert values[f'tailrace_upstream_addresses{{{label},state="up"}}'] == 1
+        for client in clients:
+            client.sock.close()
+
+
+def _alone(gateway: Gateway) -> list[int]:
+    workers = gateway.worker_pids()
+    return workers if len(workers) == 1 else []

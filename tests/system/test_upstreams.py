@@ -189,6 +189,26 @@ def test_drain_serves_those_who_wait(
     assert gateway.stop() == 0
 
 
+def test_drain_ends_while_some_wait(
+    gateway_starter: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """Who waits still when shutdown_timeout_ms is over is told so; all slots are given back."""
+    gate = Gate()
+    gateway = gateway_starter(
+        [stub_factory(gate).address],
+        upstream={"max_connections": 1},
+        worker={"threads": 2, "shutdown_timeout_ms": 400},
+    )
+    clients = [Connection(gateway.port) for _ in range(6)]
+    for number, client in enumerate(clients):
+        client.send(get())
+        queue_length(gateway, number)
+    assert gateway.terminate(20) == 0
+    answers = [client.answer() for client in clients]
+    assert [(answer.status, error_code(answer)) for answer in answers] == [(503, "shutdown")] * 6
+    gate.let_out(6)
+
+
 class Crowd:
     """A scripted app that knows how many exchanges it had at a time."""
 
