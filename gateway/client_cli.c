@@ -23,6 +23,7 @@
 #define EXIT_USAGE 2
 #define PATH_BYTES_MAX 2048
 #define PROFILE_WAIT_MS 3000 /* a hook posts every 100 ms, so later means never */
+#define DETAIL_WAIT_MS 600   /* and comes with a post after that */
 #define POLL_MS 50
 #define LIMIT_MAX 1000
 
@@ -234,12 +235,36 @@ is_pending(const json_t *exchange)
 	       (reason == NULL || strcmp(reason, "pending") == 0);
 }
 
+/* True where the profile came just now and its detail may follow. */
+static bool
+lacks_detail(const json_t *exchange)
+{
+	const json_t *profile = json_object_get(exchange, "profile");
+	const char *detail = json_string_value(json_object_get(profile, "detail"));
+	const char *engine = json_string_value(json_object_get(profile, "engine"));
+
+	return detail != NULL && strcmp(detail, "absent") == 0 && engine != NULL &&
+	       strcmp(engine, "totals") != 0;
+}
+
+/* Whether it began within the last seconds: else nothing more will come. */
+static bool
+is_recent(const json_t *exchange)
+{
+	const char *start = json_string_value(json_object_get(exchange, "start"));
+	char from[32];
+
+	clock_format(clock_wall_ns() - 5 * NS_PER_S, from, sizeof(from));
+	return start != NULL && strcmp(start, from) > 0;
+}
+
 /* Asks until the exchange is there with its profile, or PROFILE_WAIT_MS are over. Returns the last
  * status with its answer, or -1. */
 static int
 ask_until_joined(const struct client_options *options, const char *path, struct control_answer *ret)
 {
 	uint64_t until_ns = clock_now_ns() + PROFILE_WAIT_MS * NS_PER_MS;
+	bool waited = false; /* for detail: once, and only where the profile was waited for */
 	struct timespec pause = {.tv_nsec = POLL_MS * (long)NS_PER_MS};
 
 	for (;;) {
@@ -250,6 +275,13 @@ ask_until_joined(const struct client_options *options, const char *path, struct 
 			json_t *root = json_loadb(ret->body, ret->length, 0, NULL);
 
 			again = json_is_object(root) && is_pending(root);
+			if (!again && !waited && json_is_object(root) && is_recent(root) &&
+			    lacks_detail(root)) {
+				waited = again = true;
+				until_ns = clock_now_ns() + DETAIL_WAIT_MS * NS_PER_MS;
+			} else if (!again && waited) {
+				again = lacks_detail(root);
+			}
 			json_decref(root);
 		}
 		if (!again || clock_now_ns() >= until_ns)

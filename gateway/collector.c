@@ -13,6 +13,7 @@
 #include "collector/control.h"
 #include "collector/deliver.h"
 #include "collector/incident.h"
+#include "collector/deep_orders.h"
 #include "collector/intake.h"
 #include "collector/query.h"
 #include "collector/service.h"
@@ -306,6 +307,7 @@ service_make(struct service *service, const struct handover *handover)
 		fatal("rings: %s", strerror(errno));
 	service->routes = routes_new(ROUTES_MAX);
 	service->stacks = stacks_new(&limits);
+	service->deep_log = deep_log_new();
 	service->intake = intake_new(rings);
 	access_log_make(service);
 	if (config->log.access.path != NULL && service->access_log == NULL)
@@ -332,6 +334,7 @@ service_free(struct service *service)
 	deliver_free(service->deliver);
 	access_log_stop(service->access_log);
 	intake_free(service->intake);
+	deep_log_free(service->deep_log);
 	stacks_free(service->stacks);
 	routes_free(service->routes);
 	configs_free(service->configs);

@@ -239,18 +239,22 @@ parse_answer(struct buffer *buffer, struct control_answer *ret)
 }
 
 static int
-make_request(char *request, size_t size, const char *path)
+make_request(char *request, size_t size, const char *path, const char *body)
 {
 	const char *token = getenv("TAILRACE_TOKEN");
-	char authorization[TOKEN_BYTES_MAX + 32] = "";
+	char authorization[TOKEN_BYTES_MAX + 32] = "", length[96] = "";
 	int n;
 
 	if (token != NULL && *token != '\0' && strlen(token) <= TOKEN_BYTES_MAX &&
 	    strpbrk(token, "\r\n") == NULL)
 		snprintf(authorization, sizeof(authorization), "Authorization: Bearer %s\r\n",
 		         token);
-	n = snprintf(request, size, "GET %s HTTP/1.0\r\nHost: localhost\r\n%s\r\n", path,
-	             authorization);
+	if (body != NULL)
+		snprintf(length, sizeof(length),
+		         "Content-Type: application/json\r\nContent-Length: %zu\r\n", strlen(body));
+	n = snprintf(request, size, "%s %s HTTP/1.0\r\nHost: localhost\r\n%s%s\r\n%s",
+	             body != NULL ? "POST" : "GET", path, authorization, length,
+	             body != NULL ? body : "");
 	return n < 0 || (size_t)n >= size ? -1 : n;
 }
 
@@ -307,9 +311,10 @@ ask(int fd, const char *host, const char *request, size_t length, uint64_t deadl
 	return 0;
 }
 
-int
-control_get(const char *address, const char *path, struct control_answer *ret, char *reterr,
-            size_t reterr_size)
+/* GET where body is null. */
+static int
+request_json(const char *address, const char *path, const char *body,
+             struct control_answer *ret, char *reterr, size_t reterr_size)
 {
 	uint64_t deadline_ns = clock_now_ns() + CONTROL_TIMEOUT_MS * NS_PER_MS;
 	bool encrypted = strncmp(address, TLS_PREFIX, strlen(TLS_PREFIX)) == 0;
@@ -322,7 +327,7 @@ control_get(const char *address, const char *path, struct control_answer *ret, c
 	host_of(text, host);
 	if (resolve(text, &where, &why) != 0)
 		return failed(reterr, reterr_size, "%s: %s", address, why);
-	n = make_request(request, sizeof(request), path);
+	n = make_request(request, sizeof(request), path, body);
 	if (n == -1)
 		return failed(reterr, reterr_size, "the request is too long");
 	fd = open_connection(&where, deadline_ns);
@@ -335,6 +340,20 @@ control_get(const char *address, const char *path, struct control_answer *ret, c
 		failed(reterr, reterr_size, "no answer from %s: %s", address, reason);
 	close(fd);
 	return status;
+}
+
+int
+control_get(const char *address, const char *path, struct control_answer *ret, char *reterr,
+            size_t reterr_size)
+{
+	return request_json(address, path, NULL, ret, reterr, reterr_size);
+}
+
+int
+control_post(const char *address, const char *path, const char *body, struct control_answer *ret,
+             char *reterr, size_t reterr_size)
+{
+	return request_json(address, path, body, ret, reterr, reterr_size);
 }
 
 void

@@ -37,10 +37,14 @@ static const char usage[] =
     "       tailrace flame ROUTE [--baseline T] [--window SPAN]\n"
     "                                           what a route's mean time is made of, and what\n"
     "                                           changed since T (a time, or an age like 30m)\n"
+    "       tailrace deep ROUTE [--count N]     profile every call of its next requests\n"
+    "       tailrace export TRACE_ID --format json|speedscope|collapsed|chrome|\n"
+    "                                pstats|callgrind|html\n"
+    "                                           one request for other tools\n"
     "       tailrace backtest [--every-tick]    find regressions in ticks on standard input\n"
     "       tailrace --version | --help\n"
-    "routes, requests, show and flame take --control ADDRESS (else $TAILRACE_CONTROL, else the\n"
-    "default socket) and --json.\n"
+    "routes, requests, show, flame, deep and export take --control ADDRESS (else\n"
+    "$TAILRACE_CONTROL, else the default socket); most take --json.\n"
     "Exit status: 0 done, 1 failed at run time, 2 wrong usage, 78 bad configuration.\n";
 
 static int
@@ -184,7 +188,8 @@ int
 main(int argc, char **argv)
 {
 	static const char *const client[] = {"routes", "requests", "show", "flame", NULL};
-	static const char *const later[] = {"incidents", "deploy", "deep", "export", NULL};
+	static const char *const profile[] = {"deep", "export", NULL};
+	static const char *const later[] = {"incidents", "deploy", NULL};
 	const char *word = argc > 1 ? argv[1] : "";
 
 	if (strcmp(word, "--version") == 0)
@@ -193,6 +198,8 @@ main(int argc, char **argv)
 		return fputs(usage, stdout) == EOF ? EXIT_FAILED : EXIT_DONE;
 	if (is_one_of(word, client))
 		return client_cli_main(argc - 1, argv + 1);
+	if (is_one_of(word, profile))
+		return client_profile_main(argc - 1, argv + 1);
 	if (strcmp(word, "backtest") == 0)
 		return backtest_main(argc - 1, argv + 1);
 	if (is_one_of(word, later))

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "frame_tree.h"
 #include "table.h"
+#include "waterfall_lanes.h"
 
 #define SMALL_SHARE 500      /* rows below 1/500 of their part are folded where there are several */
 #define LABEL_COLUMNS_MIN 20 /* indentation stops growing where less would be left for the text */
@@ -459,6 +460,7 @@ put_profile(const struct table *w, const json_t *profile, uint64_t from_ns)
 		term_line_printf(&line, TERM_YELLOW, "  the hook reached a limit: detail is cut");
 		term_line_end(&line);
 	}
+	waterfall_lanes(w, profile);
 }
 
 static void

@@ -15,6 +15,7 @@
 #include "base/net.h"
 #include "proxy/error_pages.h"
 #include "proxy/health.h"
+#include "proxy/deep.h"
 #include "proxy/http1.h"
 #include "proxy/listener.h"
 #include "proxy/loop.h"
@@ -49,6 +50,7 @@ struct worker {
 	struct board *board;
 	struct board_process *process;
 	struct tls_contexts *tls;
+	struct deep_policy *deep;
 	struct event *on_term, *on_life;
 	uint64_t told_ns; /* to drain; 0 = not */
 };
@@ -129,6 +131,9 @@ worker_attach(struct worker *worker, const struct handover *handover)
 	worker->tls = tls_contexts_open(worker->config, &worker->board->tickets);
 	if (!worker->tls)
 		return -1;
+	worker->deep = deep_policy_new(worker->config, worker->board);
+	if (!worker->deep)
+		return -1;
 	shared_init(&worker->shared, worker->config, worker->board->upstreams[slot]);
 	tell_upstreams(worker, slot);
 	for (size_t i = 0; i < worker->thread_count; i++) {
@@ -146,6 +151,7 @@ worker_attach(struct worker *worker, const struct handover *handover)
 		              ring) < 0)
 			return -1;
 		thread->loop.tls = worker->tls;
+		thread->loop.deep = worker->deep;
 	}
 	return 0;
 }
@@ -287,6 +293,7 @@ worker_free(struct worker *worker)
 			loop_free(&worker->threads[i].loop);
 	shared_free(&worker->shared);
 	tls_contexts_close(worker->tls);
+	deep_policy_free(worker->deep);
 }
 
 int

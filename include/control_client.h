@@ -24,6 +24,10 @@ const char *control_default_address(void);
 int control_get(const char *address, const char *path, struct control_answer *ret, char *reterr,
                 size_t reterr_size);
 
+/* The same with POST and a JSON body. */
+int control_post(const char *address, const char *path, const char *body,
+                 struct control_answer *ret, char *reterr, size_t reterr_size);
+
 void control_answer_free(struct control_answer *answer);
 
 #endif

@@ -42,4 +42,7 @@ void process_drop_rights(const struct config *config);
  * status. */
 int client_cli_main(int argc, char **argv);
 
+/* The same for deep and export. */
+int client_profile_main(int argc, char **argv);
+
 #endif

@@ -21,7 +21,7 @@ void
 api_answered(void *arg, struct query_job *job)
 {
 	(void)arg;
-	reply_json(job->arg, job->status, &job->body);
+	reply_body(job->arg, job->status, job->type, &job->body);
 	query_job_free(job);
 }
 
@@ -40,10 +40,16 @@ struct pending {
 };
 
 static bool
+is_of_one(const struct query_job *job)
+{
+	return job->kind == QUERY_REQUEST || job->kind == QUERY_PROFILE;
+}
+
+static bool
 pending_fits(const struct pending *p, const struct exchange_record *record, size_t size)
 {
 	char route[ROUTE_NAME_MAX + 1];
-	if (p->job->kind == QUERY_REQUEST)
+	if (is_of_one(p->job))
 		return memcmp(record->trace_id, p->job->key.trace_id, TRACE_ID_SIZE) == 0;
 	if (!p->job->has_route)
 		return true;
@@ -91,7 +97,7 @@ render_pending(const struct pending *p, size_t limit, struct text *out)
 		const struct pending_entry *entry = &p->entries[i];
 		text_puts(out, i > 0 ? "," : "");
 		service_route_name(p->service, entry->record, entry->size, NULL, route);
-		if (p->job->kind == QUERY_REQUEST)
+		if (is_of_one(p->job))
 			render_exchange(out, service_config_of(p->service, entry->record),
 			                entry->record, entry->size, route, NULL, NULL,
 			                MISSING_PENDING);
@@ -106,7 +112,7 @@ static void
 add_pending(const struct service *service, struct query_job *job)
 {
 	struct pending pending = {.service = service, .job = job};
-	size_t limit = job->kind == QUERY_REQUEST ? QUERY_OTHERS_MAX : job->limit;
+	size_t limit = is_of_one(job) ? QUERY_OTHERS_MAX : job->limit;
 	correlator_each_waiting(service->correlator, on_waiting, &pending);
 	if (pending.count > 1)
 		qsort(pending.entries, pending.count, sizeof(*pending.entries),
@@ -122,7 +128,9 @@ api_request(struct service *service, struct evhttp_request *request, const char 
 {
 	struct evkeyvalq query;
 	struct profile_key key;
-	if (strlen(rest) != 2 * TRACE_ID_SIZE ||
+	bool export =
+	    strlen(rest) > 2 * TRACE_ID_SIZE && strcmp(rest + 2 * TRACE_ID_SIZE, "/profile") == 0;
+	if ((strlen(rest) != 2 * TRACE_ID_SIZE && !export) ||
 	    hex_parse(rest, key.trace_id, TRACE_ID_SIZE) != 0) {
 		reply_error(request, 400, "bad_trace_id", "a trace ID is 32 lower-case hex digits",
 		            NULL);
@@ -134,14 +142,21 @@ api_request(struct service *service, struct evhttp_request *request, const char 
 	bool bad = span != NULL && (strlen(span) != 2 * SPAN_ID_SIZE ||
 	                            hex_parse(span, key.span_id, SPAN_ID_SIZE) != 0);
 	bool has_span = span != NULL;
+	enum export_format format = export_format(evhttp_find_header(&query, "format"));
 	evhttp_clear_headers(&query);
 	if (bad) {
 		reply_error(request, 400, "bad_span_id", "a span ID is 16 lower-case hex digits",
 		            NULL);
 		return;
 	}
+	if (export && format == EXPORT_FORMATS) {
+		reply_error(request, 400, "bad_query",
+		            "format is json, speedscope, collapsed or chrome", NULL);
+		return;
+	}
 	struct query_job *job = xcalloc(1, sizeof(*job));
-	job->kind = QUERY_REQUEST;
+	job->kind = export ? QUERY_PROFILE : QUERY_REQUEST;
+	job->format = format;
 	job->key = key;
 	job->has_span = has_span;
 	add_pending(service, job);

@@ -13,6 +13,7 @@
 #include "collector/api.h"
 #include "collector/api_incidents.h"
 #include "collector/control.h"
+#include "collector/deep_orders.h"
 #include "collector/guard.h"
 #include "collector/ingest.h"
 #include "collector/metrics.h"
@@ -66,6 +67,7 @@ static const struct endpoint {
     {"/api/v1/incidents", GET, ADMIN, "GET, HEAD", api_incidents},
     {"/api/v1/incidents/", GET | EVHTTP_REQ_POST, ADMIN, "GET, HEAD, POST", api_incident},
     {"/api/v1/deploys", GET | EVHTTP_REQ_POST, ADMIN, "GET, HEAD, POST", api_deploys},
+    {"/api/v1/deep", GET | EVHTTP_REQ_POST, ADMIN, "GET, HEAD, POST", deep_request},
     {"/healthz", GET, ADMIN | PROBE, "GET, HEAD", api_healthz},
     {"/readyz", GET, ADMIN | PROBE, "GET, HEAD", api_readyz},
     {"/metrics", GET, ADMIN | PROBE, "GET, HEAD", metrics_request},

@@ -8,8 +8,10 @@
 #include <event2/http.h>
 #include "base/clock.h"
 #include "base/xmem.h"
+#include "collector/deep_orders.h"
 #include "collector/ingest.h"
 #include "collector/reply.h"
+#include "collector/store.h"
 #include "collector/wants.h"
 #include "collector/watch.h"
 #include "model/profile_batch.h"
@@ -92,6 +94,9 @@ answer(struct service *service, const struct kept *kept, uint64_t accepted, uint
 	wants_write(service->wants, kept->instance, now_ns, body);
 	text_puts(body, ",");
 	keep(kept->routes, kept->count, service, body);
+	text_printf(body, "\"settings\":{\"wait_threshold_us\":%u,\"stall_threshold_us\":%u},",
+	            service->config->profile.wait_threshold_us,
+	            service->config->profile.stall_threshold_us);
 	text_printf(body, "\"stacks\":\"%s\",\"deep_key\":\"", stacks);
 	text_hex(body, service->board->deep_key, sizeof(service->board->deep_key));
 	text_puts(body, "\"}");
@@ -126,6 +131,28 @@ kept_of(struct service *service, const struct profile_batch *batch, struct kept 
 	}
 }
 
+/* Detail goes to the store by its key, whether its exchange is there already or comes yet. */
+static void
+take_details(struct service *service, const struct profile_batch *batch)
+{
+	for (size_t i = 0; i < batch->detail_count; i++) {
+		struct text text = {0};
+		detail_render(&text, batch->details[i]);
+		deep_log_detail(service->deep_log, &batch->details[i]->key, batch->details[i]);
+		if (text.failed)
+			text_free(&text);
+		else
+			store_put_detail(service->store, &batch->details[i]->key, &text);
+	}
+	for (size_t i = 0; i < batch->gone_count; i++) {
+		deep_log_detail(service->deep_log, &batch->gone[i], NULL);
+		store_put_detail(service->store, &batch->gone[i], NULL);
+	}
+	service->counters[SERVICE_DETAIL_STORED] += batch->detail_count;
+	service->counters[SERVICE_DETAIL_GONE] += batch->gone_count;
+	service->counters[SERVICE_DETAIL_REFUSED] += batch->details_refused;
+}
+
 static int
 take_batch(struct service *service, struct profile_batch *batch, uint64_t now_ns, struct text *body)
 {
@@ -154,6 +181,7 @@ take_batch(struct service *service, struct profile_batch *batch, uint64_t now_ns
 	}
 	for (size_t i = 0; i < batch->tail_count; i++)
 		correlator_tail(service->correlator, &batch->tails[i].key, batch->tails[i].tail_ns);
+	take_details(service, batch);
 	return answer(service, &kept, accepted, batch->refused_count, "ok", now_ns, body);
 }
 

@@ -5,8 +5,11 @@
 #include <string.h>
 #include "base/clock.h"
 #include "base/xmem.h"
+#include "collector/detail_join.h"
+#include "collector/export.h"
 #include "collector/query_answer.h"
 #include "collector/query_history.h"
+#include "model/trace_context.h"
 
 void
 query_answer_json(struct query_job *job, int status, json_t *root)
@@ -18,6 +21,7 @@ query_answer_json(struct query_job *job, int status, json_t *root)
 		return;
 	}
 	job->status = status;
+	job->type = NULL;
 	text_puts(&job->body, text);
 	free(text);
 }
@@ -113,6 +117,23 @@ add_stored(json_t *array, json_t *object, bool provisional)
 	json_array_append_new(array, object);
 }
 
+/* Takes the exchange over. */
+static void
+answer_profile(struct query_job *job, json_t *exchange)
+{
+	const char *why = export_profile(exchange, job->format, &job->body);
+	json_decref(exchange);
+	job->status = 200;
+	job->type = export_type(job->format);
+	if (why == NULL && !job->body.failed)
+		return;
+	text_free(&job->body);
+	if (why != NULL)
+		query_answer_error(job, 404, "no_profile", why);
+	else
+		query_answer_error(job, 500, "internal", "the answer cannot be written");
+}
+
 /* --- one request --------------------------------------------------------------------- */
 
 static json_t *
@@ -184,6 +205,31 @@ picked(const struct query_job *job, const json_t *array)
 	return at;
 }
 
+/* Puts the detail into the profile of the exchange that was picked. */
+static int
+add_detail(sqlite3 *db, json_t *exchange)
+{
+	sqlite3_stmt *s = NULL;
+	uint8_t trace[TRACE_ID_SIZE], span[SPAN_ID_SIZE];
+	json_t *profile = json_object_get(exchange, "profile");
+	const char *trace_text = json_string_value(json_object_get(exchange, "trace_id"));
+	const char *span_text = json_string_value(json_object_get(exchange, "span_id"));
+	if (!json_is_object(profile) || hex_parse(trace_text, trace, sizeof(trace)) != 0 ||
+	    hex_parse(span_text, span, sizeof(span)) != 0)
+		return SQLITE_OK;
+	int result = sqlite3_prepare_v2(db, "SELECT body FROM details WHERE trace = ? AND span = ?",
+	                                -1, &s, NULL);
+	if (result == SQLITE_OK) {
+		sqlite3_bind_blob(s, 1, trace, sizeof(trace), SQLITE_STATIC);
+		sqlite3_bind_blob(s, 2, span, sizeof(span), SQLITE_STATIC);
+		result = sqlite3_step(s);
+		if (result == SQLITE_ROW)
+			detail_add(exchange, (const char *)sqlite3_column_text(s, 0));
+	}
+	sqlite3_finalize(s);
+	return result == SQLITE_ROW || result == SQLITE_DONE ? SQLITE_OK : result;
+}
+
 static int
 answer_request(sqlite3 *db, struct query_job *job)
 {
@@ -209,7 +255,15 @@ answer_request(sqlite3 *db, struct query_job *job)
 		return SQLITE_OK;
 	}
 	json_object_set_new(chosen, "others", others);
-	query_answer_json(job, 200, chosen);
+	result = db != NULL ? add_detail(db, chosen) : SQLITE_OK;
+	if (result != SQLITE_OK) {
+		json_decref(chosen);
+		return result;
+	}
+	if (job->kind == QUERY_PROFILE)
+		answer_profile(job, chosen);
+	else
+		query_answer_json(job, 200, chosen);
 	return SQLITE_OK;
 }
 
@@ -276,6 +330,7 @@ query_answer(sqlite3 *db, struct query_job *job, uint64_t now_wall_ns)
 {
 	switch (job->kind) {
 	case QUERY_REQUEST:
+	case QUERY_PROFILE:
 		return answer_request(db, job);
 	case QUERY_REQUESTS:
 		return answer_requests(db, job);

@@ -274,10 +274,22 @@ process(struct text *out, const struct profile *p, const struct join *join)
 	string_or_null(out, "hook_version", p->process->hook_version);
 }
 
+/* The ASGI call, from t0. */
+static uint64_t
+enter_ns(const struct exchange_record *record, const struct profile *p, const struct join *join)
+{
+	uint64_t start_ns = record->marks_ns[MARK_START];
+	if (!join->shared)
+		return record->marks_ns[MARK_SENT_FIRST] - start_ns + join->app_queue_ns;
+	return p->enter_ns > start_ns ? p->enter_ns - start_ns : 0;
+}
+
 static void
-profile_object(struct text *out, const struct profile *p, const struct join *join)
+profile_object(struct text *out, const struct exchange_record *record, const struct profile *p,
+               const struct join *join)
 {
 	process(out, p, join);
+	number(out, "enter_ns", enter_ns(record, p, join));
 	number(out, "app_queue_ns", join->app_queue_ns);
 	number_or_null(out, "task_queue_ns", p->has_task_queue, p->task_queue_ns);
 	number(out, "app_ns", join->app_ns);
@@ -294,7 +306,7 @@ profile_object(struct text *out, const struct profile *p, const struct join *joi
 	rows(out, "stream_breakdown", &p->stream);
 	number(out, "stream_unattributed_ns", p->stream_unattributed_ns);
 	stalls(out, p);
-	text_puts(out, ",\"lanes\":[],\"deep\":null}");
+	text_puts(out, ",\"detail\":\"absent\",\"lanes\":[],\"deep\":null}");
 }
 
 static void
@@ -336,7 +348,7 @@ render_exchange(struct text *out, const struct config *config, const struct exch
 		text_puts(out, "\"");
 	}
 	if (profile != NULL)
-		profile_object(out, profile, join);
+		profile_object(out, record, profile, join);
 	else
 		text_printf(out, ",\"profile\":null,\"profile_missing\":\"%s\"",
 		            profile_missing_name(missing));

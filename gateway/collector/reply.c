@@ -64,6 +64,12 @@ reply_json(struct evhttp_request *request, int status, const struct text *body)
 }
 
 void
+reply_body(struct evhttp_request *request, int status, const char *type, const struct text *body)
+{
+	send_body(request, status, type != NULL ? type : "application/json", body);
+}
+
+void
 reply_text(struct evhttp_request *request, const char *type, const struct text *body)
 {
 	send_body(request, 200, type, body);

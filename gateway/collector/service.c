@@ -2,6 +2,7 @@
 #include <string.h>
 #include "collector/access_log.h"
 #include "collector/aggregate.h"
+#include "collector/deep_orders.h"
 #include "collector/render.h"
 #include "base/clock.h"
 #include "collector/service.h"
@@ -96,7 +97,10 @@ service_on_exchange(void *arg, const struct exchange_record *record, size_t size
 		aggregate_add(service->aggregate, config, route, record, profile != NULL);
 		watch_add(service->watch, config, route, record, profile != NULL);
 		spans_add(service->spans, route, record, profile, join, missing, clock_wall_ns());
-		if (!is_kept(service, route, record, &x.key, x.total_ns))
+		bool deep = record->flags & RECORD_DEEP;
+		if (deep)
+			deep_log_exchange(service->deep_log, record, x.route_name, profile != NULL);
+		if (!deep && !is_kept(service, route, record, &x.key, x.total_ns))
 			return;
 		if (profile != NULL)
 			wants_add(service->wants, profile, clock_now_ns());

@@ -31,6 +31,7 @@ enum item_kind {
 	ITEM_ROLLUP,
 	ITEM_STACKS,
 	ITEM_NOTE,
+	ITEM_DETAIL,
 };
 
 struct item {
@@ -40,7 +41,7 @@ struct item {
 	uint64_t tail_ns;
 	struct store_exchange exchange; /* ITEM_EXCHANGE */
 	struct store_minute *minute;    /* ITEM_MINUTE; owned */
-	struct store_rollup rollup;     /* ITEM_ROLLUP; ITEM_STACKS: its body alone */
+	struct store_rollup rollup;     /* ITEM_ROLLUP; ITEM_STACKS, ITEM_DETAIL: its body alone */
 	struct store_note note;         /* ITEM_NOTE */
 };
 
@@ -218,6 +219,19 @@ store_put_stacks(struct store *store, struct text *stacks)
 }
 
 void
+store_put_detail(struct store *store, const struct profile_key *key, struct text *detail)
+{
+	struct item *item = xcalloc(1, sizeof(*item));
+	item->kind = ITEM_DETAIL;
+	item->key = *key;
+	if (detail != NULL) {
+		item->rollup.body = *detail;
+		*detail = (struct text){0};
+	}
+	put(store, item);
+}
+
+void
 store_put_tail(struct store *store, const struct profile_key *key, uint64_t tail_ns)
 {
 	struct item *item = xcalloc(1, sizeof(*item));
@@ -323,6 +337,8 @@ write_item(struct store_file *file, const struct item *item, struct store_stats 
 		return store_rollups_put(file, &item->rollup);
 	case ITEM_STACKS:
 		return store_rollups_stacks(file, &item->rollup.body, clock_wall_ns() / NS_PER_S);
+	case ITEM_DETAIL:
+		return store_file_detail(file, &item->key, &item->rollup.body);
 	}
 	return SQLITE_OK;
 }

@@ -10,6 +10,8 @@
 
 #define EVICT_ROWS "256"
 #define VACUUM_PAGES "4000"
+#define ORPHAN_NS (1200 * NS_PER_S) /* longer than an exchange waits for its profile */
+#define ORPHAN_STEP_NS (60 * NS_PER_S)
 
 static const char *const sql[STORE_STATEMENTS] = {
     [STORE_INSERT] = "INSERT INTO exchanges(trace, span, route, start_wall_ns, total_ns, status,"
@@ -32,6 +34,13 @@ static const char *const sql[STORE_STATEMENTS] = {
     [STORE_UNPIN] = "DELETE FROM pins WHERE trace = ? AND span = ?",
     [STORE_PIN_COUNT] = "SELECT count(*) FROM pins",
     [STORE_PINS_AGE] = "DELETE FROM pins WHERE pinned_s < ?",
+    [STORE_DETAIL_REPLACE] =
+        "INSERT OR REPLACE INTO details(trace, span, came_wall_ns, body) VALUES(?,?,?,?)",
+    [STORE_DETAIL_GONE] =
+        "INSERT OR IGNORE INTO details(trace, span, came_wall_ns, body) VALUES(?,?,?,NULL)",
+    [STORE_EVICT_ORPHANS] =
+        "DELETE FROM details WHERE came_wall_ns >= ?1 AND came_wall_ns < ?2 AND NOT EXISTS"
+        " (SELECT 1 FROM exchanges x WHERE x.trace = details.trace AND x.span = details.span)",
     [STORE_EVICT_OLDEST] = "DELETE FROM exchanges WHERE id IN (SELECT x.id FROM exchanges x"
                            " WHERE NOT EXISTS (SELECT 1 FROM pins p WHERE p.trace = x.trace AND"
                            " p.span = x.span) ORDER BY x.id LIMIT " EVICT_ROWS ")",
@@ -301,6 +310,18 @@ store_file_tail(struct store_file *file, const struct profile_key *key, uint64_t
 }
 
 int
+store_file_detail(struct store_file *file, const struct profile_key *key, const struct text *detail)
+{
+	bool gone = detail->length == 0;
+	sqlite3_stmt *s = file->statements[gone ? STORE_DETAIL_GONE : STORE_DETAIL_REPLACE];
+	bind_key(s, key);
+	sqlite3_bind_int64(s, 3, (int64_t)clock_wall_ns());
+	if (!gone)
+		sqlite3_bind_text(s, 4, detail->data, (int)detail->length, SQLITE_STATIC);
+	return store_file_run(s);
+}
+
+int
 store_file_drop(struct store_file *file, const struct profile_key *key)
 {
 	bind_key(file->statements[STORE_DROP], key);
@@ -390,6 +411,22 @@ evict_bytes(struct store_file *file, uint64_t max_bytes, struct store_stats *sta
 	return result;
 }
 
+/* Details whose exchange did not come, or was not kept: each is looked at once. */
+static int
+evict_orphans(struct store_file *file)
+{
+	uint64_t until_ns = clock_wall_ns() - ORPHAN_NS;
+	sqlite3_stmt *s = file->statements[STORE_EVICT_ORPHANS];
+	if (until_ns < file->orphans_ns + ORPHAN_STEP_NS)
+		return SQLITE_OK;
+	sqlite3_bind_int64(s, 1, (int64_t)file->orphans_ns);
+	sqlite3_bind_int64(s, 2, (int64_t)until_ns);
+	int result = store_file_run(s);
+	if (result == SQLITE_OK)
+		file->orphans_ns = until_ns;
+	return result;
+}
+
 int
 store_file_evict(struct store_file *file, uint64_t max_bytes, uint64_t before_wall_ns,
                  struct store_stats *stats, bool *ret_more)
@@ -402,6 +439,8 @@ store_file_evict(struct store_file *file, uint64_t max_bytes, uint64_t before_wa
 		               (int64_t)(before_wall_ns / (60 * NS_PER_S)), &minutes);
 	stats->evicted_age += (uint64_t)rows;
 	*ret_more = rows > 0 || minutes > 0;
+	if (result == SQLITE_OK)
+		result = evict_orphans(file);
 	if (result != SQLITE_OK || store_file_bytes(file) <= max_bytes)
 		return result;
 	return evict_bytes(file, max_bytes, stats, ret_more);

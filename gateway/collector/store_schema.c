@@ -37,6 +37,14 @@ static const char *const migrations[STORE_SCHEMA_VERSION] = {
     "CREATE TABLE pins("
     "  trace BLOB NOT NULL, span BLOB NOT NULL, pinned_s INTEGER NOT NULL,"
     "  PRIMARY KEY(trace, span)) STRICT, WITHOUT ROWID;",
+    /* 3: detail, which comes by itself, before or after its exchange, and goes with it */
+    "CREATE TABLE details("
+    "  trace BLOB NOT NULL, span BLOB NOT NULL, came_wall_ns INTEGER NOT NULL,"
+    "  body TEXT," /* null = the hook does not have it any more */
+    "  PRIMARY KEY(trace, span)) STRICT, WITHOUT ROWID;"
+    "CREATE INDEX details_came ON details(came_wall_ns);"
+    "CREATE TRIGGER exchanges_delete AFTER DELETE ON exchanges WHEN OLD.provisional = 0 BEGIN"
+    "  DELETE FROM details WHERE trace = OLD.trace AND span = OLD.span; END;",
 };
 
 int

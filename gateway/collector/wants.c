@@ -34,7 +34,8 @@ shorten(struct wants *wants, uint64_t now_ns)
 {
 	while (wants->count > 0) {
 		const struct want *want = &wants->ring[wants->first];
-		if (want->at_ns != 0 && now_ns - want->at_ns < WANTS_AGE_S * NS_PER_S)
+		/* Added later than `now_ns`, where the batch itself brought it. */
+		if (want->at_ns != 0 && now_ns < want->at_ns + WANTS_AGE_S * NS_PER_S)
 			return;
 		wants->first = (wants->first + 1) % WANTS_MAX;
 		wants->count--;

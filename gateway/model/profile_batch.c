@@ -31,20 +31,26 @@ all_zero(const uint8_t *bytes, size_t count)
 	return true;
 }
 
+bool
+profile_key_read(struct read_error *error, const struct place *at, struct profile_key *ret)
+{
+	if (!read_string(error, at, KEY_LENGTH))
+		return false;
+	const char *text = json_string_value(at->value);
+	if (json_string_length(at->value) != KEY_LENGTH || text[2 * TRACE_ID_SIZE] != '-' ||
+	    hex_parse(text, ret->trace_id, TRACE_ID_SIZE) != 0 ||
+	    hex_parse(text + 2 * TRACE_ID_SIZE + 1, ret->span_id, SPAN_ID_SIZE) != 0)
+		return read_fail(error, at, "not <32 hex digits>-<16 hex digits>");
+	if (all_zero(ret->trace_id, TRACE_ID_SIZE) || all_zero(ret->span_id, SPAN_ID_SIZE))
+		return read_fail(error, at, "an ID of zeros");
+	return true;
+}
+
 static bool
 read_key(struct reader *r, const struct place *up, size_t index, struct profile_key *ret)
 {
 	struct place at = place_element(up, index);
-	if (!read_string(r->error, &at, KEY_LENGTH))
-		return false;
-	const char *text = json_string_value(at.value);
-	if (json_string_length(at.value) != KEY_LENGTH || text[2 * TRACE_ID_SIZE] != '-' ||
-	    hex_parse(text, ret->trace_id, TRACE_ID_SIZE) != 0 ||
-	    hex_parse(text + 2 * TRACE_ID_SIZE + 1, ret->span_id, SPAN_ID_SIZE) != 0)
-		return read_fail(r->error, &at, "not <32 hex digits>-<16 hex digits>");
-	if (all_zero(ret->trace_id, TRACE_ID_SIZE) || all_zero(ret->span_id, SPAN_ID_SIZE))
-		return read_fail(r->error, &at, "an ID of zeros");
-	return true;
+	return profile_key_read(r->error, &at, ret);
 }
 
 static bool
@@ -441,6 +447,48 @@ read_tails(struct reader *r, const struct place *top)
 	return true;
 }
 
+/* --- details ------------------------------------------------------------------ */
+
+static bool
+read_details(struct reader *r, const struct place *top)
+{
+	struct place at = place_member(top, "details");
+	struct profile_batch *batch = r->batch;
+	struct profile_key key;
+	size_t count;
+	if (at.value == NULL)
+		return true;
+	if (!read_array(r->error, &at, PROFILE_DETAILS_MAX, &count))
+		return false;
+	batch->details = xcalloc(count + 1, sizeof(struct detail *));
+	for (size_t i = 0; i < count; i++) {
+		struct place row = place_element(&at, i);
+		if (detail_read(r->error, &row, &batch->details[batch->detail_count], &key) != 0)
+			return false;
+		if (batch->details[batch->detail_count] != NULL)
+			batch->detail_count++;
+		else
+			batch->details_refused++;
+	}
+	return true;
+}
+
+static bool
+read_gone(struct reader *r, const struct place *top)
+{
+	struct place at = place_member(top, "gone");
+	size_t count;
+	if (at.value == NULL)
+		return true;
+	if (!read_array(r->error, &at, PROFILE_BATCH_MAX, &count))
+		return false;
+	r->batch->gone = xcalloc(count + 1, sizeof(*r->batch->gone));
+	for (size_t i = 0; i < count; i++)
+		if (!read_key(r, &at, i, &r->batch->gone[r->batch->gone_count++]))
+			return false;
+	return true;
+}
+
 /* --- the batch ---------------------------------------------------------------- */
 
 static bool
@@ -453,7 +501,7 @@ read_batch(struct reader *r, json_t *root)
 	if (!json_is_integer(version.value) || json_integer_value(version.value) != 1)
 		return read_fail(r->error, &version, "not version 1");
 	return read_process(r, &top) && read_stacks(r, &top) && read_profiles(r, &top) &&
-	       read_tails(r, &top);
+	       read_tails(r, &top) && read_details(r, &top) && read_gone(r, &top);
 }
 
 static json_t *
@@ -518,6 +566,10 @@ profile_batch_free(struct profile_batch *batch)
 	free(batch->profiles);
 	free(batch->refused);
 	free(batch->tails);
+	for (size_t i = 0; i < batch->detail_count; i++)
+		detail_free(batch->details[i]);
+	free(batch->details);
+	free(batch->gone);
 	profile_process_unref(batch->process);
 	free(batch);
 }

@@ -152,6 +152,10 @@ batch_known(const struct instance *instance, const struct profile_batch *batch)
 			if (!id_known(instance, batch, p->stalls[k].stack_id))
 				return false;
 	}
+	for (size_t i = 0; i < batch->detail_count; i++)
+		for (size_t k = 0; k < batch->details[i]->stack_count; k++)
+			if (!id_known(instance, batch, batch->details[i]->stack_ids[k]))
+				return false;
 	return true;
 }
 
@@ -194,6 +198,11 @@ batch_resolve(const struct instance *instance, struct profile_batch *batch)
 		for (size_t k = 0; k < p->stall_count; k++)
 			p->stalls[k].stack =
 			    stack_ref(instance_stack(instance, p->stalls[k].stack_id));
+	}
+	for (size_t i = 0; i < batch->detail_count; i++) {
+		struct detail *d = batch->details[i];
+		for (size_t k = 0; k < d->stack_count; k++)
+			d->stacks[k] = stack_ref(instance_stack(instance, d->stack_ids[k]));
 	}
 }
 

@@ -4,6 +4,7 @@
 
 #include <string.h>
 #include "proxy/client.h"
+#include "proxy/deep.h"
 #include "proxy/pool.h"
 #include "proxy/upstream.h"
 
@@ -219,7 +220,7 @@ put_forwarded(char *p, const struct exchange *exchange)
 }
 
 static char *
-put_trace(char *p, const struct exchange *exchange)
+put_trace(char *p, struct exchange *exchange)
 {
 	const struct head *head = &exchange->request.head;
 
@@ -229,6 +230,8 @@ put_trace(char *p, const struct exchange *exchange)
 	p = put_hex(p, exchange->trace_id, TRACE_ID_SIZE);
 	*p++ = '-';
 	p = put_hex(p, exchange->span_id, SPAN_ID_SIZE);
+	if (deep_asked(exchange->loop->deep, exchange))
+		p = deep_put(exchange->loop->deep, exchange, p);
 	p = put_literal(p, "\r\n");
 	if (exchange->tracestate_ok)
 		p = put_all_of(p, head, HEADER_TRACESTATE);

@@ -112,6 +112,16 @@ struct board_listener {
 	_Atomic uint32_t depth, limit;
 };
 
+/* Deep profiles wanted of a route's next requests. The collector writes the route while `left` is 0
+ * and then sets it; workers take one each. */
+#define BOARD_DEEP_ORDERS 8
+#define BOARD_DEEP_ROUTE_MAX 512
+struct board_deep_order {
+	_Atomic int64_t left;
+	_Atomic uint64_t until_ns; /* CLOCK_MONOTONIC; ended then */
+	char route[BOARD_DEEP_ROUTE_MAX + 1];
+};
+
 struct board {
 	uint32_t magic,
 	    version; /* version = hash of the build, so that two builds never share a board */
@@ -129,6 +139,9 @@ struct board {
 	struct board_listener listeners[BOARD_LISTENERS_MAX];
 	_Atomic uint32_t listener_count;
 	_Atomic uint64_t reloads, reloads_refused; /* supervisor */
+	struct board_deep_order deep_orders[BOARD_DEEP_ORDERS];
+	_Atomic uint64_t deep_open;      /* collector: orders that may be open */
+	_Atomic uint64_t deep_due_ns;    /* workers: when the limit per minute is used up by */
 	_Atomic uint64_t exchanges_lost; /* supervisor: in flight at the death of a worker */
 	_Atomic uint64_t worker_restarts,
 	    collector_restarts; /* supervisor: deaths it answered with a restart */

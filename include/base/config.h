@@ -235,6 +235,12 @@ struct config {
 	} control;
 	struct {
 		uint32_t join_timeout_ms;
+		uint32_t stall_threshold_us, wait_threshold_us; /* told to the hooks */
+		struct {
+			double rate; /* 0 to 1 */
+			uint32_t max_per_minute;
+			char *token_file; /* null = none */
+		} deep;
 	} profile;
 	struct {
 		char *path;

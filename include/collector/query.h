@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "collector/export.h"
 #include "collector/store.h"
 #include "model/cause.h"
 #include "model/route.h"
@@ -23,6 +24,7 @@
 
 enum query_kind {
 	QUERY_REQUEST,
+	QUERY_PROFILE,
 	QUERY_REQUESTS,
 	QUERY_ROUTES,
 	QUERY_SERIES,
@@ -53,7 +55,8 @@ struct query_history {
 struct query_job {
 	struct query_job *next;
 	enum query_kind kind;
-	struct profile_key key; /* QUERY_REQUEST */
+	struct profile_key key;    /* QUERY_REQUEST, QUERY_PROFILE */
+	enum export_format format; /* QUERY_PROFILE */
 	bool has_span;
 	bool has_route, slowest; /* QUERY_REQUESTS */
 	char route[ROUTE_NAME_MAX + 1];
@@ -66,6 +69,7 @@ struct query_job {
 	void *arg;                                      /* the asker's */
 	void (*done)(void *arg, struct query_job *job); /* takes it over; null = query_start()'s */
 	int status;                                     /* the answer */
+	const char *type;                               /* its media type, static; null = JSON */
 	struct text body;                               /* the answer; owned */
 };
 void query_job_free(struct query_job *job); /* null-safe */

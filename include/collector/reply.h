@@ -8,6 +8,9 @@ struct evhttp_request;
 
 /* Sends `body` (JSON; null or failed: 500) with a status. The request is gone afterwards. */
 void reply_json(struct evhttp_request *request, int status, const struct text *body);
+/* The same with another media type; null = JSON. */
+void reply_body(struct evhttp_request *request, int status, const char *type,
+                const struct text *body);
 void reply_text(struct evhttp_request *request, const char *type, const struct text *body);
 
 /* {"error": {"code", "message", "pointer"}}; `pointer` is a JSON pointer, or null. */

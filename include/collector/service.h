@@ -23,6 +23,7 @@ struct access_log;
 struct aggregate;
 struct deliver;
 struct incidents;
+struct deep_log;
 struct intake;
 struct query;
 struct retention;
@@ -49,6 +50,7 @@ struct service {
 	struct watch *watch;
 	struct incidents *incidents;
 	struct deliver *deliver;
+	struct deep_log *deep_log;
 	bool stopping; /* new batches are answered 503 */
 	uint64_t counters[SERVICE_COUNTER_COUNT];
 };

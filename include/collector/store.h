@@ -117,6 +117,9 @@ void store_put_note(struct store *store, struct store_note *note);
 /* After a reload. */
 void store_set_limits(struct store *store, uint64_t max_bytes, uint32_t max_age_hours);
 
+/* The detail of a request, taken over; null: it is gone, which says nothing where some is there. */
+void store_put_detail(struct store *store, const struct profile_key *key, struct text *detail);
+
 /* Waits until what was put before is committed or dropped, `timeout_ms` at most. Any thread but the
  * loop's. */
 void store_sync(struct store *store, uint32_t timeout_ms);

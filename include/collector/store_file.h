@@ -10,7 +10,7 @@
 #include "collector/store_notes.h"
 #include "model/route.h"
 
-#define STORE_SCHEMA_VERSION 2          /* the number of migrations in store_schema.c */
+#define STORE_SCHEMA_VERSION 3          /* the number of migrations in store_schema.c */
 #define STORE_APPLICATION_ID 0x7461726c /* "tarl" */
 
 enum store_statement {
@@ -27,6 +27,9 @@ enum store_statement {
 	STORE_UNPIN,
 	STORE_PIN_COUNT,
 	STORE_PINS_AGE,
+	STORE_DETAIL_REPLACE,
+	STORE_DETAIL_GONE,
+	STORE_EVICT_ORPHANS,
 	STORE_EVICT_OLDEST,
 	STORE_EVICT_PINNED,
 	STORE_EVICT_AGE,
@@ -54,6 +57,7 @@ struct store_file {
 	sqlite3_stmt *statements[STORE_STATEMENTS];
 	int64_t route_ids[ROUTES_MAX + 1]; /* by the collector's index; 0 = not looked up */
 	uint64_t page_bytes;
+	uint64_t orphans_ns;    /* details that came before were looked at for their exchange */
 	uint64_t rollup_bytes;  /* of all rollups' bodies */
 	uint64_t stacks_aged_s; /* when unused stacks were last looked for */
 	struct flame *names;    /* owned: stacks that folding has met; null = none yet */
@@ -81,6 +85,8 @@ int store_file_exchange(struct store_file *file, const struct store_exchange *ex
 int store_file_minute(struct store_file *file, const struct store_minute *minute);
 int store_file_late(struct store_file *file, const struct profile_key *key);
 int store_file_tail(struct store_file *file, const struct profile_key *key, uint64_t tail_ns);
+int store_file_detail(struct store_file *file, const struct profile_key *key,
+                      const struct text *detail);
 int store_file_drop(struct store_file *file, const struct profile_key *key);
 /* *ret_refused: there are STORE_PINS_MAX already. */
 int store_file_pin(struct store_file *file, const struct profile_key *key, bool pinned,

@@ -6,12 +6,14 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "model/detail.h"
 #include "model/json_read.h"
 #include "model/profile.h"
 
 #define PROFILE_BODY_MAX (1u << 20) /* bytes of a batch, inflated */
 #define PROFILE_NESTING_MAX 8
-#define PROFILE_BATCH_MAX 4096 /* profiles of a batch; stacks and tails likewise */
+#define PROFILE_BATCH_MAX 4096  /* profiles of a batch; stacks and tails likewise */
+#define PROFILE_DETAILS_MAX 256 /* details of a batch; keys that are gone: PROFILE_BATCH_MAX */
 #define PROFILE_FRAMES_MAX 64
 #define PROFILE_FILE_MAX 1024 /* bytes of a frame's file; other strings: PROFILE_STRING_MAX */
 
@@ -35,7 +37,15 @@ struct profile_batch {
 	size_t refused_count;
 	struct profile_tail *tails;
 	size_t tail_count;
+	struct detail **details; /* owned */
+	size_t detail_count;
+	size_t details_refused;   /* details that cannot be true */
+	struct profile_key *gone; /* whose detail was wanted and is not there any more */
+	size_t gone_count;
 };
+
+/* Reads "<trace>-<span>". */
+bool profile_key_read(struct read_error *error, const struct place *at, struct profile_key *ret);
 
 /* Parses and validates a batch of at most PROFILE_BODY_MAX bytes. Returns 0 with *ret set (freed
  * with profile_batch_free()), or -1 with *reterr filled. */

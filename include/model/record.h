@@ -35,6 +35,7 @@ enum record_flag {
 	RECORD_HAS_KERNEL_IN = 1u << 12, /* what these four say is there was measured */
 	RECORD_HAS_CLIENT_ACK = 1u << 13,
 	RECORD_HAS_UPSTREAM_LB = 1u << 14,
+	RECORD_DEEP = 1u << 16,    /* the hook was asked for a deep profile */
 	RECORD_HAS_TCP = 1u << 15, /* a struct record_tcp ends the record */
 	RECORD_EVENT_STREAM =
 	    1u << 16,             /* the answer is text/event-stream: as long as its client stays */

@@ -25,6 +25,7 @@
 struct event;
 struct event_base;
 struct client;
+struct deep_policy;
 struct exchange;
 struct listener;
 struct pool;
@@ -40,7 +41,8 @@ struct reapable {
 struct loop {
 	struct event_base *base;
 	const struct config *config;
-	struct shared *shared; /* of all loops of the worker */
+	struct shared *shared;          /* of all loops of the worker */
+	const struct deep_policy *deep; /* borrowed; null = nobody is asked */
 	struct board_thread *board;
 	struct ring *ring;
 	struct wheel wheel;

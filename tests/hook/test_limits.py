@@ -175,9 +175,9 @@ def test_20_000_requests_leave_nothing(loop):
             gc.collect()
             return sys.getallocatedblocks(), rss_kb()
 
-        await block(4000)
+        await block(14000)  # until the 8 MiB of ended requests' detail are full
         blocks, kb = await block(2000)
-        blocks_after, kb_after = await block(14000)
+        blocks_after, kb_after = await block(10000)
         return blocks_after - blocks, kb_after - kb
 
     blocks, kb = run(loop, main)

@@ -176,6 +176,10 @@ class FakeEngine:
         self.tails: list[bytes] = []
         self.new: list[tuple[int, tuple[tuple[CodeType, int], ...]]] = []
         self.all: list[tuple[int, tuple[tuple[CodeType, int], ...]]] = []
+        self.due: list[str] = []
+        self.details: dict[str, bytes] = {}
+        self.kept: list[tuple[str, int, float]] = []
+        self.set_thresholds: tuple[int, int] | None = None
         self.lost = 0
         self.forks = 0
         self.fail = 0
@@ -207,6 +211,21 @@ class FakeEngine:
 
     def frame_in_app(self, code: CodeType, /) -> bool:
         return "tests" in code.co_filename
+
+    def details_due(self) -> list[str]:
+        with self.lock:
+            due, self.due = self.due, []
+            return due
+
+    def detail(self, key: str, /) -> bytes | None:
+        with self.lock:
+            return self.details.pop(key, None)
+
+    def keep(self, route: str, over_ns: int, rate: float, /) -> None:
+        self.kept.append((route, over_ns, rate))
+
+    def thresholds(self, wait_ns: int, stall_ns: int, /) -> None:
+        self.set_thresholds = (wait_ns, stall_ns)
 
     def dropped(self) -> int:
         return self.lost

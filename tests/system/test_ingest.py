@@ -68,6 +68,7 @@ def test_joins(gateway: Gateway, app: HandApp) -> None:
     # Kept, so its detail is wanted, unless its record was still on the way.
     assert answer.pop("want") in ([], [profile[0]])
     keep = {"GET /hand/{made}": {"keep_over_ns": 0, "keep_rate": 1.0}}
+    assert answer.pop("settings") == {"wait_threshold_us": 100, "stall_threshold_us": 5000}
     assert answer == {"accepted": 1, "refused": 0, "keep": keep, "stacks": "ok"}
     assert result(gateway, "ok") == before + 1
     exchange = wait_exchange(gateway, profile[0][:32], lambda x: x["profile"] is not None)

@@ -21,7 +21,7 @@ from handmade import HandApp, batch, metrics, post, row, wait_exchange
 from harness import Gateway, wait_for
 
 APPLICATION_ID = 0x7461726C
-SCHEMA = 2
+SCHEMA = 3
 KEEP_ALL = {"keep_slowest": 1000, "keep_random": 1000}
 Start = Callable[..., Gateway]
 

@@ -220,7 +220,7 @@ test_places_conflict(void **state)
 static void
 test_later_keys(void **state)
 {
-	static const char *const sections[][2] = {{"export", ""}, {"profile", "deep"}};
+	static const char *const sections[][2] = {{"export", ""}};
 	char text[1024];
 
 	(void)state;
@@ -340,6 +340,7 @@ test_numbers_at_their_limits(void **state)
 	    {CONFIG_OBJECT_LIMITS, BASE ", \"limits\": {", "}"},
 	    {CONFIG_OBJECT_OVERLAYS, BASE ", \"overlays\": {", "}"},
 	    {CONFIG_OBJECT_PROFILE, BASE ", \"profile\": {", "}"},
+	    {CONFIG_OBJECT_DEEP, BASE ", \"profile\": {\"deep\": {", "}}"},
 	    {CONFIG_OBJECT_STORE, BASE ", \"store\": {", "}"},
 	    {CONFIG_OBJECT_WORKER, BASE ", \"worker\": {", "}"},
 	    {CONFIG_OBJECT_UPSTREAM,

@@ -75,6 +75,8 @@ struct request;
 struct lane;
 struct loop;
 struct job;
+struct detail;
+struct deep;
 
 /* Who a request is, for stalls and paths that outlive it: holds nothing of the app. */
 struct identity {
@@ -129,6 +131,7 @@ enum source_kind { SOURCE_IO, SOURCE_LANE, SOURCE_TIMER, SOURCE_THREAD, SOURCE_F
 struct source {
 	enum source_kind kind;
 	uint8_t hops;
+	uint16_t number; /* of the lane that made it due, 0 = none */
 	int64_t due_ns;
 	uint64_t turn;
 	struct request *request; /* strong, with LANE and THREAD */
@@ -150,6 +153,7 @@ struct lane {
 	uint32_t refs;
 	int32_t first_stack; /* its first in-app frame, or STACK_LANE */
 	int32_t made_at;     /* the in-app frames that made a task of a library's coroutine */
+	uint16_t number;     /* in its request's detail, 0 = not there */
 	bool started;
 	bool running;
 	bool run_counted;      /* part of the running step is in the path already */
@@ -260,6 +264,8 @@ struct request {
 	struct lane *lanes;
 	struct lane *root; /* strong */
 	struct node *start_path, *end_path;
+	struct detail *detail; /* owned, or NULL */
+	struct deep *deep;     /* owned, or NULL */
 	int64_t enter_ns, start_ns, end_ns, part_ns, queued_ns;
 	uint32_t lane_count;
 	uint32_t part;
@@ -288,6 +294,7 @@ struct engine {
 	PyObject *name_route; /* function of middleware.py: (scope, root_path) -> str | None */
 	PyObject *report;     /* function of middleware.py: (where, error) */
 	PyObject *say_stage;  /* function of middleware.py: (stage, percent) */
+	PyObject *allow_deep; /* function of deep.py: (key, mac) -> bool; or NULL */
 	PyTypeObject *task_type, *py_task_type, *step_type, *thread_pool_type;
 	PyMethodDef *wakeup_def;
 };
@@ -549,6 +556,7 @@ struct job {
 	struct sample_set *samples;
 	int64_t begin_ns;
 	int32_t stack;
+	uint16_t number; /* in its request's detail, 0 = not there */
 	bool running, run_counted;
 };
 

@@ -1,5 +1,5 @@
 /* The begin of a request: is it one the gateway asks about, and which step is it in? */
-#include "_engine.h"
+#include "_engine_detail.h"
 
 static PyObject *name_headers, *name_root_path;
 
@@ -41,6 +41,21 @@ find_header(PyObject *headers)
 		return text + 2;
 	}
 	return NULL;
+}
+
+/* Whether more follows the key: ";deep;<mac>" with a code that only the gateway can have made. */
+static bool
+is_asked_deep(const char *key)
+{
+	const char *rest = key + TRACE_LEN + 1 + SPAN_LEN;
+	if (strncmp(rest, ";deep;", 6) != 0 || engine.allow_deep == NULL)
+		return false;
+	PyObject *allowed = PyObject_CallFunction(engine.allow_deep, "s#s", key,
+	                                          (Py_ssize_t)(TRACE_LEN + 1 + SPAN_LEN), rest + 6);
+	bool result = allowed == Py_True;
+	Py_XDECREF(allowed);
+	PyErr_Clear();
+	return result;
 }
 
 static struct identity *
@@ -94,12 +109,13 @@ request_new(PyObject *scope, PyObject *send, const char *key)
 
 /* The running step becomes the first of the request's root lane. */
 static void
-take_root(struct request *request, struct loop *loop)
+take_root(struct request *request, struct loop *loop, bool deep)
 {
 	struct running *running = loop_running(loop);
 	struct node *path = path_new(request->enter_ns);
 	Py_INCREF(loop);
 	request->loop = loop;
+	detail_begin(request);
 	if (loop->active++ == 0)
 		sampler_step_begin(loop->slot, running->begin_ns);
 	if (running->queued_ns != NO_TIME)
@@ -113,6 +129,8 @@ take_root(struct request *request, struct loop *loop)
 	Py_INCREF(request);
 	Py_XSETREF(running->request, request);
 	request->root = lane;
+	if (deep)
+		deep_begin(request);
 }
 
 /* begin(scope, send, anyway) -> Request; None where the request is not ours; False where no step
@@ -147,7 +165,7 @@ begin(PyObject *module, PyObject *const *args, Py_ssize_t count)
 		Py_RETURN_NONE; /* a second hook round the same app */
 	struct request *request = request_new(args[0], args[1], key);
 	if (request != NULL && stepping)
-		take_root(request, loop);
+		take_root(request, loop, is_asked_deep(key));
 	if (request == NULL) {
 		engine_failed("begin");
 		Py_RETURN_NONE;

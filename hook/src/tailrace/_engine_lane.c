@@ -1,6 +1,6 @@
 /* Lanes: the tasks that work for a request, found by the task's address, and what a step does to
  * their path. */
-#include "_engine.h"
+#include "_engine_detail.h"
 
 /* Task address → lane; open addressing, grown at half full. Entries go when the task ends or its
  * request closes. */
@@ -126,11 +126,18 @@ lane_new(struct request *request, struct loop *loop, PyObject *task, struct node
 	slot_put(lane);
 	lanes_known++;
 	PyCodeObject *code = walk_task_code(task);
+	int32_t name = STACK_NONE;
 	if (code != NULL) {
 		const struct code_info *info = code_intern(code);
+		name = info != NULL ? stack_of_code(code) : STACK_NONE;
 		if (info != NULL && code_in_app(info))
-			lane->first_stack = stack_of_code(code);
+			lane->first_stack = name;
 	}
+	const struct running *running = loop->running;
+	uint16_t parent = running != NULL && running->request == request && running->lane != NULL
+	                      ? running->lane->number
+	                      : 0;
+	lane->number = detail_lane(request, parent, LANE_TASK, name, lane->paused_ns);
 	return lane;
 }
 
@@ -210,6 +217,7 @@ add_wait(struct lane *lane, const struct step *step, int64_t due_ns)
 		    loop_recent_overlap(lane->loop, step->source.turn, lane->paused_ns, due_ns);
 	lane->path = path_add(lane->path, &wait, due_ns - late_ns);
 	add_ready(lane, due_ns, false);
+	detail_add(lane->request, lane->number, wait.kind, wait.stack, 0, due_ns - late_ns);
 }
 
 /* The path led through whoever woke the lane: its own wait decided nothing. */
@@ -217,13 +225,16 @@ static void
 take_path(struct lane *lane, const struct step *step, int64_t now_ns)
 {
 	struct node *path = path_ref(step->source.path);
-	if (step->source.kind == SOURCE_THREAD && now_ns - lane->paused_ns >= engine.walk_min_ns &&
-	    engine.stage < STAGE_NO_STACKS) {
-		int32_t outer = whole_stack(lane, walk_task(step->task));
+	int32_t outer = STACK_NONE;
+	if (now_ns - lane->paused_ns >= engine.walk_min_ns && engine.stage < STAGE_NO_STACKS) {
+		outer = whole_stack(lane, walk_task(step->task));
 		learn_first_stack(lane, outer);
-		path = path_prefix_jobs(path, outer);
+		if (step->source.kind == SOURCE_THREAD)
+			path = path_prefix_jobs(path, outer);
 	}
 	path_set(&lane->path, path);
+	detail_add(lane->request, lane->number, SEG_WAIT, outer, step->source.number,
+	           step->source.due_ns < now_ns ? step->source.due_ns : now_ns);
 }
 
 void
@@ -240,6 +251,7 @@ lane_resume(struct lane *lane, const struct step *step, int64_t now_ns)
 	else if (source->lane != lane)
 		add_wait(lane, step, source->due_ns < now_ns ? source->due_ns : now_ns);
 	add_ready(lane, now_ns, true);
+	detail_add(lane->request, lane->number, SEG_READY, STACK_NONE, 0, now_ns);
 	lane->running = true;
 	lane->run_counted = false;
 }
@@ -294,8 +306,11 @@ lane_pause(struct lane *lane, struct running *running, int64_t now_ns)
 	note_stack(running, stack);
 	lane->path =
 	    path_add_run(lane->path, now_ns, stack, lane->run_counted, SEG_RUN, running->samples);
+	detail_add(lane->request, lane->number, SEG_RUN, stack, 0, now_ns);
 	lane->paused_ns = now_ns;
 	lane->running = false;
-	if (done)
+	if (done) {
+		detail_lane_end(lane->request, lane->number);
 		lane_detach(lane);
+	}
 }

@@ -1,6 +1,6 @@
 /* The module tailrace._engine: its settings, what the sender calls, and what happens after an
  * error in here. */
-#include "_engine.h"
+#include "_engine_detail.h"
 
 struct engine engine = {.wait_threshold_ns = 100000,
                         .stall_threshold_ns = 5 * NS_PER_MS,
@@ -74,10 +74,12 @@ configure(PyObject *module, PyObject *args, PyObject *named)
 static PyObject *
 bind(PyObject *module, PyObject *args)
 {
-	PyObject *send_last, *name_route, *report;
+	PyObject *send_last, *name_route, *report, *allow_deep = NULL;
 	(void)module;
-	if (!PyArg_ParseTuple(args, "OOO", &send_last, &name_route, &report))
+	if (!PyArg_ParseTuple(args, "OOO|O", &send_last, &name_route, &report, &allow_deep))
 		return NULL;
+	Py_XINCREF(allow_deep);
+	Py_XSETREF(engine.allow_deep, allow_deep);
 	Py_INCREF(send_last);
 	Py_INCREF(name_route);
 	Py_INCREF(report);
@@ -85,6 +87,22 @@ bind(PyObject *module, PyObject *args)
 	Py_XSETREF(engine.name_route, name_route);
 	route_forget();
 	Py_XSETREF(engine.report, report);
+	Py_RETURN_NONE;
+}
+
+/* thresholds(wait_ns, stall_ns): as the gateway's configuration says. */
+static PyObject *
+thresholds(PyObject *module, PyObject *args)
+{
+	long long wait_ns, stall_ns;
+	(void)module;
+	if (!PyArg_ParseTuple(args, "LL", &wait_ns, &stall_ns))
+		return NULL;
+	if (wait_ns > 0)
+		engine.wait_threshold_ns = wait_ns;
+	if (stall_ns > 0)
+		engine.stall_threshold_ns = stall_ns;
+	guard_apply(engine.stage);
 	Py_RETURN_NONE;
 }
 
@@ -223,6 +241,9 @@ after_fork(PyObject *module, PyObject *unused)
 	engine.dropped = engine.tails_dropped = 0;
 	ring_after_fork();
 	stack_after_fork();
+	detail_after_fork();
+	record_after_fork();
+	deep_after_fork();
 	loop_after_fork();
 	sampler_after_fork();
 	Py_RETURN_NONE;
@@ -250,7 +271,9 @@ static PyMethodDef FUNCTIONS[] = {
      "configure(*, in_app, library_prefixes, wait_threshold_ns=100000, "
      "stall_threshold_ns=5000000, part_interval_ns=10**10)"},
     {"bind", bind, METH_VARARGS,
-     "bind(send_last, name_route, report): the Python functions the engine calls."},
+     "bind(send_last, name_route, report, allow_deep=None): the functions the engine calls."},
+    {"thresholds", thresholds, METH_VARARGS,
+     "thresholds(wait_ns, stall_ns): from which waits and stalls on there are stacks."},
     {"bind_guard", bind_guard, METH_O, "bind_guard(say_stage): what hears of the guard's stages."},
     {"take", take, METH_O, "take(max_bytes) -> (profile rows, tail rows, stacks not taken before)"},
     {"stacks", all_stacks, METH_NOARGS, "stacks() -> list: all stacks of this process."},
@@ -306,7 +329,7 @@ module_exec(PyObject *module)
 		PyErr_Clear();
 	if (!stack_init() || !walk_init() || !step_init() || !loop_init() || !request_init() ||
 	    !route_init() || !last_init() || !begin_init() || !thread_init() || !eager_init() ||
-	    !drive_init())
+	    !drive_init() || !detail_init() || !deep_init())
 		return -1;
 	if (PyModule_AddFunctions(module, loop_functions) < 0 ||
 	    PyModule_AddFunctions(module, begin_functions) < 0 ||
@@ -314,6 +337,9 @@ module_exec(PyObject *module)
 	    PyModule_AddFunctions(module, drive_functions) < 0 ||
 	    PyModule_AddFunctions(module, fault_functions) < 0 ||
 	    PyModule_AddFunctions(module, guard_functions) < 0 ||
+	    PyModule_AddFunctions(module, detail_functions) < 0 ||
+	    PyModule_AddFunctions(module, record_functions) < 0 ||
+	    PyModule_AddFunctions(module, deep_functions) < 0 ||
 	    !add_object(module, "Request", (PyObject *)&request_type))
 		return -1;
 	done = true;

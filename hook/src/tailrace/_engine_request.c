@@ -1,6 +1,6 @@
 /* A request: one ASGI call with the header x-tailrace. It is the `send` its app gets, and closes
  * when the last body message was sent or the app ended; then its lanes are let go. */
-#include "_engine.h"
+#include "_engine_detail.h"
 
 static PyObject *name_type, *name_more_body;
 
@@ -30,6 +30,7 @@ let_go(struct request *request, bool has_left)
 	/* The rest of its app is no latency; what it does to others is still told by its name. */
 	if (!has_left && request->root != NULL)
 		lane_haunt(request->root, request->who);
+	detail_drop(request);
 	while (request->lanes != NULL)
 		lane_detach(request->lanes);
 	path_set(&request->start_path, NULL);
@@ -47,6 +48,7 @@ request_close(struct request *request, int64_t tail_ns)
 	if (request->loop != NULL && request->loop->active > 0)
 		request->loop->active--;
 	rows_emit(request, tail_ns, true);
+	detail_close(request);
 	let_go(request, tail_ns != NO_TIME);
 }
 

@@ -1,6 +1,6 @@
 /* Which route a request took: asked of middleware.py once per route, context and method, and
  * remembered. */
-#include "_engine.h"
+#include "_engine_detail.h"
 
 enum { ROUTES_MAX = 4096, ANSWERS_MAX = 1024 };
 
@@ -79,7 +79,9 @@ static bool
 ask(struct request *request, const char **ret_name, int32_t *ret_stack)
 {
 	PyObject *const args[] = {request->scope, request->root_path};
+	void *muted = deep_mute();
 	PyObject *name = PyObject_Vectorcall(engine.name_route, args, 2, NULL);
+	deep_unmute(muted);
 	*ret_name = name != NULL && PyUnicode_Check(name) ? route_text(name) : NULL;
 	*ret_stack =
 	    name != NULL && PyDict_Check(request->scope) ? endpoint_stack(request) : STACK_NONE;

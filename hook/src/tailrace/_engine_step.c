@@ -1,6 +1,6 @@
 /* Callbacks on their way through the loop: each is wrapped in a step, which knows who made it
  * due, when and by which path, and times it. Free-listed: one is made per callback. */
-#include "_engine.h"
+#include "_engine_detail.h"
 
 #ifdef TAILRACE_FAULTS
 enum { SPARE_MAX = 1 }; /* so that most are made, which can fail */
@@ -51,6 +51,7 @@ source_capture(struct loop *loop, struct source *source, int64_t now_ns)
 			return;
 		source->kind = SOURCE_LANE;
 		source->lane = lane;
+		source->number = lane->number;
 		source->request = lane->request;
 		Py_INCREF(source->request);
 		source->path = lane_path_at(lane, now_ns);
@@ -314,8 +315,28 @@ step_enter(struct step *step, int64_t now_ns)
 		source_copy(&running->source, &step->source);
 	else if (running->request != NULL)
 		lane_resume(running->lane, step, now_ns);
+	if (running->request != NULL && running->request->deep != NULL && step->task != NULL)
+		deep_enter(running->request, running->lane->number, running, now_ns);
 	if (loop->active > 0 && running->outer == NULL)
 		sampler_step_begin(loop->slot, now_ns);
+}
+
+/* A plain callback that took long, as a lane of its own. */
+static void
+note_callback(struct running *running, int64_t now_ns)
+{
+	struct request *request = running->request;
+	const struct step *step =
+	    (const struct step *)(const void *)((char *)running - offsetof(struct step, running));
+	if (now_ns - running->begin_ns < engine.wait_threshold_ns ||
+	    request->state == REQUEST_CLOSED || step->callback == NULL)
+		return;
+	PyCodeObject *code = walk_callable_code(step->callback);
+	int32_t stack = code != NULL ? stack_of_code(code) : STACK_NONE;
+	uint16_t number =
+	    detail_lane(request, running->source.number, LANE_CALLBACK, stack, running->begin_ns);
+	detail_add(request, number, SEG_RUN, stack, 0, now_ns);
+	detail_lane_end(request, number);
 }
 
 static void
@@ -336,6 +357,10 @@ step_leave(struct step *step)
 	int64_t now_ns = step->ended_ns = clock_now_ns();
 	if (running->outer == NULL)
 		sampler_step_end(loop->slot, now_ns, loop->active > 0);
+	if (deep_threads > 0)
+		deep_leave(running, now_ns);
+	if (running->request != NULL && running->task == NULL)
+		note_callback(running, now_ns);
 	if (running->lane != NULL && running->lane->request != NULL)
 		lane_pause(running->lane, running, now_ns);
 	if (now_ns - running->begin_ns >= LONG_STEP_MIN_NS)

@@ -1,6 +1,6 @@
 /* Jobs: functions a request hands to worker threads, through anyio or the loop's executor. Each
  * is called through an object that times it and leads the path through the thread. */
-#include "_engine.h"
+#include "_engine_detail.h"
 
 /* The job this thread runs, or has just ended and whose result it still has to hand over;
  * strong. */
@@ -33,8 +33,10 @@ thread_wrap(PyObject *func, bool submitted)
 	job->request = lane->request;
 	job->lane = lane_ref(lane);
 	job->stack = STACK_NONE;
+	int64_t now_ns = clock_now_ns();
 	if (submitted)
-		job->path = lane_path_at(lane, clock_now_ns());
+		job->path = lane_path_at(lane, now_ns);
+	job->number = detail_lane(job->request, lane->number, LANE_THREAD, STACK_NONE, now_ns);
 	PyObject_GC_Track(job);
 	return (PyObject *)job;
 }
@@ -70,6 +72,8 @@ job_begin(struct job *job, PyObject *const *args, Py_ssize_t count, int64_t now_
 	if (job->path == NULL && job->lane->request == job->request)
 		job->path = lane_path_at(job->lane, now_ns);
 	job->path = path_add(job->path, &queue, now_ns);
+	detail_name(job->request, job->number, job->stack);
+	detail_add(job->request, job->number, SEG_THREAD_QUEUE, STACK_NONE, 0, now_ns);
 	job->begin_ns = now_ns;
 	job->running = true;
 	job->thread = PyThreadState_Get();
@@ -87,10 +91,13 @@ job_end(struct job *job)
 {
 	int64_t now_ns = clock_now_ns();
 	job->running = false;
-	if (is_open(job))
+	if (is_open(job)) {
 		add_run(job, now_ns);
-	else
+		detail_add(job->request, job->number, SEG_THREAD_RUN, job->stack, 0, now_ns);
+		detail_lane_end(job->request, job->number);
+	} else {
 		drop_path(job);
+	}
 	if (job->lane->loop->is_bare && job->lane->request == job->request)
 		path_set(&job->lane->job_path, path_ref(job->path));
 	PyMem_RawFree(job->samples);
@@ -110,10 +117,14 @@ job_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 	int64_t now_ns = clock_now_ns();
 	job_begin(job, args, PyVectorcall_NARGS(nargsf), now_ns);
 	int slot = sampler_job_begin(job, now_ns);
+	if (job->request->deep != NULL)
+		deep_enter(job->request, job->number, job, now_ns);
 	PyObject *result = app_call(job->func, args, nargsf, names);
 	PyObject *type = NULL, *value = NULL, *traceback = NULL;
 	if (result == NULL)
 		PyErr_Fetch(&type, &value, &traceback);
+	if (deep_threads > 0)
+		deep_leave(job, clock_now_ns());
 	sampler_job_end(slot);
 	job_end(job);
 	if (outer != NULL) {
@@ -138,6 +149,7 @@ thread_source(struct source *source, int64_t now_ns)
 		if (job->running)
 			add_run(job, now_ns);
 		source->request = job->request;
+		source->number = job->number;
 		Py_INCREF(source->request);
 		source->path = path_ref(job->path);
 	}

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from types import CoroutineType
 from typing import Any
 
-from tailrace import sender
+from tailrace import deep, sender
 
 try:
     from tailrace import _engine
@@ -83,6 +83,7 @@ class Hook:
             return
         if scope["type"] == "lifespan":
             await prepare_loop()
+            sender.greet()
             await self.app(scope, receive, _flush_at_shutdown(send))
             return
         request = _engine.begin(scope, send, False)
@@ -160,7 +161,7 @@ def prepare(in_app: Sequence[str] = ()) -> None:
         _prepared = True
         atexit.register(_engine.stop)
     _in_app.update(in_app)
-    _engine.bind(_send_last, name_route, _report)
+    _engine.bind(_send_last, name_route, _report, deep.allow)
     _engine.bind_guard(_say_stage)
     _engine.configure(in_app=sorted(_in_app), library_prefixes=_library_prefixes())
 

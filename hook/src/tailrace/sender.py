@@ -17,9 +17,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from types import CodeType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+from tailrace.engine import Engine
 from tailrace.frames import Breather, Frames, Stack
 from tailrace.transport import TIMEOUT_S, Address, Answer, Connection, parse_address
 
@@ -34,6 +34,11 @@ HEAD_BYTES = 4096  # what is left in a body for "process" and the brackets
 STACK_BYTES = 512 * 1024
 STACKS_PER_BATCH = 4096
 BUFFER_BYTES_MAX = 8 << 20
+DETAIL_BYTES = 256 * 1024  # of a batch of several; one alone may be larger
+WANTED_MAX = 1024
+GREET_PAUSE_S = 1.0
+TURNS_TO_ASK = 2
+NEVER_NS = (1 << 63) - 1
 BACKOFF_S = (0.1, 5.0)
 RETRY_AFTER_S = (1.0, 30.0)  # where the answer names none, and the most that is obeyed
 RESENDS_MAX = 3  # of one batch; a gateway that forgets faster gets the next one
@@ -45,34 +50,7 @@ log = logging.getLogger("tailrace")
 
 _ROW = re.compile(rb'\["[0-9a-f]{32}-[0-9a-f]{16}",')
 _ROW_BYTES = 53
-
-
-class Engine(Protocol):
-    """What the sender needs of ``tailrace._engine``."""
-
-    def take(self, max_bytes: int, /) -> tuple[bytes, bytes, list[Stack]]:
-        """Finished profile rows, tail rows, and the stacks that were not taken before."""
-
-    def stacks(self) -> list[Stack]:
-        """All stacks of this process."""
-
-    def frame_in_app(self, code: CodeType, /) -> bool:
-        """True for the app's own code."""
-
-    def dropped(self) -> int:
-        """How many profiles the engine lost to its own limits."""
-
-    def limits(self) -> dict[str, Any]:
-        """The stage of the overhead guard, and what maxima cut so far."""
-
-    def engine_name(self) -> str:
-        """``steps``, ``drive`` or ``totals``."""
-
-    def loop_name(self) -> str:
-        """``asyncio``, ``uvloop``, ``trio`` or the loop's class name."""
-
-    def after_fork(self) -> None:
-        """Forgets what is the parent's."""
+_DEEP_KEY = re.compile("[0-9a-f]{64}")
 
 
 class Batch(NamedTuple):
@@ -81,11 +59,13 @@ class Batch(NamedTuple):
     stacks: bytes
     profiles: bytes
     tails: bytes
+    details: bytes = b""
+    gone: bytes = b""
 
     @property
     def size(self) -> int:
         """Bytes it takes in the buffer."""
-        return len(self.stacks) + len(self.profiles) + len(self.tails)
+        return sum(map(len, self))
 
 
 class _Lost(Exception):
@@ -128,6 +108,7 @@ class Sender:
         self.token = token
         self.dropped = 0  # profiles lost here; the engine counts its own
         self.broken = False  # too many errors of our own: this process sends no more
+        self.deep_key: bytes | None = None  # of the gateway, as far as it has answered
         self._thread: threading.Thread | None = None
         self._begin()
 
@@ -147,6 +128,12 @@ class Sender:
         self._connection = Connection(self.address, self.token)
         self._breather = Breather()
         self._frames = Frames(self.engine.frame_in_app, self._breather)
+        self._wanted: deque[str] = deque(maxlen=WANTED_MAX)
+        self._sent: dict[str, None] = {}  # whose detail was sent, the oldest first
+        self._keeps: dict[str, tuple[int, float]] = {}
+        self._greeting = False  # a post without rows is due, for what its answer tells
+        self._turns_to_ask = 0  # until one is due because the last profiles are joined by then
+        self._greeted_at = -GREET_PAUSE_S
         self._stacks_owed = False  # the gateway asked for all stacks
         self._resends = 0  # of the batch at the head of the queue
         self._backoff_s = BACKOFF_S[0]
@@ -176,6 +163,14 @@ class Sender:
         self._idle.clear()
         self._wake.set()
         return self._idle.wait(timeout_s) and not self._pending
+
+    def greet(self) -> None:
+        """Has a post sent soon, though there be no rows: its answer tells what the gateway wants
+        and under which key it asks for deep profiles. At most one a second. Never raises."""
+        now_s = time.monotonic()
+        if now_s - self._greeted_at >= GREET_PAUSE_S:
+            self._greeted_at = now_s
+            self._greeting = True
 
     def close(self, timeout_s: float = FLUSH_S) -> None:
         """Sends what there is and ends the thread, within `timeout_s`."""
@@ -211,7 +206,14 @@ class Sender:
             self._wake.clear()
             try:
                 taken = self._collect(TAKES_PER_FLUSH if flushing else TAKES_PER_TURN)
+                if (self._greeting or self._turns_to_ask == 1) and not self._pending:
+                    self._keep(Batch(b"", b"", b""))
+                self._greeting = False
+                self._turns_to_ask = max(0, self._turns_to_ask - 1)
                 self._deliver(flushing)
+                if self._wanted:  # asked for by the answers just now
+                    self._collect_details(self._take_wanted())
+                    self._deliver(flushing)
                 failures = 0
             except Exception:
                 taken = 0
@@ -238,7 +240,40 @@ class Sender:
             self._breather.tick()
             for batch in self._batches(profiles, tails, stacks):
                 self._keep(batch)
+        due = self.engine.details_due()
+        if due:
+            self._collect_details(due)
         return taken
+
+    def _take_wanted(self) -> list[str]:
+        wanted = list(self._wanted)
+        self._wanted.clear()
+        return wanted
+
+    def _collect_details(self, keys: Sequence[str]) -> None:
+        """Moves the detail of these requests into batches; says which are gone."""
+        rows: list[bytes] = []
+        gone: list[str] = []
+        size = 0
+        for key in keys:
+            if key in self._sent:  # kept and sent unasked, before the gateway asked
+                continue
+            row = self.engine.detail(key)
+            self._breather.tick()
+            if row is None:
+                gone.append(key)
+                continue
+            self._sent[key] = None
+            if len(self._sent) > WANTED_MAX:
+                del self._sent[next(iter(self._sent))]
+            if rows and size + len(row) > DETAIL_BYTES:
+                self._keep(Batch(b"", b"", b"", b",".join(rows)))
+                rows, size = [], 0
+            rows.append(row)
+            size += len(row) + 1
+        if rows or gone:
+            said = json.dumps(gone)[1:-1].encode() if gone else b""
+            self._keep(Batch(b"", b"", b"", b",".join(rows), said))
 
     def _batches(self, profiles: bytes, tails: bytes, stacks: Sequence[Stack]) -> Iterator[Batch]:
         """Cuts into posts: stacks that do not fit beside the profiles go ahead of them."""
@@ -322,7 +357,40 @@ class Sender:
             self._stacks_owed = True
             return
         self._say("ok", logging.INFO, "profiles are sent to the gateway at %s%s", "")
+        if self._pending[0].profiles and "settings" in answer.body:
+            self._turns_to_ask = TURNS_TO_ASK
         self._forget(lost=answer.body.get("stacks") == "resend")
+        self._obey(answer.body)
+
+    def _obey(self, body: dict[str, Any]) -> None:
+        """Does what an answer asks for. What is not of its type is left alone."""
+        want, keep = body.get("want"), body.get("keep")
+        if isinstance(want, list):
+            self._wanted.extend(key for key in want if isinstance(key, str))
+        if isinstance(keep, dict):
+            for route, rule in keep.items():
+                self._obey_keep(route, rule)
+        key = body.get("deep_key")
+        if isinstance(key, str) and _DEEP_KEY.fullmatch(key):
+            self.deep_key = bytes.fromhex(key)
+        settings = body.get("settings")
+        if isinstance(settings, dict):
+            wait_us, stall_us = (settings.get(f"{k}_threshold_us") for k in ("wait", "stall"))
+            if isinstance(wait_us, int) and isinstance(stall_us, int):
+                self.engine.thresholds(wait_us * 1000, stall_us * 1000)
+
+    def _obey_keep(self, route: str, rule: Any) -> None:
+        if not isinstance(rule, dict):
+            return
+        over_ns, rate = rule.get("keep_over_ns"), rule.get("keep_rate")
+        if over_ns is None:
+            over_ns = NEVER_NS
+        if not isinstance(over_ns, int) or not isinstance(rate, (int, float)):
+            return
+        asked = min(max(0, over_ns), NEVER_NS), min(max(0.0, float(rate)), 1.0)
+        if self._keeps.get(route) != asked:
+            self._keeps[route] = asked
+            self.engine.keep(route, *asked)
 
     def _refused(self, answer: Answer) -> None:
         """A status other than 200: raises where the batch is to be kept, else it is dropped."""
@@ -355,7 +423,10 @@ class Sender:
                 batch.profiles,
                 b'],"tails":[',
                 batch.tails,
-                b"]}",
+                b"]",
+                b',"details":[' + batch.details + b"]" if batch.details else b"",
+                b',"gone":[' + batch.gone + b"]" if batch.gone else b"",
+                b"}",
             )
         )
         self._breather.tick()
@@ -477,6 +548,18 @@ def ensure_started() -> None:
         sender.start()
     except RuntimeError as error:
         log.error("tailrace: no profiles are sent: %s", error)
+
+
+def greet() -> None:
+    """Asks the gateway what it wants, before there are profiles. Cheap, never raises."""
+    ensure_started()
+    if process is not None:
+        process.greet()
+
+
+def deep_key() -> bytes | None:
+    """The key under which the gateway asks for deep profiles, once it has told."""
+    return process.deep_key if process is not None else None
 
 
 def flush(timeout_s: float = FLUSH_S) -> bool:

@@ -1,0 +1,383 @@
+/* The commands about deep profiles: deep asks for them, export writes one request in a format other
+ * tools read. What needs Python is handed over to `python3 -m tailrace export`. */
+#include "handover.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <locale.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/clock.h"
+#include "control_client.h"
+#include "term.h"
+
+#define EXIT_USAGE 2
+#define PATH_BYTES_MAX 512
+#define COUNT_MAX 1000
+#define WAIT_S 60
+#define POLL_MS 200
+
+struct options {
+	const char *control, *format, *output;
+	bool json;
+	unsigned count, wait_s;
+	char **operands; /* borrowed from argv */
+	int operand_count;
+};
+
+static int
+usage(FILE *out, int status)
+{
+	fprintf(out,
+	        "usage: tailrace deep ROUTE [--count N] [--wait SECONDS] [--control ADDRESS] "
+	        "[--json]\n"
+	        "       tailrace export TRACE_ID [--format FORMAT] [--output FILE] "
+	        "[--control ADDRESS]\n"
+	        "ROUTE is like \"GET /items/{id}\"; FORMAT is json, speedscope, collapsed, chrome, "
+	        "or, of deep\n"
+	        "profiles and with the Python package tailrace, pstats, callgrind, html\n");
+	return status;
+}
+
+static bool
+read_number(const char *text, unsigned min, unsigned max, unsigned *ret)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 10);
+
+	*ret = (unsigned)value;
+	return isdigit((unsigned char)*text) && *end == '\0' && value >= min && value <= max;
+}
+
+/* Returns 0, 1 where help was asked for, or -1 after saying what is wrong. */
+static int
+parse_options(int argc, char **argv, struct options *ret)
+{
+	static const struct option table[] = {
+	    {"control", required_argument, NULL, 'c'}, {"count", required_argument, NULL, 'n'},
+	    {"wait", required_argument, NULL, 'w'},    {"format", required_argument, NULL, 'f'},
+	    {"output", required_argument, NULL, 'o'},  {"json", no_argument, NULL, 'j'},
+	    {"help", no_argument, NULL, 'h'},          {0},
+	};
+	int c;
+
+	*ret = (struct options){
+	    .control = control_default_address(), .format = "json", .count = 1, .wait_s = WAIT_S};
+	optind = 0; /* glibc: start over, for main() may have parsed options of its own */
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "ho:", table, NULL)) != -1) {
+		bool good = true;
+
+		switch (c) {
+		case 'c':
+			ret->control = optarg;
+			break;
+		case 'f':
+			ret->format = optarg;
+			break;
+		case 'o':
+			ret->output = optarg;
+			break;
+		case 'n':
+			good = read_number(optarg, 1, COUNT_MAX, &ret->count);
+			break;
+		case 'w':
+			good = read_number(optarg, 0, 86400, &ret->wait_s);
+			break;
+		case 'j':
+			ret->json = true;
+			break;
+		case 'h':
+			return 1;
+		default:
+			fprintf(stderr, "tailrace: unknown option or no value: %s\n",
+			        argv[optind - 1]);
+			return -1;
+		}
+		if (!good) {
+			fprintf(stderr, "tailrace: not a number in range: %s\n", optarg);
+			return -1;
+		}
+	}
+	ret->operands = argv + optind;
+	ret->operand_count = argc - optind;
+	return 0;
+}
+
+static int
+complain(const struct control_answer *answer)
+{
+	json_t *root = json_loadb(answer->body, answer->length, 0, NULL);
+	const char *text =
+	    json_string_value(json_object_get(json_object_get(root, "error"), "message"));
+
+	fprintf(stderr, "tailrace: the gateway answers %d%s%s\n", answer->status,
+	        text == NULL ? "" : ": ", text == NULL ? "" : text);
+	json_decref(root);
+	return EXIT_FAILURE;
+}
+
+/* --- deep ------------------------------------------------------------------------- */
+
+/* Puts the order. Returns the answer's object, or null after complaining. */
+static json_t *
+order(const struct options *options)
+{
+	struct control_answer answer = {0};
+	char error[512];
+	json_t *body =
+	    json_pack("{s:s, s:i}", "route", options->operands[0], "count", (int)options->count);
+	char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
+	json_t *root = NULL;
+
+	json_decref(body);
+	if (text == NULL) {
+		fprintf(stderr, "tailrace: the route is no UTF-8\n");
+		return NULL;
+	}
+	if (control_post(options->control, "/api/v1/deep", text, &answer, error, sizeof(error)) !=
+	    0)
+		fprintf(stderr, "tailrace: %s\n", error);
+	else if (answer.status != 200)
+		complain(&answer);
+	else if ((root = json_loadb(answer.body, answer.length, 0, NULL)) == NULL)
+		fprintf(stderr, "tailrace: the answer is no JSON\n");
+	free(text);
+	control_answer_free(&answer);
+	return root;
+}
+
+static const char *
+explain(const char *state)
+{
+	static const struct {
+		const char *state, *text;
+	} known[] = {
+	    {"ok", "profiled"},
+	    {"cut", "profiled in part: deep profiles used up their share of the time (5 %)"},
+	    {"busy", "not profiled: another profiler was running there"},
+	    {"limited", "not profiled: two others were, or their share of the time was used up"},
+	    {"gone", "not profiled: the hook does not have it any more"},
+	    {"no_profile", "not profiled: no profile came (is the hook there?)"},
+	};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (strcmp(known[i].state, state) == 0)
+			return known[i].text;
+	return state;
+}
+
+static void
+put_one(const struct options *options, const struct term *term, const json_t *asked)
+{
+	const char *state = json_string_value(json_object_get(asked, "state"));
+	const char *trace = json_string_value(json_object_get(asked, "trace_id"));
+	char text[TERM_DURATION_SIZE];
+	struct term_line line;
+
+	if (options->json) {
+		json_dumpf(asked, stdout, JSON_COMPACT);
+		putchar('\n');
+	} else {
+		term_line_begin(&line, term);
+		term_line_printf(&line, TERM_BOLD, "%s", trace == NULL ? "?" : trace);
+		term_line_right(
+		    &line, TERM_PLAIN, 44,
+		    term_duration(term,
+		                  (uint64_t)json_integer_value(json_object_get(asked, "total_ns")),
+		                  text));
+		term_line_pad(&line, 46);
+		term_line_printf(&line, TERM_DIM, "%s", explain(state == NULL ? "?" : state));
+		term_line_end(&line);
+	}
+	fflush(stdout);
+}
+
+struct progress {
+	json_int_t since_ns; /* when the order was taken */
+	json_t *shown;       /* trace IDs already printed */
+	unsigned profiled;
+};
+
+/* Prints what has come since the last look. Returns false after complaining. */
+static bool
+look(const struct options *options, const struct term *term, struct progress *progress)
+{
+	struct control_answer answer = {0};
+	char error[512];
+	const json_t *asked, *recent;
+	json_t *root;
+	size_t i;
+
+	if (control_get(options->control, "/api/v1/deep", &answer, error, sizeof(error)) != 0) {
+		fprintf(stderr, "tailrace: %s\n", error);
+		return false;
+	}
+	root = json_loadb(answer.body, answer.length, 0, NULL);
+	recent = json_object_get(root, "recent");
+	for (i = json_array_size(recent); i-- > 0;) { /* oldest first */
+		const char *state, *trace, *route;
+
+		asked = json_array_get(recent, i);
+		state = json_string_value(json_object_get(asked, "state"));
+		trace = json_string_value(json_object_get(asked, "span_id"));
+		route = json_string_value(json_object_get(asked, "route"));
+		if (state == NULL || trace == NULL || route == NULL ||
+		    strcmp(state, "asked") == 0 || strcmp(route, options->operands[0]) != 0 ||
+		    json_integer_value(json_object_get(asked, "start_ns")) < progress->since_ns ||
+		    json_object_get(progress->shown, trace) != NULL)
+			continue;
+		json_object_set_new(progress->shown, trace, json_true());
+		progress->profiled += strcmp(state, "ok") == 0 || strcmp(state, "cut") == 0;
+		put_one(options, term, asked);
+	}
+	json_decref(root);
+	control_answer_free(&answer);
+	return true;
+}
+
+static int
+command_deep(const struct options *options)
+{
+	struct timespec pause = {.tv_nsec = POLL_MS * (long)NS_PER_MS};
+	uint64_t until_ns = clock_now_ns() + options->wait_s * NS_PER_S;
+	struct progress progress = {0};
+	struct term term;
+	json_t *taken;
+	bool good = true;
+
+	taken = order(options);
+	if (taken == NULL)
+		return EXIT_FAILURE;
+	progress.since_ns = json_integer_value(json_object_get(taken, "now_ns"));
+	progress.shown = json_object();
+	term_init(&term, stdout);
+	fprintf(stderr, "tailrace: the next %u of %s get a deep profile, at most %d a minute\n",
+	        options->count, options->operands[0],
+	        (int)json_integer_value(json_object_get(taken, "max_per_minute")));
+	json_decref(taken);
+	while (good && json_object_size(progress.shown) < options->count &&
+	       clock_now_ns() < until_ns) {
+		nanosleep(&pause, NULL);
+		good = look(options, &term, &progress);
+	}
+	if (good && json_object_size(progress.shown) < options->count && options->wait_s > 0)
+		fprintf(stderr, "tailrace: %zu of %u came within %u s; the order stands\n",
+		        json_object_size(progress.shown), options->count, options->wait_s);
+	json_decref(progress.shown);
+	return good && (progress.profiled >= options->count || options->wait_s == 0) ? EXIT_SUCCESS
+	                                                                             : EXIT_FAILURE;
+}
+
+/* --- export ----------------------------------------------------------------------- */
+
+static bool
+is_one_of(const char *word, const char *const *list)
+{
+	for (; *list != NULL; list++)
+		if (strcmp(word, *list) == 0)
+			return true;
+	return false;
+}
+
+static int
+write_out(const struct options *options, const struct control_answer *answer)
+{
+	FILE *out = options->output == NULL ? stdout : fopen(options->output, "w");
+	bool good = out != NULL && fwrite(answer->body, 1, answer->length, out) == answer->length;
+
+	if (out != NULL)
+		good = (options->output == NULL ? fflush(out) : fclose(out)) == 0 && good;
+	if (!good)
+		fprintf(stderr, "tailrace: %s: %s\n",
+		        options->output == NULL ? "standard output" : options->output,
+		        strerror(errno));
+	return good ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int
+export_here(const struct options *options, const char *trace)
+{
+	struct control_answer answer = {0};
+	char path[PATH_BYTES_MAX], error[512];
+	int status;
+
+	snprintf(path, sizeof(path), "/api/v1/requests/%s/profile?format=%s", trace,
+	         options->format);
+	if (control_get(options->control, path, &answer, error, sizeof(error)) != 0) {
+		fprintf(stderr, "tailrace: %s\n", error);
+		return EXIT_FAILURE;
+	}
+	status = answer.status == 200 ? write_out(options, &answer) : complain(&answer);
+	control_answer_free(&answer);
+	return status;
+}
+
+/* Becomes the Python command, which says itself what it misses. */
+static int
+export_in_python(const struct options *options, const char *trace)
+{
+	const char *arguments[12] = {"python3", "-m", "tailrace", "export", trace};
+	char *argv[12] = {NULL};
+	size_t n = 5;
+
+	arguments[n++] = "--format";
+	arguments[n++] = options->format;
+	arguments[n++] = "--control";
+	arguments[n++] = options->control;
+	if (options->output != NULL) {
+		arguments[n++] = "--output";
+		arguments[n++] = options->output;
+	}
+	for (size_t i = 0; i < n; i++)
+		argv[i] = strdup(arguments[i]);
+	fflush(NULL);
+	execvp("python3", argv);
+	fprintf(stderr, "tailrace: --format %s needs python3 with the package tailrace: %s\n",
+	        options->format, strerror(errno));
+	return EXIT_FAILURE;
+}
+
+static int
+command_export(const struct options *options)
+{
+	static const char *const here[] = {"json", "speedscope", "collapsed", "chrome", NULL};
+	static const char *const python[] = {"pstats", "callgrind", "html", NULL};
+	char trace[33];
+
+	if (strlen(options->operands[0]) != 32 ||
+	    strspn(options->operands[0], "0123456789abcdefABCDEF") != 32) {
+		fprintf(stderr, "tailrace: a trace ID has 32 hexadecimal digits\n");
+		return EXIT_USAGE;
+	}
+	for (size_t i = 0; i <= 32; i++)
+		trace[i] = (char)tolower((unsigned char)options->operands[0][i]);
+	if (is_one_of(options->format, here))
+		return export_here(options, trace);
+	if (is_one_of(options->format, python))
+		return export_in_python(options, trace);
+	fprintf(stderr, "tailrace: no format \"%s\"\n", options->format);
+	return usage(stderr, EXIT_USAGE);
+}
+
+int
+client_profile_main(int argc, char **argv)
+{
+	struct options options;
+	int parsed;
+
+	setlocale(LC_CTYPE, "");
+	parsed = parse_options(argc, argv, &options);
+	if (parsed != 0)
+		return parsed == 1 ? usage(stdout, EXIT_SUCCESS) : usage(stderr, EXIT_USAGE);
+	if (options.operand_count != 1)
+		return usage(stderr, EXIT_USAGE);
+	return strcmp(argv[0], "deep") == 0 ? command_deep(&options) : command_export(&options);
+}
