@@ -313,8 +313,8 @@ ask(int fd, const char *host, const char *request, size_t length, uint64_t deadl
 
 /* GET where body is null. */
 static int
-request_json(const char *address, const char *path, const char *body,
-             struct control_answer *ret, char *reterr, size_t reterr_size)
+request_json(const char *address, const char *path, const char *body, struct control_answer *ret,
+             char *reterr, size_t reterr_size)
 {
 	uint64_t deadline_ns = clock_now_ns() + CONTROL_TIMEOUT_MS * NS_PER_MS;
 	bool encrypted = strncmp(address, TLS_PREFIX, strlen(TLS_PREFIX)) == 0;
