@@ -184,6 +184,18 @@ unsealed(const struct supervisor *s, uint32_t serial)
 static const char *const taken_over[] = {"listeners", "upstreams", "routes", "limits", "trace",
                                          "overlays",  "control",   "worker", "log",    NULL};
 
+/* Keys of control listeners are read with the rights of the start, which a running collector that
+ * became another user has not any more. */
+static bool
+keys_out_of_reach(const struct config *config)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < config->control.listener_count; i++)
+		any |= config->control.listeners[i].tls.on;
+	return any && config->process.uid != (uid_t)-1;
+}
+
 static bool
 is_same_to_collector(const struct supervisor *s, uint32_t old_serial, uint32_t new_serial)
 {
@@ -211,13 +223,14 @@ renew_collector(struct supervisor *s, uint32_t old_serial, uint64_t now_ns)
 	handover->config_fd = sealed_fd(s, s->config->serial);
 	handover->config_serial = s->config->serial;
 	supervisor_sockets_hand_over(&s->sockets, s->config, true, handover);
-	if (is_same_to_collector(s, old_serial, s->config->serial)) {
+	if (is_same_to_collector(s, old_serial, s->config->serial) &&
+	    !keys_out_of_reach(s->config)) {
 		order.fd_count = (uint32_t)handover->listener_count;
 		memcpy(order.fds, handover->listener_fds, order.fd_count * sizeof(int));
 		tell_collector(s, &order);
 		return;
 	}
-	log_info("the collector starts anew with it: more has changed than it can take over");
+	log_info("the collector starts anew with it: it cannot take over all of it");
 	if (process_make_folder(s->config, s->config->store.path, 0750) == -1)
 		log_warn("%s: folder cannot be made: %s", s->config->store.path, strerror(errno));
 	if (s->collector.state == CHILD_DOWN)

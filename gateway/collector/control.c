@@ -26,7 +26,7 @@ struct listener {
 	char *text; /* owned; its address as written */
 	enum config_role role;
 	struct access_rule rule;
-	struct tls_server *tls;            /* owned; null = in clear */
+	struct guard_entrance entrance;    /* its tls is owned */
 	struct evhttp *http;               /* owned */
 	struct evhttp_bound_socket *bound; /* null = accepts no more (a reload took it away) */
 };
@@ -171,8 +171,8 @@ add_listener(struct control *control, const struct config *config, size_t index,
 	if (access_rule_init(&listener->rule, config, wanted, why, why_size) != 0)
 		return NULL;
 	if (wanted->tls.on)
-		listener->tls = tls_server_open(&wanted->tls, NULL, wanted->text);
-	if (wanted->tls.on && listener->tls == NULL) {
+		listener->entrance.tls = tls_server_open(&wanted->tls, NULL, wanted->text);
+	if (wanted->tls.on && listener->entrance.tls == NULL) {
 		snprintf(why, why_size, "no TLS, and without it it stays closed");
 		access_rule_clear(&listener->rule);
 		return NULL;
@@ -206,7 +206,7 @@ listen_on(struct listener *listener, int fd)
 		listener->bound = evhttp_bind_listener(listener->http, evl);
 	if (listener->bound == NULL)
 		fatal("control: %s: cannot be served", listener->text);
-	guard_watch(listener->control->guard, listener->http, evl, listener->tls);
+	guard_watch(listener->control->guard, listener->http, evl, &listener->entrance);
 	evhttp_set_max_headers_size(listener->http, CONTROL_HEADERS_MAX);
 	evhttp_set_max_body_size(listener->http, CONTROL_BODY_MAX);
 	evhttp_set_timeout(listener->http, CONTROL_TIMEOUT_S);
@@ -251,12 +251,30 @@ serving(struct control *control, const char *text)
 	return NULL;
 }
 
+/* Certificates are read anew, be it with this process's rights. -1 where they cannot be used. */
+static int
+renew_tls(struct listener *listener, const struct config_control_listener *wanted)
+{
+	struct tls_server *fresh = NULL;
+	if (wanted->tls.on)
+		fresh = tls_server_open(&wanted->tls, NULL, wanted->text);
+	if (wanted->tls.on && fresh == NULL)
+		return -1;
+	tls_server_close(listener->entrance.tls);
+	listener->entrance.tls = fresh;
+	return 0;
+}
+
 static void
 renew(struct listener *listener, const struct config *config,
       const struct config_control_listener *wanted)
 {
 	struct access_rule rule = {0};
 	char why[512];
+	if (renew_tls(listener, wanted) != 0) {
+		log_error("control: %s: its old certificates and rule stay", wanted->text);
+		return;
+	}
 	if (access_rule_init(&rule, config, wanted, why, sizeof(why)) != 0) {
 		log_error("control: %s: %s; its old rule stays", wanted->text, why);
 		return;
@@ -324,7 +342,7 @@ control_free(struct control *control)
 		if (control->listeners[i].http != NULL)
 			evhttp_free(control->listeners[i].http);
 		access_rule_clear(&control->listeners[i].rule);
-		tls_server_close(control->listeners[i].tls);
+		tls_server_close(control->listeners[i].entrance.tls);
 		free(control->listeners[i].text);
 	}
 	guard_free(control->guard);

@@ -19,13 +19,8 @@ struct guarded {
 	struct guarded *next;
 	struct guard *guard;
 	struct bufferevent *bev; /* ref */
+	struct tls_server *tls;  /* shared; null = in clear */
 	uint64_t since_ns;       /* first byte of the request that is arriving; 0 = none is */
-};
-
-/* A listener, as each connection it accepts knows it. */
-struct entrance {
-	struct guard *guard;
-	const struct tls_server *tls; /* borrowed; null = in clear */
 };
 
 struct guard {
@@ -33,7 +28,6 @@ struct guard {
 	struct guarded *connections;
 	size_t count;
 	struct evconnlistener *listeners[GUARD_LISTENERS_MAX]; /* borrowed */
-	struct entrance entrances[GUARD_LISTENERS_MAX];
 	size_t limits[GUARD_LISTENERS_MAX]; /* connections of all listeners at which each rests */
 	size_t listener_count;
 	bool paused, closed;
@@ -103,7 +97,7 @@ is_over(const struct guarded *c)
 
 /* libevent 2.1.12 loses bytes of writes done in part, and does not look for bytes read ahead. */
 static struct bufferevent *
-make_encrypted(struct event_base *base, const struct tls_server *tls)
+make_encrypted(struct event_base *base, struct tls_server *tls)
 {
 	SSL *ssl = tls_server_connection(tls);
 	struct bufferevent *bev;
@@ -124,7 +118,7 @@ make_encrypted(struct event_base *base, const struct tls_server *tls)
 static struct bufferevent *
 on_accept(struct event_base *base, void *arg)
 {
-	const struct entrance *entrance = arg;
+	const struct guard_entrance *entrance = arg;
 	struct guard *guard = entrance->guard;
 	/* The last reference closes the socket: closed by evhttp, its number could be another
 	 * connection's while this bufferevent's events still stand under it. */
@@ -136,6 +130,7 @@ on_accept(struct event_base *base, void *arg)
 	struct guarded *c = xcalloc(1, sizeof(*c));
 	c->guard = guard;
 	c->bev = bev;
+	c->tls = tls_server_share(entrance->tls);
 	c->since_ns = entrance->tls != NULL ? clock_now_ns() : 0; /* a handshake arrives too */
 	bufferevent_incref(bev);
 	evbuffer_add_cb(bufferevent_get_input(bev), on_input, c);
@@ -169,12 +164,11 @@ limit_of(struct evconnlistener *listener)
 
 void
 guard_watch(struct guard *guard, struct evhttp *http, struct evconnlistener *listener,
-            const struct tls_server *tls)
+            struct guard_entrance *entrance)
 {
-	struct entrance *entrance = &guard->entrances[guard->listener_count];
 	if (guard->listener_count >= GUARD_LISTENERS_MAX)
 		fatal("control: more than %d listeners", GUARD_LISTENERS_MAX);
-	*entrance = (struct entrance){.guard = guard, .tls = tls};
+	entrance->guard = guard;
 	evhttp_set_bevcb(http, on_accept, entrance);
 	evconnlistener_set_error_cb(listener, on_accept_error);
 	guard->limits[guard->listener_count] = limit_of(listener);
@@ -219,6 +213,7 @@ forget(struct guard *guard, struct guarded **at)
 	evbuffer_remove_cb(bufferevent_get_input(c->bev), on_input, c);
 	evbuffer_remove_cb(bufferevent_get_output(c->bev), on_output, c);
 	bufferevent_decref(c->bev);
+	tls_server_close(c->tls);
 	free(c);
 }
 

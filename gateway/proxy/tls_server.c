@@ -3,6 +3,7 @@
 #include "proxy/tls_server.h"
 
 #include <ctype.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <openssl/core_names.h>
@@ -30,6 +31,7 @@ struct served {
 };
 
 struct tls_server {
+	_Atomic unsigned owners;
 	const struct ticket_keys *tickets; /* null = none are given */
 	struct served *served;             /* the first is for all names nobody else has */
 	size_t count;
@@ -384,6 +386,7 @@ tls_server_open(const struct config_tls *config, const struct ticket_keys *ticke
 	struct tls_server *server = xcalloc(1, sizeof *server);
 
 	ERR_clear_error();
+	server->owners = 1;
 	server->tickets = tickets;
 	server->served = xcalloc(config->certificate_count, sizeof *server->served);
 	for (size_t i = 0; i < config->certificate_count; i++) {
@@ -395,10 +398,18 @@ tls_server_open(const struct config_tls *config, const struct ticket_keys *ticke
 	return server;
 }
 
+struct tls_server *
+tls_server_share(struct tls_server *server)
+{
+	if (server)
+		atomic_fetch_add(&server->owners, 1);
+	return server;
+}
+
 void
 tls_server_close(struct tls_server *server)
 {
-	if (!server)
+	if (!server || atomic_fetch_sub(&server->owners, 1) != 1)
 		return;
 	for (size_t i = 0; i < server->count; i++) {
 		SSL_CTX_free(server->served[i].ctx);

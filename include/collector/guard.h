@@ -30,9 +30,15 @@ struct guard_counters {
 struct guard *guard_new(struct event_base *base, const struct guard_counters *counters);
 void guard_free(struct guard *guard);
 
-/* Puts an evhttp and its listener under the guard; `tls` (borrowed) null: it speaks in clear. */
+/* A listener as each connection it accepts knows it; its owner's, as long as the evhttp lives. */
+struct guard_entrance {
+	struct guard *guard;    /* set by guard_watch() */
+	struct tls_server *tls; /* null = in clear; may be replaced between two turns */
+};
+
+/* Puts an evhttp and its listener under the guard. */
 void guard_watch(struct guard *guard, struct evhttp *http, struct evconnlistener *listener,
-                 const struct tls_server *tls);
+                 struct guard_entrance *entrance);
 
 /* Forgets a listener that is about to be freed; its connections stay under the guard. */
 void guard_unwatch(struct guard *guard, struct evconnlistener *listener);

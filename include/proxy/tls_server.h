@@ -14,7 +14,10 @@ struct tls_server;
  * only warned of, for a worker that starts again must serve. */
 struct tls_server *tls_server_open(const struct config_tls *config,
                                    const struct ticket_keys *tickets, const char *place);
-void tls_server_close(struct tls_server *server); /* null-safe */
+
+/* Another owner, who closes it too: what serves in its place does not end handshakes under way. */
+struct tls_server *tls_server_share(struct tls_server *server); /* null-safe */
+void tls_server_close(struct tls_server *server);               /* null-safe */
 
 /* A new connection's, owned by the caller. Null when memory is short. */
 SSL *tls_server_connection(const struct tls_server *server);

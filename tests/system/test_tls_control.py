@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import shutil
+import signal
 import ssl
 import subprocess
 import time
@@ -182,3 +185,56 @@ def test_hook(
     for _ in range(3):
         trace = ask(gateway.port, get("/async")).trace_id
         assert gateway.wait_profile(trace)["profile"]["engine"] == "steps"
+
+
+def _names(port: int, authority: Authority) -> set[str]:
+    context = authority.client_context()
+    context.check_hostname = False
+    with raw_connection(port) as raw, context.wrap_socket(raw) as sock:
+        found: Any = sock.getpeercert()
+        return {value for _, value in found["subjectAltName"]}
+
+
+@pytest.mark.parametrize("user", [None, "nobody"])
+def test_renewal(
+    authority: Authority,
+    gateway_factory: Callable[..., Gateway],
+    tmp_path: Path,
+    user: str | None,
+) -> None:
+    """HUP reads renewed files, also where the collector became another user; others stay."""
+    if user and os.geteuid() != 0:
+        pytest.skip("only root can drop rights")
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    ports = [free_port(), free_port()]
+    first, second = authority.issue("first.example"), authority.issue("second.example")
+    keys = {"role": "ingest", "token_file": str(token)}
+    gateway = gateway_factory(
+        ["127.0.0.1:9"],
+        control={
+            "listeners": [
+                {"address": f"unix:{tmp_path}/renewed.sock"},
+                {"address": f"127.0.0.1:{ports[0]}", **keys, **listen(first)},
+                {"address": f"127.0.0.1:{ports[1]}", **keys, **listen(second)},
+            ]
+        },
+        **({"process": {"user": user}} if user else {}),
+    )
+    assert _names(ports[0], authority) == {"first.example"}
+    for name, source in authority.issue("renewed.example").items():
+        shutil.copy(source, first[name])
+    # one listener goes: the others keep their own certificates
+    config = json.loads(gateway.config_path.read_text())
+    del config["control"]["listeners"][0]
+    config["control"]["listeners"][0:0] = [{"address": f"unix:{tmp_path}/moved.sock"}]
+    gateway.config_path.write_text(json.dumps(config))
+    gateway.process.send_signal(signal.SIGHUP)
+
+    def renewed() -> bool:
+        with contextlib.suppress(OSError):
+            return _names(ports[0], authority) == {"renewed.example"}
+        return False
+
+    wait_for(renewed, 20, "the renewed certificate")
+    assert _names(ports[1], authority) == {"second.example"}
