@@ -235,6 +235,8 @@ step_read_head(struct exchange *exchange)
 
 	switch (http1_head(request, in->data + in->start, block_length(in))) {
 	case HTTP1_MORE:
+		if (client->saw_fin) /* it closed behind an earlier request: no more will come */
+			return fail_step(exchange, CLOSE_CLIENT_ABORT);
 		if (block_room(in) == 0 && client_grow_head(client) < 0)
 			return fail_step(exchange, CLOSE_OUT_OF_MEMORY);
 		client_watch(client, exchange->loop->now_ns);
@@ -298,6 +300,9 @@ step_admit(struct exchange *exchange)
 	    (requests_max > 0 && exchange->client->requests + 1 >= requests_max);
 	routed = exchange_route(exchange) == 0;
 	why = take_body_at_hand(exchange);
+	if (why == CLOSE_NONE && exchange->request_state == DIRECTION_BODY &&
+	    exchange->client->saw_fin)
+		why = CLOSE_CLIENT_ABORT;
 	if (why == CLOSE_NONE && !routed)
 		why = CLOSE_NO_ROUTE;
 	if (why == CLOSE_NONE && exchange->facts.websocket && !tunnel_reserve(exchange))

@@ -291,6 +291,27 @@ def test_error_pages(
     assert answer.status == 404 and answer.headers["content-length"] == "21"
 
 
+@pytest.mark.parametrize(
+    "rest", [b"GET /b", b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"]
+)
+def test_half_closed_with_an_unfinished_request(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory, rest: bytes
+) -> None:
+    """With half_close, what a FIN cut off behind a whole request is given up at once."""
+    stub = stub_factory(always(OK))
+    gateway = gateway_factory([stub.address], listener={"half_close": True})
+    with Connection(gateway.port) as client:
+        client.send(get("/a") + rest)
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.answer().status == 200
+        took, _ = timed(client.eof)
+        assert took < 5
+    assert stub.accepted == 1
+    wait_for(
+        lambda: b"tailrace_requests_in_flight 0\n" in gateway.api("/metrics")[2], 5, "none left"
+    )
+
+
 # --- limits ------------------------------------------------------------------
 
 
