@@ -183,6 +183,9 @@ install: build
 	install -D -m 644 conf/tailrace.schema.json $(DESTDIR)$(SCHEMA)
 	install -D -m 644 conf/minimal.json $(DESTDIR)$(DOCDIR)/minimal.json
 	install -D -m 644 conf/tls.json $(DESTDIR)$(DOCDIR)/tls.json
+	install -D -m 644 conf/alerts.json $(DESTDIR)$(DOCDIR)/alerts.json
+	install -D -m 644 conf/prometheus-rules.yml $(DESTDIR)$(DOCDIR)/prometheus-rules.yml
+	install -D -m 644 conf/grafana-dashboard.json $(DESTDIR)$(DOCDIR)/grafana-dashboard.json
 	install -D -m 644 conf/tailrace.socket $(DESTDIR)$(DOCDIR)/tailrace.socket
 	install -D -m 644 LICENSE $(DESTDIR)$(DOCDIR)/LICENSE
 	@for f in $(LLHTTP_DIR)/LICENSE*; do test ! -f "$$f" || install -m 644 "$$f" $(DESTDIR)$(DOCDIR)/LICENSE.llhttp; done
@@ -200,7 +203,8 @@ uninstall:
 	@! cmp -s $(DESTDIR)$(CONFIG) $(DESTDIR)$(DOCDIR)/tailrace.json || rm -f $(DESTDIR)$(CONFIG)
 	rm -f $(DESTDIR)$(SBINDIR)/tailrace $(DESTDIR)$(MANDIR)/man8/tailrace.8 $(DESTDIR)$(MANDIR)/man5/tailrace.json.5 \
 		$(DESTDIR)$(UNITDIR)/tailrace.service $(DESTDIR)$(SYSUSERSDIR)/tailrace.conf $(DESTDIR)$(SCHEMA) \
-		$(addprefix $(DESTDIR)$(DOCDIR)/,tailrace.json minimal.json tls.json tailrace.socket LICENSE LICENSE.llhttp)
+		$(addprefix $(DESTDIR)$(DOCDIR)/,tailrace.json minimal.json tls.json alerts.json prometheus-rules.yml \
+		grafana-dashboard.json tailrace.socket LICENSE LICENSE.llhttp)
 	@for d in $(dir $(SCHEMA)) $(DOCDIR) $(dir $(CONFIG)); do rmdir $(DESTDIR)$$d 2>/dev/null || true; done
 
 # build/tailrace_VERSION_ARCHITECTURE.deb

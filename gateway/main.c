@@ -18,6 +18,7 @@
 #include "base/config.h"
 #include "base/log.h"
 #include "backtest.h"
+#include "client_incidents.h"
 #include "handover.h"
 #include "process.h"
 #include "supervisor.h"
@@ -41,10 +42,12 @@ static const char usage[] =
     "       tailrace export TRACE_ID --format json|speedscope|collapsed|chrome|\n"
     "                                pstats|callgrind|html\n"
     "                                           one request for other tools\n"
+    "       tailrace incidents [ID [--accept]]  what got slower, since when, and why\n"
+    "       tailrace deploy VERSION             say that a version of the app begins to run\n"
     "       tailrace backtest [--every-tick]    find regressions in ticks on standard input\n"
     "       tailrace --version | --help\n"
-    "routes, requests, show, flame, deep and export take --control ADDRESS (else\n"
-    "$TAILRACE_CONTROL, else the default socket); most take --json.\n"
+    "All that ask a running gateway take --control ADDRESS (else $TAILRACE_CONTROL, else the\n"
+    "default socket); most take --json.\n"
     "Exit status: 0 done, 1 failed at run time, 2 wrong usage, 78 bad configuration.\n";
 
 static int
@@ -189,7 +192,6 @@ main(int argc, char **argv)
 {
 	static const char *const client[] = {"routes", "requests", "show", "flame", NULL};
 	static const char *const profile[] = {"deep", "export", NULL};
-	static const char *const later[] = {"incidents", "deploy", NULL};
 	const char *word = argc > 1 ? argv[1] : "";
 
 	if (strcmp(word, "--version") == 0)
@@ -200,10 +202,12 @@ main(int argc, char **argv)
 		return client_cli_main(argc - 1, argv + 1);
 	if (is_one_of(word, profile))
 		return client_profile_main(argc - 1, argv + 1);
+	if (strcmp(word, "incidents") == 0)
+		return client_incidents_main(argc - 1, argv + 1);
+	if (strcmp(word, "deploy") == 0)
+		return client_deploy_main(argc - 1, argv + 1);
 	if (strcmp(word, "backtest") == 0)
 		return backtest_main(argc - 1, argv + 1);
-	if (is_one_of(word, later))
-		return usage_error("not in this version:", word);
 	process_title_init(argc, argv);
 	if (strcmp(word, SPAWN_ROLE_WORKER) == 0 || strcmp(word, SPAWN_ROLE_COLLECTOR) == 0)
 		return child(argc, argv);

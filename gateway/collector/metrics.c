@@ -277,8 +277,8 @@ store(const struct service *service, struct metrics *out)
 	    "Exchanges that something cites and that could not be pinned: too many are.",
 	    stats.pins_refused);
 	rollups(service, &stats, out);
-	one(out, "tailrace_store_moved_aside_total", "counter", "Damaged files moved aside.",
-	    stats.moved_aside);
+	one(out, "tailrace_store_damaged_total", "counter",
+	    "Times the store's file was found damaged, and left alone.", stats.damaged);
 	one(out, "tailrace_store_file_bytes", "gauge", "Size of the store's file without its WAL.",
 	    stats.file_bytes);
 	one(out, "tailrace_store_queued", "gauge", "Items that wait to be written.", stats.queued);

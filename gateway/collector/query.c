@@ -33,7 +33,7 @@ struct query {
 	uint64_t refused;  /* loop's thread */
 	sqlite3 *db;       /* query thread, from here on */
 	dev_t device;      /* the file that is open, */
-	ino_t inode;       /* for a damaged one is moved aside */
+	ino_t inode;       /* for a damaged one may be moved away */
 	uint64_t until_ns; /* end of the running statement's time */
 };
 

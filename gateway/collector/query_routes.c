@@ -152,6 +152,10 @@ add_members(json_t *array, const struct text *pending)
 	{
 		const char *name = json_string_value(json_object_get(route, "route"));
 		json_t *more = json_object_get(members, name);
+		/* Of routes without a window since the start the detector knows nothing. */
+		json_object_set_new(route, "state", json_string("learning"));
+		json_object_set_new(route, "learning", json_null());
+		json_object_set_new(route, "change", json_null());
 		if (more != NULL)
 			json_object_update(route, more);
 	}

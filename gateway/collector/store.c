@@ -59,6 +59,9 @@ struct store {
 	int64_t route_ids[ROUTES_MAX + 1]; /* as file.route_ids at the last commit */
 	struct store_file file;            /* writer thread only, from here on */
 	uint64_t complained_ns, opened_ns;
+	bool damaged; /* the file of this device and inode is left alone */
+	dev_t damaged_device;
+	ino_t damaged_inode;
 };
 
 /* --- preparing ------------------------------------------------------------------------ */
@@ -269,21 +272,36 @@ complain(struct store *store, const char *format, ...)
 	          store->options.path, text);
 }
 
-/* A file that is no database (any more) is kept for whoever wants to look, and a new one begun. */
+/* A file that is no database (any more) is kept as it is; only another in its place is opened. */
 static void
-move_aside(struct store *store, const char *why)
+leave_alone(struct store *store, const char *why)
 {
-	char name[4096];
+	struct stat st = {0};
+	bool known = stat(store->options.path, &st) == 0;
+	if (store->file.db != NULL) /* closing writes nothing, either */
+		sqlite3_db_config(store->file.db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	store_file_close(&store->file);
-	if (store_file_move_aside(store->options.path, name, sizeof(name)) != 0) {
-		complain(store, "damaged (%s) and cannot be moved aside: %s", why, strerror(errno));
-		return;
-	}
-	log_error("store: %s is damaged (%s): moved to %s, a new one is begun", store->options.path,
-	          why, name);
+	store->damaged = known;
+	store->damaged_device = st.st_dev;
+	store->damaged_inode = st.st_ino;
+	log_error(
+	    "store: %s is damaged (%s): it is left alone, and nothing is kept until it is moved "
+	    "away",
+	    store->options.path, why);
 	pthread_mutex_lock(&store->mutex);
-	store->stats.moved_aside++;
+	store->stats.damaged++;
 	pthread_mutex_unlock(&store->mutex);
+}
+
+static bool
+is_left_alone(struct store *store)
+{
+	struct stat st;
+	if (!store->damaged)
+		return false;
+	store->damaged = stat(store->options.path, &st) == 0 &&
+	                 st.st_dev == store->damaged_device && st.st_ino == store->damaged_inode;
+	return store->damaged;
 }
 
 static bool
@@ -296,13 +314,13 @@ file_ready(struct store *store)
 	if (store->opened_ns != 0 && now_ns - store->opened_ns < STORE_RETRY_MS * NS_PER_MS)
 		return false;
 	store->opened_ns = now_ns;
+	if (is_left_alone(store))
+		return false;
 	enum store_opened opened =
 	    store_file_open(&store->file, store->options.path, why, sizeof(why));
-	if (opened == STORE_DAMAGED) {
-		move_aside(store, why);
-		opened = store_file_open(&store->file, store->options.path, why, sizeof(why));
-	}
-	if (opened != STORE_OPENED)
+	if (opened == STORE_DAMAGED)
+		leave_alone(store, why);
+	else if (opened != STORE_OPENED)
 		complain(store, "not opened: %s", why);
 	return opened == STORE_OPENED;
 }
@@ -362,12 +380,10 @@ failed(struct store *store, int result)
 	snprintf(why, sizeof(why), "%s", sqlite3_errmsg(store->file.db));
 	store_file_rollback(&store->file);
 	int primary = result & 0xff;
-	if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB) {
-		move_aside(store, why);
-		store->opened_ns = 0;
-	} else {
+	if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB)
+		leave_alone(store, why);
+	else
 		complain(store, "not written: %s", why);
-	}
 }
 
 /* Adds what the writer counted. */

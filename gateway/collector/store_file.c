@@ -208,24 +208,6 @@ store_file_close(struct store_file *file)
 	*file = (struct store_file){0};
 }
 
-int
-store_file_move_aside(const char *path, char *ret_name, size_t size)
-{
-	static const char *const suffixes[] = {"-wal", "-shm"};
-	char from[4096], to[4096];
-	snprintf(ret_name, size, "%s.damaged-%llu", path,
-	         (unsigned long long)(clock_wall_ns() / NS_PER_MS));
-	if (rename(path, ret_name) != 0)
-		return -1;
-	for (size_t i = 0; i < 2; i++) {
-		snprintf(from, sizeof(from), "%s%s", path, suffixes[i]);
-		snprintf(to, sizeof(to), "%s%s", ret_name, suffixes[i]);
-		if (rename(from, to) != 0 && errno != ENOENT)
-			return -1;
-	}
-	return 0;
-}
-
 /* --- statements -------------------------------------------------------------------- */
 
 static void

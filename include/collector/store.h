@@ -48,7 +48,7 @@ struct store_stats {
 	uint64_t pins_refused;      /* STORE_PINS_MAX are pinned */
 	uint64_t rollups_damaged;   /* chunks that could not be read */
 	uint64_t rollup_bytes;      /* of all rollups */
-	uint64_t moved_aside;       /* damaged files */
+	uint64_t damaged;           /* files found damaged, and left alone */
 	uint64_t file_bytes;        /* database pages, without the WAL */
 	size_t queued;
 	bool writable; /* the file is open, and the last transaction was committed */

@@ -76,10 +76,6 @@ enum store_opened store_file_open(struct store_file *file, const char *path, cha
                                   size_t size);
 void store_file_close(struct store_file *file);
 
-/* Moves a damaged file (with WAL and index) to "<path>.damaged-<time>". Returns 0, or -1 with
- * errno. */
-int store_file_move_aside(const char *path, char *ret_name, size_t size);
-
 /* Write one item within a transaction. Each returns SQLITE_OK or SQLite's error. */
 int store_file_exchange(struct store_file *file, const struct store_exchange *exchange);
 int store_file_minute(struct store_file *file, const struct store_minute *minute);

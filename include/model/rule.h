@@ -1,5 +1,5 @@
 /* A fixed threshold of the configuration over one route: whether it has been passed long enough,
- * and whether that is over. docs/detector.md, "Static rules". Pure; one thread. */
+ * and whether that is over. docs/alerts.md. Pure; one thread. */
 #ifndef TAILRACE_MODEL_RULE_H
 #define TAILRACE_MODEL_RULE_H
 

@@ -19,7 +19,7 @@ def tailrace(*args: str, env: dict[str, str] | None = None) -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("name", ["minimal.json", "tailrace.json"])
+@pytest.mark.parametrize("name", ["minimal.json", "tailrace.json", "alerts.json"])
 def test_shipped_configurations_are_good(name: str) -> None:
     done = tailrace("check", "-c", str(ROOT / "conf" / name))
     assert (done.returncode, done.stderr) == (0, "")

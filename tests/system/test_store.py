@@ -222,20 +222,54 @@ def test_not_ours(
 
 
 def test_damaged(app: HandApp, gateway_factory: Start, tmp_path: Path) -> None:
-    """A file that is no database is moved aside, named in the log, and a new one begun."""
+    """A file that is no database is refused and left alone; one in its place is begun."""
     path = tmp_path / "kept.db"
     path.write_bytes(b"this is no database " * 500)
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
     gateway = gateway_factory(
+        [app.address], store={"path": str(path)}, profile={"join_timeout_ms": 100}
+    )
+    ask(gateway)
+    dropped = 'tailrace_store_dropped_total{reason="error"}'
+    wait_for(lambda: metrics(gateway)[dropped] >= 1, 10, "drops counted")
+    assert metrics(gateway)["tailrace_store_damaged_total"] == 1
+    assert metrics(gateway)["tailrace_store_writable"] == 0
+    assert f"{path} is damaged" in gateway.log() and "left alone" in gateway.log()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+    assert [entry.name for entry in tmp_path.glob("kept.db*")] == ["kept.db"]
+    path.rename(tmp_path / "looked-at.db")
+
+    def begun() -> bool:
+        ask(gateway)
+        return metrics(gateway)["tailrace_store_writable"] == 1
+
+    wait_for(begun, 20, "a new file", every_s=0.5)
+    trace = ask(gateway)
+    wait_exchange(gateway, trace, lambda x: x["profile_missing"] == "no_hook")
+    assert gateway.stop() == 0
+    assert trace in stored(path)
+    assert hashlib.sha256((tmp_path / "looked-at.db").read_bytes()).hexdigest() == before
+
+
+def test_damaged_while_it_runs(app: HandApp, gateway_starter: Start, tmp_path: Path) -> None:
+    """A file that is overwritten under the gateway is left as it is from then on."""
+    path = tmp_path / "kept.db"
+    gateway = gateway_starter(
         [app.address], store={"path": str(path)}, profile={"join_timeout_ms": 100}
     )
     trace = ask(gateway)
     wait_exchange(gateway, trace, lambda x: x["profile_missing"] == "no_hook")
-    aside = list(tmp_path.glob("kept.db.damaged-*"))
-    assert len(aside) == 1 and aside[0].read_bytes().startswith(b"this is no database")
-    assert aside[0].name in gateway.log()
-    assert metrics(gateway)["tailrace_store_moved_aside_total"] == 1
-    assert gateway.stop() == 0
-    assert trace in stored(path)
+    os.kill(gateway.collector_pid(), signal.SIGKILL)
+    for name in (path, path.with_name("kept.db-wal")):
+        if name.exists():
+            size = name.stat().st_size
+            with name.open("r+b") as file:
+                file.write(b"\xff" * size)
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    wait_for(lambda: "is damaged" in gateway.log(), 20, "said so")
+    ask(gateway)
+    time.sleep(1)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
 
 
 def test_unwritable(app: HandApp, gateway_factory: Start, tmp_path: Path) -> None:
