@@ -44,26 +44,28 @@ process_read_config(int fd, uint32_t serial)
 	return config;
 }
 
-static char *title_area;
+static char *title_area, *environment_area;
 static size_t title_size;
 
 void
 process_title_init(int argc, char **argv)
 {
 	char *end = argv[0];
-	size_t count = 0;
-	char **copy;
+	size_t count = 0, bytes = 0;
+	char **copy, *at;
 
 	for (int i = 0; i < argc; i++)
 		if (argv[i] == end)
 			end = argv[i] + strlen(argv[i]) + 1;
-	while (environ[count] != NULL)
-		count++;
+	for (; environ[count] != NULL; count++)
+		bytes += strlen(environ[count]) + 1;
 	copy = xcalloc(count + 1, sizeof(*copy));
+	at = environment_area = xcalloc(bytes + 1, 1);
 	for (size_t i = 0; i < count; i++) {
 		if (environ[i] == end)
 			end = environ[i] + strlen(environ[i]) + 1;
-		copy[i] = xstrdup(environ[i]);
+		copy[i] = at;
+		at = stpcpy(at, environ[i]) + 1;
 	}
 	/* Never freed: getenv() hands out pointers into it for the life of the process. */
 	environ = copy;
