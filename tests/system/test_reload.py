@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -18,7 +20,16 @@ from typing import Any
 
 import pytest
 from handmade import metrics
-from harness import Gateway, StubServer, free_port, group_members, wait_for
+from harness import (
+    BINARY,
+    Gateway,
+    StubServer,
+    clean_env,
+    free_port,
+    group_members,
+    make_config,
+    wait_for,
+)
 from proxy_tools import OK, Connection, ask, get
 from reload_tools import Load, answer_all, change, hup, stored
 
@@ -359,3 +370,82 @@ def test_collector_starts_anew_for_what_only_a_start_reads(
         assert first.exists()
     finally:
         gateway.stop()
+
+
+def test_worker_that_cannot_start_leaves_the_old_one(
+    gateway_factory: Factory, stub_factory: Stubs
+) -> None:
+    """A new generation that dies at its start changes nothing; neither does one killed on trial."""
+    gateway = gateway_factory([stub_factory(answer_all).address])
+    (worker,) = gateway.worker_pids()
+    second = free_port()
+    change(gateway, listeners=[{"address": f"127.0.0.1:{p}"} for p in (gateway.port, second)])
+    limits = resource.prlimit(gateway.process.pid, resource.RLIMIT_AS)
+    # Enough for the supervisor, too little for a worker to map the rings.
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_AS, (100 << 20, limits[1]))
+    gateway.process.send_signal(signal.SIGHUP)
+    text = "the new worker did not come to serve"
+    wait_for(lambda: text in gateway.log(), 15, text)
+    assert "before it served" in gateway.log()
+    assert gateway.worker_pids() == [worker]
+    assert ask(gateway.port, get()).status == 200
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", second), 2)
+    assert metrics(gateway)['tailrace_restarts_total{process="worker"}'] == 0
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_AS, limits)
+    hup(gateway, 3)
+    assert ask(second, get()).status == 200
+
+
+def other_build(path: Path) -> None:
+    """Write a program to `path` that has another build ID, so that it shares no board with ours."""
+    program = bytearray(BINARY.read_bytes())
+    note = program.index(b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0") + 16
+    program[note] ^= 0xFF
+    path.with_suffix(".new").write_bytes(program)
+    path.with_suffix(".new").chmod(0o755)
+    os.rename(path.with_suffix(".new"), path)
+
+
+def test_upgrade_to_another_build(
+    stub_factory: Stubs, load: Callable[[int, int], Load], tmp_path: Path
+) -> None:
+    """The file at our path was replaced: that runs after USR2, and the old build is gone."""
+    stub = stub_factory(answer_all)
+    directory = Path(tempfile.mkdtemp(prefix="tailrace-"))
+    program, port = directory / "tailrace", free_port()
+    shutil.copy(BINARY, program)
+    config = make_config(tmp_path, directory, port, [stub.address], {})
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [str(program), "-c", str(tmp_path / "c.json")],
+            env=clean_env(),
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        wait_for(lambda: " ready: " in log.read_text(), 15, "ready")
+        clients = load(port, 4)
+        clients.wait(200)
+        old = set(group_members(process.pid)) - {process.pid}
+        other_build(program)
+        process.send_signal(signal.SIGUSR2)
+        wait_for(lambda: log.read_text().count(" ready: ") == 2, 15, "upgraded")
+        clients.wait(200)
+        wait_for(lambda: not old & set(group_members(process.pid)), 20, "the old build is gone")
+        clients.finish()
+        for pid in group_members(process.pid):
+            assert "(deleted)" not in os.readlink(f"/proc/{pid}/exe")
+        program.unlink()
+        process.send_signal(signal.SIGUSR2)
+        wait_for(lambda: "the old one goes on" in log.read_text(), 10, "refused")
+        assert ask(port, get()).status == 200
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait(5)
+        shutil.rmtree(directory)
