@@ -394,9 +394,12 @@ record_fill(struct exchange_record *record, const struct exchange *exchange,
 
 /* What of the request's head goes behind a record, bounded; what was cut is in `flags`. */
 struct record_parts {
-	struct text method, path, user_agent, referer;
-	struct record_tcp tcp; /* RECORD_HAS_TCP */
+	struct text method, path;
+	size_t size; /* of the whole record */
 	uint32_t flags;
+	bool more; /* the rest is set: an access log, or TCP_INFO */
+	struct text user_agent, referer;
+	struct record_tcp tcp; /* RECORD_HAS_TCP */
 };
 
 static void
@@ -424,6 +427,25 @@ field_named(const struct head *head, const char *bytes, const char *name)
 	return (struct text){"", 0};
 }
 
+static void
+make_more(struct record_parts *parts)
+{
+	if (!parts->more)
+		parts->user_agent = parts->referer = (struct text){"", 0};
+	parts->more = true;
+}
+
+static void
+record_head_parts(const struct head *head, const char *bytes, struct record_parts *ret)
+{
+	make_more(ret);
+	ret->user_agent = field_named(head, bytes, "user-agent");
+	ret->referer = field_named(head, bytes, "referer");
+	cut(&ret->user_agent, RECORD_USER_AGENT_MAX, RECORD_USER_AGENT_CUT, &ret->flags);
+	cut(&ret->referer, RECORD_REFERER_MAX, RECORD_REFERER_CUT, &ret->flags);
+	ret->size += ret->user_agent.length + ret->referer.length;
+}
+
 /* As far as the head was parsed. */
 static void
 record_parts(const struct exchange *exchange, struct record_parts *ret)
@@ -432,8 +454,10 @@ record_parts(const struct exchange *exchange, struct record_parts *ret)
 	const struct block *in = exchange->client->in;
 	const char *bytes;
 
-	ret->method = ret->path = ret->user_agent = ret->referer = (struct text){"", 0};
+	ret->method = ret->path = (struct text){"", 0};
 	ret->flags = 0;
+	ret->more = false;
+	ret->size = sizeof(struct exchange_record);
 	if (!in || head->target_length == 0)
 		return;
 	bytes = in->data + in->start;
@@ -443,12 +467,9 @@ record_parts(const struct exchange *exchange, struct record_parts *ret)
 	cut(&ret->path, RECORD_PATH_MAX, RECORD_PATH_CUT, &ret->flags);
 	if (head->major == 1 && head->minor == 0)
 		ret->flags |= RECORD_HTTP_1_0;
-	if (!exchange->loop->config->log.access.path)
-		return;
-	ret->user_agent = field_named(head, bytes, "user-agent");
-	ret->referer = field_named(head, bytes, "referer");
-	cut(&ret->user_agent, RECORD_USER_AGENT_MAX, RECORD_USER_AGENT_CUT, &ret->flags);
-	cut(&ret->referer, RECORD_REFERER_MAX, RECORD_REFERER_CUT, &ret->flags);
+	ret->size += ret->method.length + ret->path.length;
+	if (exchange->loop->config->log.access.path)
+		record_head_parts(head, bytes, ret);
 }
 
 static char *
@@ -456,14 +477,6 @@ put_text(char *at, struct text text)
 {
 	memcpy(at, text.at, text.length);
 	return at + text.length;
-}
-
-static size_t
-parts_size(const struct record_parts *parts)
-{
-	return sizeof(struct exchange_record) + parts->method.length + parts->path.length +
-	       parts->user_agent.length + parts->referer.length +
-	       (parts->flags & RECORD_HAS_TCP ? sizeof parts->tcp : 0);
 }
 
 static void
@@ -478,39 +491,48 @@ record_write(struct exchange_record *record, const struct exchange *exchange,
 	                (exchange->tunnel.begin_ns ? RECORD_TUNNEL : 0);
 	record->method_length = (uint16_t)parts->method.length;
 	record->path_length = (uint16_t)parts->path.length;
-	record->user_agent_length = (uint16_t)parts->user_agent.length;
-	record->referer_length = (uint16_t)parts->referer.length;
 	text = put_text(text, parts->method);
 	text = put_text(text, parts->path);
+	if (!parts->more)
+		return;
+	record->user_agent_length = (uint16_t)parts->user_agent.length;
+	record->referer_length = (uint16_t)parts->referer.length;
 	text = put_text(text, parts->user_agent);
 	text = put_text(text, parts->referer);
 	if (parts->flags & RECORD_HAS_TCP)
 		memcpy(text, &parts->tcp, sizeof parts->tcp);
 }
 
+/* Only what is final has these; returns the place of a record that waits, or null. */
+static void *
+record_overlays(struct exchange *exchange, const struct marks *closed, struct record_parts *parts)
+{
+	uint64_t end_ns = closed->at_ns[MARK_END];
+	uint64_t total_ns = end_ns - closed->at_ns[MARK_START];
+
+	if (overlay_is_slow(exchange->loop->config, total_ns) &&
+	    overlay_tcp(exchange->client, &parts->tcp)) {
+		make_more(parts);
+		parts->flags |= RECORD_HAS_TCP;
+		parts->size += sizeof parts->tcp;
+	}
+	return exchange->client->ack ? overlay_hold(exchange, parts->size, end_ns) : NULL;
+}
+
 void
 exchange_record(struct exchange *exchange, const struct marks *closed, uint32_t more_flags)
 {
 	struct ring *ring = exchange->loop->ring;
-	uint64_t end_ns = closed->at_ns[MARK_END];
 	struct record_parts parts;
-	void *place;
+	void *held = NULL, *place;
 
 	record_parts(exchange, &parts);
-	if (!(more_flags & RECORD_PROVISIONAL)) {
-		if (overlay_tcp(exchange->client, end_ns - closed->at_ns[MARK_START], &parts.tcp))
-			parts.flags |= RECORD_HAS_TCP;
-		if (exchange->client->ack) {
-			place = overlay_hold(exchange, parts_size(&parts), end_ns);
-			if (place) {
-				record_write(place, exchange, closed, &parts, more_flags);
-				return;
-			}
-		}
-	}
-	place = ring_reserve(ring, parts_size(&parts));
+	if (!(more_flags & RECORD_PROVISIONAL))
+		held = record_overlays(exchange, closed, &parts);
+	place = held ? held : ring_reserve(ring, parts.size);
 	if (!place)
 		return; /* counted by the ring */
 	record_write(place, exchange, closed, &parts, more_flags);
-	ring_commit(ring);
+	if (!held)
+		ring_commit(ring);
 }

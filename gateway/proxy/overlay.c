@@ -175,11 +175,7 @@ overlay_hold(struct exchange *exchange, size_t size, uint64_t end_ns)
 /* --- TCP_INFO ---------------------------------------------------------------------------- */
 
 bool
-overlay_tcp(const struct client *client, uint64_t total_ns, struct record_tcp *ret)
+overlay_tcp(const struct client *client, struct record_tcp *ret)
 {
-	uint64_t over_ns = client->loop->config->overlays.tcp_info_over_ms * NS_PER_MS;
-
-	if (over_ns == 0 || total_ns < over_ns || client->stream.fd == -1)
-		return false;
-	return kernel_time_info(client->stream.fd, ret) == 0;
+	return client->stream.fd != -1 && kernel_time_info(client->stream.fd, ret) == 0;
 }

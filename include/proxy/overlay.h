@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include "base/clock.h"
+#include "base/config.h"
 #include "model/record.h"
 
 #define OVERLAY_ACKS_MAX 64                   /* of one loop at one time; more are not sampled */
@@ -39,7 +41,16 @@ void *overlay_hold(struct exchange *exchange, size_t size, uint64_t end_ns);
  * client->ack. */
 void overlay_release(struct client *client);
 
-/* TCP_INFO where `total_ns` is over the configured time. Returns whether there is some. */
-bool overlay_tcp(const struct client *client, uint64_t total_ns, struct record_tcp *ret);
+/* Whether an exchange took so long that TCP_INFO is wanted. */
+static inline bool
+overlay_is_slow(const struct config *config, uint64_t total_ns)
+{
+	uint64_t over_ns = config->overlays.tcp_info_over_ms * NS_PER_MS;
+
+	return total_ns >= over_ns && over_ns > 0;
+}
+
+/* TCP_INFO of the client's connection. Returns whether there is some. */
+bool overlay_tcp(const struct client *client, struct record_tcp *ret);
 
 #endif
