@@ -133,10 +133,14 @@ soak: deps-test
 	@scripts/test tests/soak
 
 bench: deps-bench
-	@$(MAKE) --no-print-directory build $(B)/worker_alone
+	@$(MAKE) --no-print-directory build $(B)/worker_alone $(B)/collector_alone
 	@build/venv/bin/python tests/bench/run.py
 
 $(B)/worker_alone: tests/bench/worker_alone.c $(filter-out $(B)/gateway/main.o,$(PROG_OBJ)) $(B)/libtailrace.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/collector_alone: tests/bench/collector_alone.c $(B)/libtailrace.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 

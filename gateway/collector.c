@@ -22,6 +22,7 @@
 #include "collector/wants.h"
 #include "collector/watch.h"
 #include "handover.h"
+#include "model/json_arena.h"
 #include "model/retention.h"
 #include "orders.h"
 #include "process.h"
@@ -414,6 +415,7 @@ collector_main(const struct handover *handover, const struct config *config)
 	if (c == NULL)
 		fatal("no memory");
 	signals_ignore();
+	json_arena_install();
 	c->service.config = config;
 	c->life_fd = handover->life_fd;
 	c->service.board = board_attach(handover->board_fd);

@@ -9,32 +9,43 @@
 #define START_SIZE 32
 
 static void
+member(struct text *out, const char *key)
+{
+	text_puts(out, ",\"");
+	text_puts(out, key);
+	text_puts(out, "\":");
+}
+
+static void
 number(struct text *out, const char *key, uint64_t value)
 {
-	text_printf(out, ",\"%s\":", key);
+	member(out, key);
 	text_u64(out, value);
 }
 
 static void
 number_or_null(struct text *out, const char *key, bool has, uint64_t value)
 {
-	if (has)
+	if (has) {
 		number(out, key, value);
-	else
-		text_printf(out, ",\"%s\":null", key);
+		return;
+	}
+	member(out, key);
+	text_puts(out, "null");
 }
 
 static void
 string_or_null(struct text *out, const char *key, const char *value)
 {
-	text_printf(out, ",\"%s\":", key);
+	member(out, key);
 	text_json_or_null(out, value);
 }
 
 static void
 flag(struct text *out, const char *key, bool value)
 {
-	text_printf(out, ",\"%s\":%s", key, value ? "true" : "false");
+	member(out, key);
+	text_puts(out, value ? "true" : "false");
 }
 
 static void
@@ -70,7 +81,9 @@ phases(struct text *out, const struct exchange_record *record)
 	marks_phases(&marks, ns);
 	text_puts(out, ",\"phases\":[");
 	for (unsigned i = 0; i < PHASE_COUNT; i++) {
-		text_printf(out, "%s{\"name\":\"%s\"", i > 0 ? "," : "", phase_name(i));
+		text_puts(out, i > 0 ? ",{\"name\":\"" : "{\"name\":\"");
+		text_puts(out, phase_name(i));
+		text_puts(out, "\"");
 		number(out, "ns", ns[i]);
 		text_puts(out, "}");
 	}
@@ -219,8 +232,9 @@ rows(struct text *out, const char *key, const struct profile_rows *list)
 	text_printf(out, ",\"%s\":[", key);
 	for (size_t i = 0; i < list->count; i++) {
 		const struct profile_row *row = &list->rows[i];
-		text_printf(out, "%s{\"kind\":\"%s\"", i > 0 ? "," : "",
-		            profile_kind_name(row->kind));
+		text_puts(out, i > 0 ? ",{\"kind\":\"" : "{\"kind\":\"");
+		text_puts(out, profile_kind_name(row->kind));
+		text_puts(out, "\"");
 		string_or_null(out, "cause", profile_cause_name(row->cause));
 		number(out, "ns", row->ns);
 		number(out, "count", row->count);

@@ -34,6 +34,22 @@ service_route_name(const struct service *service, const struct exchange_record *
 	route_name(profile != NULL ? profile->route : NULL, method, method_length, name, buf);
 }
 
+/* Where a key of an exchange put to the store is remembered, until another takes its place: what
+ * comes later of those that were not kept need not ask the store. */
+static struct profile_key *
+kept_place(struct service *service, const struct profile_key *key)
+{
+	uint64_t hash;
+	memcpy(&hash, key->span_id, sizeof(hash));
+	return &service->kept[hash % SERVICE_KEPT_MAX];
+}
+
+static bool
+was_kept(struct service *service, const struct profile_key *key)
+{
+	return memcmp(kept_place(service, key), key, sizeof(*key)) == 0;
+}
+
 /* Whether the exchange is worth its room in the store; one that loses its place to it goes. */
 static bool
 is_kept(struct service *service, size_t route, const struct exchange_record *record,
@@ -80,13 +96,15 @@ service_on_exchange(void *arg, const struct exchange_record *record, size_t size
 	service_route_name(service, record, size, profile, name);
 	size_t route = routes_index(service->routes, name);
 	bool provisional = record->flags & RECORD_PROVISIONAL;
+	uint64_t total_ns = record->marks_ns[MARK_END] - record->marks_ns[MARK_START];
 	struct store_exchange x = {
 	    .route = route,
 	    .route_name = routes_name(service->routes, route),
 	    .start_wall_ns = record->start_wall_ns,
-	    .total_ns = record->marks_ns[MARK_END] - record->marks_ns[MARK_START],
+	    .total_ns = total_ns,
 	    .status = record->status,
 	    .provisional = provisional,
+	    .replaces = total_ns >= PROVISIONAL_NS,
 	    .has_tail = profile != NULL && profile->has_tail,
 	    .tail_ns = profile != NULL ? profile->tail_ns : 0,
 	    .missing = missing,
@@ -100,28 +118,32 @@ service_on_exchange(void *arg, const struct exchange_record *record, size_t size
 		bool deep = record->flags & RECORD_DEEP;
 		if (deep)
 			deep_log_exchange(service->deep_log, record, x.route_name, profile != NULL);
-		if (!deep && !is_kept(service, route, record, &x.key, x.total_ns))
+		if (!deep && !is_kept(service, route, record, &x.key, total_ns))
 			return;
 		if (profile != NULL)
 			wants_add(service->wants, profile, clock_now_ns());
 	}
 	render_exchange(&x.body, config, record, size, x.route_name, profile, join, missing);
-	if (x.body.failed)
+	if (x.body.failed) {
 		text_free(&x.body);
-	else
-		store_put_exchange(service->store, &x);
+		return;
+	}
+	*kept_place(service, &x.key) = x.key;
+	store_put_exchange(service->store, &x);
 }
 
 void
 service_on_late(void *arg, const struct profile_key *key)
 {
 	struct service *service = arg;
-	store_put_late(service->store, key);
+	if (was_kept(service, key))
+		store_put_late(service->store, key);
 }
 
 void
 service_on_tail(void *arg, const struct profile_key *key, uint64_t tail_ns)
 {
 	struct service *service = arg;
-	store_put_tail(service->store, key, tail_ns);
+	if (was_kept(service, key))
+		store_put_tail(service->store, key, tail_ns);
 }

@@ -11,6 +11,8 @@
 
 #define STACKS_SAVED_AGAIN_S 3600 /* so that the store knows which ones are in use */
 #define STACKS_UNUSED_S (2 * SPANS_MEMORY_MS / 1000)
+#define STACKS_TICK_BYTES (4u << 20)   /* in one second */
+#define STACKS_END_BYTES (32u << 20)   /* at the end: half of what the queue holds */
 #define STACKS_ITEM_BYTES (256u << 10) /* stacks are saved in items of about so much */
 
 /* A closed window. Both lists are in the order of closing. */
@@ -209,6 +211,7 @@ spans_add(struct spans *w, size_t route, const struct exchange_record *record,
 struct saving {
 	struct spans *w;
 	struct text text;
+	size_t told, max;
 };
 
 static void
@@ -219,14 +222,28 @@ stacks_put(struct saving *saving)
 	text_free(&saving->text);
 }
 
-static void
+static bool
 on_unsaved_stack(void *arg, uint64_t stack)
 {
 	struct saving *saving = arg;
 	flame_write(saving->w->flame, stack, &saving->text);
 	text_add(&saving->text, "", 1);
-	if (saving->text.length >= STACKS_ITEM_BYTES)
-		stacks_put(saving);
+	if (saving->text.length < STACKS_ITEM_BYTES)
+		return true;
+	saving->told += saving->text.length;
+	stacks_put(saving);
+	return saving->told < saving->max;
+}
+
+/* About `max` bytes of stacks that the store does not have: it may get tens of megabytes of new
+ * ones at once, which its queue does not hold. */
+static void
+save_stacks(struct spans *w, uint64_t now_ms, size_t max)
+{
+	struct saving saving = {.w = w, .max = max};
+	flame_each_unsaved(w->flame, now_ms / 1000, STACKS_SAVED_AGAIN_S, on_unsaved_stack,
+	                   &saving);
+	stacks_put(&saving);
 }
 
 static void
@@ -264,12 +281,8 @@ save_route(struct spans *w, size_t route)
 }
 
 static void
-save(struct spans *w, uint64_t now_ms)
+save(struct spans *w)
 {
-	struct saving saving = {.w = w};
-	flame_each_unsaved(w->flame, now_ms / 1000, STACKS_SAVED_AGAIN_S, on_unsaved_stack,
-	                   &saving);
-	stacks_put(&saving);
 	for (size_t i = 0; i < routes_count(w->routes); i++)
 		save_route(w, i);
 }
@@ -284,7 +297,7 @@ forget(struct spans *w, uint64_t now_ms)
 		if (!old && !full)
 			return;
 		if (!p->saved)
-			save(w, now_ms);
+			save(w);
 		w->stats.left_early += !old;
 		packed_forget(w, p);
 	}
@@ -295,11 +308,12 @@ spans_tick(struct spans *w, uint64_t now_wall_ns)
 {
 	uint64_t now_ms = now_wall_ns / NS_PER_MS;
 	close_final(w, now_ms, false);
+	save_stacks(w, now_ms, STACKS_TICK_BYTES);
 	/* Once every window of a minute is final, so that it is written once. */
 	uint64_t chunk = (now_ms - w->options.join_timeout_ms) / SPANS_CHUNK_MS;
 	if (chunk != w->saved_chunk) {
 		w->saved_chunk = chunk;
-		save(w, now_ms);
+		save(w);
 		for (size_t i = 0; i < routes_count(w->routes); i++)
 			if (w->of[i].rows != NULL)
 				span_rows_forget(w->of[i].rows, now_ms - SPANS_MEMORY_MS);
@@ -313,7 +327,8 @@ void
 spans_finish(struct spans *w, uint64_t now_wall_ns)
 {
 	close_final(w, 0, true);
-	save(w, now_wall_ns / NS_PER_MS);
+	save_stacks(w, now_wall_ns / NS_PER_MS, STACKS_END_BYTES);
+	save(w);
 }
 
 /* --- reading --------------- */

@@ -259,9 +259,11 @@ store_file_exchange(struct store_file *file, const struct store_exchange *x)
 	if (result != SQLITE_OK)
 		return result;
 	sqlite3_stmt *s = file->statements[STORE_DELETE_PROVISIONAL];
-	bind_key(s, &x->key);
-	if ((result = store_file_run(s)) != SQLITE_OK)
-		return result;
+	if (x->replaces) {
+		bind_key(s, &x->key);
+		if ((result = store_file_run(s)) != SQLITE_OK)
+			return result;
+	}
 	s = file->statements[STORE_INSERT];
 	bind_key(s, &x->key);
 	sqlite3_bind_int64(s, 3, route);

@@ -358,14 +358,15 @@ flame_write(const struct flame *f, uint64_t id, struct text *out)
 
 void
 flame_each_unsaved(struct flame *f, uint64_t now_s, uint64_t again_s,
-                   void (*each)(void *arg, uint64_t stack), void *arg)
+                   bool (*each)(void *arg, uint64_t stack), void *arg)
 {
 	for (struct interned *stack = f->stacks; stack != NULL; stack = stack->hh.next) {
 		if (stack->saved_s != 0 &&
 		    (now_s - stack->saved_s < again_s || stack->used_s <= stack->saved_s))
 			continue;
 		stack->saved_s = now_s;
-		each(arg, stack->id);
+		if (!each(arg, stack->id))
+			return;
 	}
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/xmem.h"
+#include "model/json_arena.h"
 #include "model/json_place.h"
 #include "model/json_read.h"
 #include "model/flame.h"
@@ -536,15 +537,18 @@ profile_batch_parse(const char *bytes, size_t length, struct profile_batch **ret
 		         PROFILE_BODY_MAX);
 		return -1;
 	}
+	json_arena_begin();
 	json_t *root = load(bytes, length, reterr);
-	if (root == NULL)
+	if (root == NULL) {
+		json_arena_end(NULL);
 		return -1;
+	}
 	struct profile_batch *batch = xcalloc(1, sizeof(*batch));
 	batch->process = xcalloc(1, sizeof(*batch->process));
 	batch->process->references = 1;
 	struct reader reader = {.error = reterr, .batch = batch};
 	bool good = read_batch(&reader, root);
-	json_decref(root);
+	json_arena_end(root);
 	if (!good) {
 		profile_batch_free(batch);
 		return -1;

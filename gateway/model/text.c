@@ -53,14 +53,20 @@ void
 text_printf(struct text *text, const char *format, ...)
 {
 	va_list list, again;
+	size_t room = text->size - text->length;
 	va_start(list, format);
 	va_copy(again, list);
-	int length = vsnprintf(NULL, 0, format, list);
+	/* Mostly it fits at once. */
+	char *at = text->data != NULL ? text->data + text->length : NULL;
+	int length = text->failed ? -1 : vsnprintf(at, at != NULL ? room : 0, format, list);
 	va_end(list);
-	if (length >= 0 && text_room(text, (size_t)length)) {
-		vsnprintf(text->data + text->length, (size_t)length + 1, format, again);
-		text->length += (size_t)length;
+	if (length >= 0 && (at == NULL || (size_t)length >= room)) {
+		if (text_room(text, (size_t)length))
+			vsnprintf(text->data + text->length, (size_t)length + 1, format, again);
+		else
+			length = -1;
 	}
+	text->length += length > 0 ? (size_t)length : 0;
 	va_end(again);
 }
 
@@ -142,10 +148,13 @@ void
 text_hex(struct text *text, const uint8_t *bytes, size_t count)
 {
 	static const char digits[] = "0123456789abcdef";
+	if (!text_room(text, 2 * count))
+		return;
 	for (size_t i = 0; i < count; i++) {
-		char pair[2] = {digits[bytes[i] >> 4], digits[bytes[i] & 15]};
-		text_add(text, pair, 2);
+		text->data[text->length++] = digits[bytes[i] >> 4];
+		text->data[text->length++] = digits[bytes[i] & 15];
 	}
+	text->data[text->length] = '\0';
 }
 
 void

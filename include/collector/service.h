@@ -19,6 +19,8 @@ enum service_counter {
 	SERVICE_COUNTER_COUNT
 };
 
+#define SERVICE_KEPT_MAX 16384
+
 struct access_log;
 struct aggregate;
 struct deliver;
@@ -51,7 +53,8 @@ struct service {
 	struct incidents *incidents;
 	struct deliver *deliver;
 	struct deep_log *deep_log;
-	bool stopping; /* new batches are answered 503 */
+	struct profile_key kept[SERVICE_KEPT_MAX]; /* by hash: of exchanges put to the store */
+	bool stopping;                             /* new batches are answered 503 */
 	uint64_t counters[SERVICE_COUNTER_COUNT];
 };
 

@@ -62,6 +62,7 @@ struct store_exchange {
 	uint64_t start_wall_ns, total_ns;
 	uint16_t status;
 	bool provisional, has_tail;
+	bool replaces; /* the same exchange may be there in its provisional form */
 	uint64_t tail_ns;
 	enum profile_missing missing;
 	struct text body; /* taken over: the API's JSON of it */

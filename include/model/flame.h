@@ -55,9 +55,9 @@ bool flame_named(const struct flame *flame, uint64_t stack, struct flame_frame *
 void flame_write(const struct flame *flame, uint64_t stack, struct text *out);
 
 /* Stacks that are new, have new lines, or were told to `each` more than `again_s` before `now_s`
- * and used since. */
+ * and used since. `each` returns false to stop behind this one. */
 void flame_each_unsaved(struct flame *flame, uint64_t now_s, uint64_t again_s,
-                        void (*each)(void *arg, uint64_t stack), void *arg);
+                        bool (*each)(void *arg, uint64_t stack), void *arg);
 
 /* Forgets stacks not used since `before_s`. */
 void flame_prune(struct flame *flame, uint64_t before_s);

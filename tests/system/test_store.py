@@ -120,7 +120,7 @@ def test_collector_restart(app: HandApp, gateway_factory: Start) -> None:
 
 def test_stop_writes_what_waits(app: HandApp, gateway_factory: Start) -> None:
     """SIGTERM: exchanges that still wait for a profile are written without one, all of them."""
-    gateway = gateway_factory([app.address], profile={"join_timeout_ms": 60000})
+    gateway = gateway_factory([app.address], profile={"join_timeout_ms": 60000}, store=KEEP_ALL)
     traces = {ask(gateway) for _ in range(30)}
     assert gateway.stop() == 0
     kept = stored(gateway.store)
@@ -130,7 +130,7 @@ def test_stop_writes_what_waits(app: HandApp, gateway_factory: Start) -> None:
 
 def test_supervisor_killed(app: HandApp, gateway_starter: Start) -> None:
     """The supervisor is killed: the collector still writes all that waits, and ends."""
-    gateway = gateway_starter([app.address], profile={"join_timeout_ms": 60000})
+    gateway = gateway_starter([app.address], profile={"join_timeout_ms": 60000}, store=KEEP_ALL)
     traces = {ask(gateway) for _ in range(30)}
     collector = gateway.collector_pid()
     os.kill(gateway.process.pid, signal.SIGKILL)

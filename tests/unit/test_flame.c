@@ -133,11 +133,12 @@ test_bounds(void **state)
 
 static unsigned told_unsaved;
 
-static void
+static bool
 on_unsaved(void *arg, uint64_t stack)
 {
 	assert_true(arg == NULL && stack != 0);
 	told_unsaved++;
+	return true;
 }
 
 static void

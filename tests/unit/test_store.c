@@ -62,7 +62,8 @@ put(struct store *store, unsigned n, bool provisional, enum profile_missing miss
 	                           .total_ns = 1000 + n,
 	                           .status = 200,
 	                           .missing = missing,
-	                           .provisional = provisional};
+	                           .provisional = provisional,
+	                           .replaces = true};
 	char start_text[32];
 	clock_format(start_wall_ns, start_text, sizeof(start_text));
 	text_printf(&x.body,

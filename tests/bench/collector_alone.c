@@ -1,0 +1,534 @@
+/* The collector's parts without its processes: hand-made records and posted batches (as JSON, as a
+ * hook sends them) go in at the join, store and query threads run as they do in the gateway.
+ *
+ * collector_alone throughput STORE ROUTES ROWS EXCHANGES   as fast as it goes, on a wall clock that
+ *     runs as if 20 000 exchanges came a second
+ * collector_alone memory STORE ROUTES ROWS FRAMES          15 minutes of windows, made-up time
+ * collector_alone hold STORE ROUTES ROWS RATE SECONDS      in real time, with questions beside it
+ *
+ * Prints one JSON object. Times of threads are CPU, without the making of the input. */
+#include <event2/event.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/clock.h"
+#include "base/xmem.h"
+#include "collector/aggregate.h"
+#include "collector/history_fill.h"
+#include "collector/ingest.h"
+#include "collector/query.h"
+#include "collector/service.h"
+#include "collector/spans.h"
+#include "collector/store.h"
+#include "collector/wants.h"
+#include "model/json_arena.h"
+#include "model/retention.h"
+
+#define BATCH 200
+#define STACKS_TOLD 400 /* in one batch */
+#define ROWS_MAX 64
+#define THROUGHPUT_PER_S 20000
+#define ASK_EVERY_MS 50
+#define ASKED_MAX 100000
+
+static struct config config;
+static struct board board;
+static struct service service = {.config = &config, .board = &board};
+static unsigned routes, rows, frames = 6;
+static char boot_id[CLOCK_BOOT_ID_SIZE];
+static uint64_t time_namespace, made, random_state = 1;
+static struct text body, answer;
+
+static uint64_t
+cpu_ns(clockid_t clock)
+{
+	struct timespec t;
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t
+random_next(void)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return random_state;
+}
+
+static uint64_t
+status_kib(const char *key)
+{
+	char line[256];
+	unsigned long value = 0;
+	FILE *file = fopen("/proc/self/status", "r");
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL)
+		if (strncmp(line, key, strlen(key)) == 0)
+			value = strtoul(line + strlen(key) + 1, NULL, 10);
+	if (file != NULL)
+		fclose(file);
+	return value;
+}
+
+/* The wall clock: in `throughput` it goes by what was made. */
+static uint64_t wall_from_ns;
+static uint64_t
+wall_ns(void)
+{
+	return wall_from_ns == 0 ? clock_wall_ns()
+	                         : wall_from_ns + made * (NS_PER_S / THROUGHPUT_PER_S);
+}
+
+static void
+service_make(const char *path)
+{
+	struct store_options store = {.path = path,
+	                              .max_bytes = 1 << 30,
+	                              .max_age_hours = 168,
+	                              .queue_max = STORE_QUEUE_MAX,
+	                              .queue_bytes_max = STORE_QUEUE_BYTES_MAX};
+	struct stacks_limits limits = {STACKS_INSTANCES_MAX, STACKS_MAX, STACKS_BYTES_MAX};
+	struct spans_options spans = {.span_ms = SPANS_SPAN_MS,
+	                              .join_timeout_ms = 10000,
+	                              .bytes_max = SPANS_BYTES_MAX,
+	                              .rows_max = ROLLUP_ROWS_MAX,
+	                              .stacks_max = FLAME_STACKS_MAX,
+	                              .frames_max = FLAME_FRAMES_MAX};
+	struct correlator_options correlator = {
+	    .join_timeout_ns = 10 * NS_PER_S,
+	    .exchanges_max = CORRELATOR_EXCHANGES_MAX,
+	    .profiles_max = CORRELATOR_PROFILES_MAX,
+	    .profile_bytes_max = CORRELATOR_PROFILE_BYTES_MAX,
+	    .done_max = CORRELATOR_DONE_MAX,
+	    .events = {&service, service_on_exchange, service_on_late, service_on_tail}};
+	clock_identity(correlator.boot_id, &correlator.time_namespace);
+	memcpy(boot_id, correlator.boot_id, sizeof(boot_id));
+	time_namespace = correlator.time_namespace;
+	store_prepare(path, (uid_t)-1, (gid_t)-1);
+	service.routes = routes_new(ROUTES_MAX);
+	service.stacks = stacks_new(&limits);
+	service.store = store_start(&store);
+	service.aggregate = aggregate_new(&config, service.routes, service.store);
+	service.spans = spans_new(&spans, service.routes, service.store);
+	service.retention = retention_new(ROUTES_MAX + 1, 10, 10, 1);
+	service.wants = wants_new();
+	service.correlator = correlator_new(&correlator);
+}
+
+static void
+service_clear(void)
+{
+	correlator_free(service.correlator);
+	aggregate_free(service.aggregate);
+	spans_free(service.spans);
+	retention_free(service.retention);
+	wants_free(service.wants);
+	store_stop(service.store);
+	stacks_free(service.stacks);
+	routes_free(service.routes);
+}
+
+/* --- the input --------------------------------------------------------------------- */
+
+static void
+head(void)
+{
+	text_reset(&body);
+	text_printf(&body,
+	            "{\"v\":1,\"process\":{\"instance\":\"c3b1a0f25e7d4c6f9a0b1c2d3e4f5061\","
+	            "\"pid\":1,\"python\":\"3.11.7\",\"loop\":\"uvloop\",\"engine\":\"steps\","
+	            "\"hook_version\":\"0.1.0\",\"boot_id\":\"%s\",\"time_namespace\":%llu,"
+	            "\"dropped\":0}",
+	            boot_id, (unsigned long long)time_namespace);
+}
+
+static void
+post(void)
+{
+	text_reset(&answer);
+	text_puts(&body, "}");
+	if (ingest_batch(&service, body.data, body.length, false, clock_now_ns(), &answer) != 200 ||
+	    strstr(answer.data, "\"stacks\":\"ok\"") == NULL) {
+		fprintf(stderr, "not taken: %s\n", answer.data);
+		exit(1);
+	}
+}
+
+/* Whose frame `k` of a stack is: the outer ones are all routes', then the route's, then its own. */
+static unsigned
+whose(unsigned stack, unsigned k)
+{
+	return k + 3 < frames ? 0 : k + 1 < frames ? stack / rows : stack;
+}
+
+/* A stack as the hook's, which are interned. */
+static struct stack *
+told_stack(unsigned number)
+{
+	struct text json = {0};
+	uint64_t key = 0;
+	text_puts(&json, "[");
+	for (unsigned k = 0; k < frames; k++) {
+		char module[64], function[64];
+		snprintf(module, sizeof(module), "app.module%u", k);
+		snprintf(function, sizeof(function), "function_%u_%u", k, whose(number, k));
+		key = flame_key(key, module, function);
+		text_printf(&json,
+		            "%s{\"module\":\"%s\",\"function\":\"%s\",\"file\":", k > 0 ? "," : "",
+		            module, function);
+		text_printf(&json, "\"app/module.py\",\"line\":%u,\"in_app\":true}", k + 1);
+	}
+	text_puts(&json, "]");
+	struct stack *stack = xcalloc(1, sizeof(struct stack) + json.length + 1);
+	stack->key = key;
+	stack->length = (uint32_t)json.length;
+	memcpy(stack->text, json.data, json.length);
+	text_free(&json);
+	return stack;
+}
+
+/* Every route has its own innermost frames; the outer ones are all routes'. */
+static void
+tell_stacks(void)
+{
+	for (unsigned first = 0; first < routes * rows; first += STACKS_TOLD) {
+		head();
+		text_puts(&body, ",\"stacks\":[");
+		for (unsigned i = first; i < first + STACKS_TOLD && i < routes * rows; i++) {
+			text_printf(&body, "%s[%u,[", i > first ? "," : "", i);
+			for (unsigned k = 0; k < frames; k++)
+				text_printf(
+				    &body,
+				    "%s[\"app.module%u\",\"function_%u_%u\",\"module.py\",%u,1]",
+				    k > 0 ? "," : "", k, k, whose(i, k), k + 1);
+			text_puts(&body, "]]");
+		}
+		text_puts(&body, "],\"profiles\":[]");
+		post();
+	}
+}
+
+/* One exchange that ended now: its record, and its profile's row behind body. */
+static void
+exchange(struct exchange_record *record)
+{
+	unsigned route = (unsigned)(random_next() % routes);
+	uint64_t app_ns = 1000000 + random_next() % 50000000, now_ns = clock_now_ns();
+	uint64_t begin_ns = now_ns - app_ns - 200000, rest_ns = app_ns;
+	uint64_t id[3] = {++made, random_next(), random_next()};
+	*record = (struct exchange_record){.attempts = 1,
+	                                   .status = 200,
+	                                   .died_in = PHASE_COUNT,
+	                                   .route = RECORD_NO_INDEX,
+	                                   .upstream = RECORD_NO_INDEX,
+	                                   .server = RECORD_NO_INDEX,
+	                                   .start_wall_ns = wall_ns() - app_ns - 200000,
+	                                   .method_length = 3,
+	                                   .path_length = 10};
+	memcpy(record->trace_id, id, TRACE_ID_SIZE);
+	memcpy(record->span_id, id + 2, SPAN_ID_SIZE);
+	memcpy(record + 1, "GET/some/path", 13);
+	for (unsigned i = 0; i < MARK_COUNT; i++)
+		record->marks_ns[i] =
+		    begin_ns + i * 5000 + (i >= MARK_READ_FIRST ? app_ns + 100000 : 0);
+	uint64_t enter_ns = record->marks_ns[MARK_SENT_FIRST] + 50000;
+	text_puts(&body, "[\"");
+	text_hex(&body, record->trace_id, TRACE_ID_SIZE);
+	text_puts(&body, "-");
+	text_hex(&body, record->span_id, SPAN_ID_SIZE);
+	text_printf(&body, "\",0,1,\"GET /route%u/{id}\",1000,%llu,%llu,%llu,null,\"response\",0,[",
+	            route, (unsigned long long)enter_ns, (unsigned long long)(enter_ns + app_ns),
+	            (unsigned long long)(enter_ns + app_ns));
+	for (unsigned i = 0; i < rows; i++) {
+		uint64_t ns = i + 1 < rows ? app_ns / rows : rest_ns;
+		rest_ns -= ns;
+		text_printf(&body, "%s[\"wait\",\"database\",%u,%llu,2,1,0,null,null]",
+		            i > 0 ? "," : "", route * rows + i, (unsigned long long)ns);
+	}
+	text_puts(&body, "],0,[],0,[],null]");
+}
+
+/* A batch of `count`, the records before or after it. Returns the CPU time of taking both. */
+static uint64_t
+feed(unsigned count, bool record_first)
+{
+	static _Alignas(8) char records[BATCH][sizeof(struct exchange_record) + 16];
+	const size_t size = sizeof(struct exchange_record) + 13;
+	uint64_t spent_ns = 0, from_ns;
+	head();
+	text_puts(&body, ",\"profiles\":[");
+	for (unsigned i = 0; i < count; i++) {
+		text_puts(&body, i > 0 ? "," : "");
+		exchange((struct exchange_record *)records[i]);
+	}
+	text_puts(&body, "]");
+	from_ns = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
+	if (!record_first)
+		post();
+	for (unsigned i = 0; i < count; i++)
+		correlator_record(service.correlator, (struct exchange_record *)records[i], size,
+		                  clock_now_ns());
+	if (record_first)
+		post();
+	spent_ns += cpu_ns(CLOCK_THREAD_CPUTIME_ID) - from_ns;
+	return spent_ns;
+}
+
+static uint64_t
+tick(void)
+{
+	uint64_t from_ns = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
+	correlator_expire(service.correlator, clock_now_ns(), 100000);
+	aggregate_flush(service.aggregate);
+	spans_tick(service.spans, wall_ns());
+	return cpu_ns(CLOCK_THREAD_CPUTIME_ID) - from_ns;
+}
+
+/* --- what is measured ---------------------------------------------------------------- */
+
+static void
+report(const char *more)
+{
+	struct correlator_stats join;
+	struct store_stats store;
+	struct spans_stats spans;
+	correlator_stats(service.correlator, &join);
+	store_stats(service.store, &store);
+	spans_stats(service.spans, &spans);
+	printf("{%s, \"joined\": %llu, \"made\": %llu, \"displaced\": %llu, \"dropped_full\": %llu,"
+	       " \"dropped_error\": %llu, \"written\": %llu, \"retention\": %llu,"
+	       " \"file_bytes\": %llu, \"rollup_bytes\": %llu, \"folded_window\": %llu,"
+	       " \"folded_route\": %llu, \"stacks\": %zu, \"stacks_overflowed\": %llu,"
+	       " \"packed_bytes\": %zu, \"packed\": %zu, \"left_early\": %llu, \"rss_kib\": %llu,"
+	       " \"rss_max_kib\": %llu}\n",
+	       more, (unsigned long long)join.outcomes[PROFILE_JOINED], (unsigned long long)made,
+	       (unsigned long long)join.exchanges_displaced, (unsigned long long)store.dropped_full,
+	       (unsigned long long)store.dropped_error, (unsigned long long)store.exchanges_written,
+	       (unsigned long long)store.evicted_retention, (unsigned long long)store.file_bytes,
+	       (unsigned long long)store.rollup_bytes, (unsigned long long)spans.rows_folded_window,
+	       (unsigned long long)spans.rows_folded_route, spans.stacks,
+	       (unsigned long long)spans.stacks_overflowed, spans.packed_bytes, spans.packed,
+	       (unsigned long long)spans.left_early, (unsigned long long)status_kib("VmRSS:"),
+	       (unsigned long long)status_kib("VmHWM:"));
+}
+
+static void
+throughput(uint64_t exchanges)
+{
+	char more[512];
+	uint64_t loop_ns = 0, last_ns = 0, begin_ns = clock_now_ns(), making_ns = 0;
+	tell_stacks();
+	wall_from_ns = clock_wall_ns();
+	uint64_t process_ns = cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
+	for (uint64_t n = 0; n < exchanges; n += BATCH) {
+		uint64_t from_ns = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
+		uint64_t spent_ns = feed(BATCH, n / BATCH % 2);
+		making_ns += cpu_ns(CLOCK_THREAD_CPUTIME_ID) - from_ns - spent_ns;
+		loop_ns += spent_ns;
+		if (wall_ns() - last_ns >= NS_PER_S) {
+			last_ns = wall_ns();
+			loop_ns += tick();
+		}
+	}
+	uint64_t wall_ns = clock_now_ns() - begin_ns;
+	process_ns = cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - process_ns - making_ns;
+	snprintf(more, sizeof(more),
+	         "\"loop_per_s\": %.0f, \"all_threads_per_s\": %.0f, \"wall_per_s\": %.0f",
+	         (double)exchanges * 1e9 / (double)loop_ns,
+	         (double)exchanges * 1e9 / (double)process_ns,
+	         (double)exchanges * 1e9 / (double)wall_ns);
+	report(more);
+}
+
+/* Every route has three exchanges in each of 96 windows: 16 minutes. */
+static void
+memory(void)
+{
+	char more[64];
+	uint64_t now_ns = clock_wall_ns() - 960 * NS_PER_S;
+	struct profile_row *parts = xcalloc(rows, sizeof(*parts));
+	struct stack **told = xcalloc(routes * rows, sizeof(*told));
+	tell_stacks();
+	for (unsigned i = 0; i < routes; i++) {
+		char name[64];
+		snprintf(name, sizeof(name), "GET /route%u/{id}", i);
+		routes_index(service.routes, name);
+	}
+	for (unsigned i = 0; i < routes * rows; i++)
+		told[i] = told_stack(i);
+	uint64_t test_kib = status_kib("VmRSS:"), with_kib;
+	for (unsigned window = 0; window < 96; window++, now_ns += 10 * NS_PER_S) {
+		for (unsigned n = 0; n < 3 * routes; n++) {
+			struct exchange_record record = {
+			    .attempts = 1, .status = 200, .died_in = PHASE_COUNT};
+			struct join join = {.shared = true};
+			struct profile profile = {.breakdown = {parts, rows}};
+			join.app_ns = 0;
+			for (unsigned i = 0; i < rows; i++) {
+				parts[i] =
+				    (struct profile_row){.kind = PROFILE_WAIT,
+				                         .cause = PROFILE_CAUSE_DATABASE,
+				                         .exact = true,
+				                         .stack = told[n % routes * rows + i],
+				                         .ns = 100000 + random_next() % 9000000,
+				                         .count = 1};
+				join.app_ns += parts[i].ns;
+			}
+			for (unsigned i = 0; i < MARK_COUNT; i++)
+				record.marks_ns[i] =
+				    1000 + i * 900 + (i >= MARK_READ_FIRST ? join.app_ns : 0);
+			join.app_queue_ns = record.marks_ns[MARK_READ_FIRST] -
+			                    record.marks_ns[MARK_SENT_FIRST] - join.app_ns;
+			record.start_wall_ns = now_ns;
+			spans_add(service.spans, n % routes + 1, &record, &profile, &join,
+			          MISSING_NOT, now_ns);
+		}
+		spans_tick(service.spans, now_ns);
+		store_sync(service.store, 10000);
+	}
+	with_kib = status_kib("VmRSS:");
+	snprintf(more, sizeof(more), "\"windows_kib\": %llu",
+	         (unsigned long long)(with_kib - test_kib));
+	for (unsigned i = 0; i < routes * rows; i++)
+		free(told[i]);
+	free(told);
+	malloc_trim(0);
+	report(more);
+	free(parts);
+}
+
+/* --- in real time ------------------------------------------------------------------------ */
+
+static struct event_base *base;
+static struct event *timer;
+static uint64_t hold_begin_ns, hold_ns, rate, asked_ns, second_ns, fed_ns, ticked_max_ns;
+static double latencies_ms[ASKED_MAX];
+static size_t asked, answered;
+
+static void
+on_answer(void *arg, struct query_job *job)
+{
+	(void)arg;
+	if (job->status != 200 && job->status != 404) {
+		fprintf(stderr, "answered %d\n", job->status);
+		exit(1);
+	}
+	uint64_t *begin_ns = job->arg;
+	if (answered < ASKED_MAX)
+		latencies_ms[answered++] = (double)(clock_now_ns() - *begin_ns) / 1e6;
+	free(begin_ns);
+	query_job_free(job);
+}
+
+/* The questions of a dashboard, one after the other. */
+static void
+ask(void)
+{
+	struct query_job *job = xcalloc(1, sizeof(*job));
+	uint64_t *begin_ns = xcalloc(1, sizeof(*begin_ns));
+	uint64_t now_s = clock_wall_ns() / NS_PER_S;
+	static const enum query_kind kinds[] = {QUERY_REQUESTS, QUERY_SERIES,  QUERY_FLAME,
+	                                        QUERY_REQUESTS, QUERY_REQUEST, QUERY_FLAME,
+	                                        QUERY_SERIES,   QUERY_ROUTES};
+	*begin_ns = clock_now_ns();
+	job->kind = kinds[asked++ % (sizeof(kinds) / sizeof(kinds[0]))];
+	job->limit = 50;
+	job->slowest = asked % 2;
+	job->window_s = 3600;
+	job->arg = begin_ns;
+	job->history.span = (struct query_span){now_s - 1800, now_s + 1};
+	job->history.has_before = asked % 3 == 0;
+	job->history.before = (struct query_span){now_s - 3600, now_s - 1800};
+	if (job->kind == QUERY_FLAME || job->kind == QUERY_SERIES)
+		history_fill(&service, job, 1 + random_next() % (routes_count(service.routes) - 1));
+	if (!query_submit(service.query, job)) {
+		fprintf(stderr, "a question was turned away\n");
+		exit(1);
+	}
+}
+
+static void
+on_timer(evutil_socket_t fd, short events, void *arg)
+{
+	uint64_t now_ns = clock_now_ns();
+	(void)fd;
+	(void)events;
+	(void)arg;
+	while (made < (now_ns - hold_begin_ns) * rate / NS_PER_S)
+		fed_ns += feed(50, made / 50 % 2);
+	if (now_ns - second_ns >= NS_PER_S) {
+		second_ns = now_ns;
+		uint64_t ticked_ns = tick();
+		ticked_max_ns = ticked_ns > ticked_max_ns ? ticked_ns : ticked_max_ns;
+	}
+	if (now_ns - asked_ns >= ASK_EVERY_MS * NS_PER_MS) {
+		asked_ns = now_ns;
+		ask();
+	}
+	if (now_ns - hold_begin_ns >= hold_ns)
+		event_base_loopbreak(base);
+}
+
+static int
+ascending(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+static void
+hold(const char *path, uint64_t seconds)
+{
+	char more[512];
+	struct timeval every = {.tv_usec = 5000};
+	base = event_base_new();
+	service.query = query_start(base, path, service.store, on_answer, NULL);
+	tell_stacks();
+	hold_ns = seconds * NS_PER_S;
+	hold_begin_ns = second_ns = asked_ns = clock_now_ns();
+	timer = event_new(base, -1, EV_PERSIST, on_timer, NULL);
+	event_add(timer, &every);
+	event_base_dispatch(base);
+	query_stop(service.query);
+	qsort(latencies_ms, answered, sizeof(latencies_ms[0]), ascending);
+	snprintf(more, sizeof(more),
+	         "\"asked\": %zu, \"api_p50_ms\": %.2f, \"api_p99_ms\": %.2f, \"api_max_ms\": %.2f,"
+	         " \"loop_cpu_share\": %.3f, \"tick_max_ms\": %.2f",
+	         answered, latencies_ms[answered / 2], latencies_ms[answered * 99 / 100],
+	         latencies_ms[answered - 1], (double)fed_ns / (double)hold_ns,
+	         (double)ticked_max_ns / 1e6);
+	report(more);
+	event_free(timer);
+	event_base_free(base);
+}
+
+int
+main(int argc, char **argv)
+{
+	if (argc < 6) {
+		fprintf(stderr, "usage: see the source\n");
+		return 2;
+	}
+	routes = (unsigned)atoi(argv[3]);
+	rows = (unsigned)atoi(argv[4]);
+	if (rows > ROWS_MAX || routes > ROUTES_MAX)
+		return 2;
+	json_arena_install();
+	service_make(argv[2]);
+	if (strcmp(argv[1], "throughput") == 0) {
+		throughput(strtoull(argv[5], NULL, 10));
+	} else if (strcmp(argv[1], "memory") == 0) {
+		frames = (unsigned)atoi(argv[5]);
+		memory();
+	} else if (argc > 6) {
+		rate = strtoull(argv[5], NULL, 10);
+		hold(argv[2], strtoull(argv[6], NULL, 10));
+	}
+	service_clear();
+	text_free(&body);
+	text_free(&answer);
+	return 0;
+}
