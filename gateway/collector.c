@@ -249,7 +249,9 @@ static void
 spans_make(struct service *service)
 {
 	const struct config *config = service->config;
-	struct spans_options options = {.span_ms = SPANS_SPAN_MS,
+	uint32_t window_ms = config->alerts.window_ms;
+	struct spans_options options = {.span_ms =
+	                                    window_ms < SPANS_SPAN_MS ? window_ms : SPANS_SPAN_MS,
 	                                .join_timeout_ms = config->profile.join_timeout_ms,
 	                                .bytes_max = SPANS_BYTES_MAX,
 	                                .rows_max = ROLLUP_ROWS_MAX,

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/xmem.h"
 #include "collector/aggregate.h"
+#include "collector/configs.h"
 #include "collector/history_fill.h"
 #include "collector/ingest.h"
 #include "collector/query.h"
@@ -24,6 +25,7 @@
 #include "collector/spans.h"
 #include "collector/store.h"
 #include "collector/wants.h"
+#include "collector/watch.h"
 #include "model/json_arena.h"
 #include "model/retention.h"
 
@@ -34,9 +36,9 @@
 #define ASK_EVERY_MS 50
 #define ASKED_MAX 100000
 
-static struct config config;
+static struct config *config;
 static struct board board;
-static struct service service = {.config = &config, .board = &board};
+static struct service service = {.board = &board};
 static unsigned routes, rows, frames = 6;
 static char boot_id[CLOCK_BOOT_ID_SIZE];
 static uint64_t time_namespace, made, random_state = 1;
@@ -83,8 +85,39 @@ wall_ns(void)
 }
 
 static void
+on_detected(void *arg, size_t route, const struct detector_event *event)
+{
+	(void)arg;
+	(void)route;
+	(void)event;
+}
+
+static void
+on_ruled(void *arg, size_t route, const struct rule_track *track, enum rule_change change,
+         int64_t t)
+{
+	(void)arg;
+	(void)route;
+	(void)track;
+	(void)change;
+	(void)t;
+}
+
+static void
+config_make(void)
+{
+	static const char minimal[] = "{\"listeners\":[{\"address\":\"127.0.0.1:8080\"}],"
+	                              "\"upstreams\":{\"app\":{\"servers\":[\"127.0.0.1:8000\"]}}}";
+	struct config_errors errors = {0};
+	if (config_load_bytes("minimal", minimal, sizeof(minimal) - 1, &config, &errors) != 0)
+		exit(1);
+	service.config = config;
+}
+
+static void
 service_make(const char *path)
 {
+	const struct watch_events watched = {.detected = on_detected, .ruled = on_ruled};
 	struct store_options store = {.path = path,
 	                              .max_bytes = 1 << 30,
 	                              .max_age_hours = 168,
@@ -111,11 +144,13 @@ service_make(const char *path)
 	service.routes = routes_new(ROUTES_MAX);
 	service.stacks = stacks_new(&limits);
 	service.store = store_start(&store);
-	service.aggregate = aggregate_new(&config, service.routes, service.store);
+	service.aggregate = aggregate_new(service.routes, service.store);
 	service.spans = spans_new(&spans, service.routes, service.store);
 	service.retention = retention_new(ROUTES_MAX + 1, 10, 10, 1);
 	service.wants = wants_new();
 	service.correlator = correlator_new(&correlator);
+	service.configs = configs_new(config, &board, NULL, NULL);
+	service.watch = watch_new(config, service.routes, service.store, &watched);
 }
 
 static void
@@ -126,6 +161,7 @@ service_clear(void)
 	spans_free(service.spans);
 	retention_free(service.retention);
 	wants_free(service.wants);
+	watch_free(service.watch);
 	store_stop(service.store);
 	stacks_free(service.stacks);
 	routes_free(service.routes);
@@ -284,6 +320,7 @@ tick(void)
 	correlator_expire(service.correlator, clock_now_ns(), 100000);
 	aggregate_flush(service.aggregate);
 	spans_tick(service.spans, wall_ns());
+	watch_tick(service.watch);
 	return cpu_ns(CLOCK_THREAD_CPUTIME_ID) - from_ns;
 }
 
@@ -517,6 +554,7 @@ main(int argc, char **argv)
 	if (rows > ROWS_MAX || routes > ROUTES_MAX)
 		return 2;
 	json_arena_install();
+	config_make();
 	service_make(argv[2]);
 	if (strcmp(argv[1], "throughput") == 0) {
 		throughput(strtoull(argv[5], NULL, 10));
