@@ -1,5 +1,5 @@
-/* json_arena: values lie in it while it is open and nowhere else, what does not fit is freed all the
- * same, threads have their own. */
+/* json_arena: values lie in it while it is open and nowhere else, what does not fit is freed all
+ * the same, threads have their own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
