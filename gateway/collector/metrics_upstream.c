@@ -8,7 +8,7 @@
 
 /* What /metrics says of one server, its addresses together. */
 struct server_sums {
-	uint64_t in_flight, connections, idle;
+	uint64_t in_flight, connections, idle, tunnels;
 	uint64_t addresses[BOARD_SERVER_DOWN + 1]; /* by enum board_server_state */
 	uint64_t connects, connect_failures, ejections, checks_passed, checks_failed;
 };
@@ -39,6 +39,7 @@ add_endpoints(struct upstream_sums *sums, const struct board_upstream *board)
 		uint32_t state = atomic_load(&endpoint->state),
 		         server = atomic_load(&endpoint->server);
 		uint64_t in_flight = load(&endpoint->in_flight);
+		uint64_t tunnels = load(&endpoint->tunnels);
 		uint64_t connections = load(&endpoint->connections);
 		struct server_sums *own;
 
@@ -48,8 +49,10 @@ add_endpoints(struct upstream_sums *sums, const struct board_upstream *board)
 		own->addresses[state]++;
 		own->in_flight += in_flight;
 		own->connections += connections;
+		own->tunnels += tunnels;
 		/* Every exchange in flight has a connection, or is about to. */
-		own->idle += connections > in_flight ? connections - in_flight : 0;
+		if (connections > in_flight + tunnels)
+			own->idle += connections - in_flight - tunnels;
 	}
 }
 
@@ -202,6 +205,7 @@ server_families(struct metrics *out, const struct row *rows, size_t count)
 	        "Connections to a server, idle ones included.");
 	SERVERS(idle, "tailrace_upstream_connections_idle", "gauge",
 	        "Idle connections to a server.");
+	SERVERS(tunnels, "tailrace_upstream_tunnels", "gauge", "Tunnels open to a server.");
 	server_states(out, rows, count);
 	SERVERS(connects, "tailrace_upstream_connects_total", "counter",
 	        "Connections made to a server.");

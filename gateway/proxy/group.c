@@ -261,6 +261,7 @@ board_begin(struct board_upstream *board, uint64_t key)
 	for (size_t i = 0; i < BOARD_ENDPOINTS_MAX; i++) {
 		atomic_store(&board->endpoints[i].in_flight, 0);
 		atomic_store(&board->endpoints[i].connections, 0);
+		atomic_store(&board->endpoints[i].tunnels, 0);
 		atomic_store(&board->endpoints[i].state, BOARD_SERVER_NONE);
 	}
 }

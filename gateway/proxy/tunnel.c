@@ -379,7 +379,7 @@ tunnel_begin(struct exchange *exchange, struct block *block)
 	tunnel->server_bytes = more;
 	loop_count(loop, COUNTER_TUNNELS_BEGUN, 1);
 	loop_count(loop, COUNTER_TUNNEL_SERVER_BYTES, more);
-	timer_off(&exchange->upstream->timer);
+	upstream_tunnel(exchange->upstream);
 	proxy_return_slot(exchange);
 	queue_push(&client->out, &loop->blocks, head);
 	queue_push(&client->out, &loop->blocks, block);

@@ -42,6 +42,8 @@ upstream_close(struct upstream *upstream)
 	upstream->in = NULL;
 	queue_clear(&upstream->out, &loop->blocks);
 	board_share(&upstream->server->endpoint->board->connections, -1);
+	if (upstream->tunnel)
+		board_share(&upstream->server->endpoint->board->tunnels, -1);
 	loop_reap(loop, &upstream->reapable);
 }
 
@@ -317,6 +319,14 @@ upstream_resume(struct upstream *upstream, uint64_t now_ns)
 	upstream->paused_ns = 0;
 	upstream->active_ns = now_ns;
 	stream_set_reading(&upstream->stream, true);
+}
+
+void
+upstream_tunnel(struct upstream *upstream)
+{
+	upstream->tunnel = true;
+	board_share(&upstream->server->endpoint->board->tunnels, 1);
+	timer_off(&upstream->timer);
 }
 
 void

@@ -78,7 +78,8 @@ enum board_server_state {
  * limit sees. A line of its own: all threads of the worker add to it. */
 struct board_endpoint {
 	_Alignas(64) _Atomic uint64_t in_flight; /* slots taken */
-	_Atomic uint64_t connections;            /* open, idle ones included */
+	_Atomic uint64_t connections;            /* open: idle ones and tunnels included */
+	_Atomic uint64_t tunnels;                /* of them, those that hold no slot */
 	_Atomic uint32_t server;                 /* index in the upstream's servers */
 	_Atomic uint32_t state;                  /* enum board_server_state */
 };

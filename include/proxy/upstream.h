@@ -27,6 +27,7 @@ struct upstream {
 	struct server *server;
 	enum upstream_state state;
 	bool reused;
+	bool tunnel;         /* until its end: it holds no slot */
 	uint32_t epoch;      /* of the server's address that it was made to */
 	uint32_t idle_index; /* in server->idle while resting */
 	struct stream stream;
@@ -51,6 +52,9 @@ void upstream_resume(struct upstream *upstream, uint64_t now_ns);
 
 /* Deadline for the next byte of a response. */
 void upstream_watch(struct upstream *upstream, uint64_t now_ns);
+
+/* It is a tunnel from now on; the slot is given back by the caller. */
+void upstream_tunnel(struct upstream *upstream);
 
 /* The exchange is done with it: back to the server's idle ones, or closed. */
 void upstream_rest(struct upstream *upstream, uint64_t now_ns);

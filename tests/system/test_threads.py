@@ -17,7 +17,7 @@ import pytest
 from handmade import metrics
 from harness import BINARY, Gateway, StubServer, clean_env, free_port, make_config, wait_for
 from proxy_tools import OK, Connection, always, get, read_head
-from test_reload import change, hup
+from reload_tools import change, hup
 
 GatewayFactory = Callable[..., Gateway]
 StubFactory = Callable[..., StubServer]
@@ -58,7 +58,7 @@ def test_a_socket_per_thread(
             assert client.answer().status == 200
     after = wakeups(worker)
     busy = [task for task in before if after[task] - before[task] >= 5]
-    assert len(busy) == threads, (before, after)
+    assert len(busy) >= threads, (before, after)
 
     def counted(name: str) -> bool:
         return metrics(gateway)[f"tailrace_{name}_total"] == 60 * threads

@@ -26,6 +26,7 @@ from proxy_tools import (
     serving,
     stored,
 )
+from upstream_tools import value
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -249,6 +250,23 @@ def test_half_close_both_ways(gateway_factory: GatewayFactory, stub_factory: Stu
         wait_for(lambda: b"".join(heard) == b"one more", 5, "the app still listens")
     told = _ended(gateway, answer.trace_id)["tunnel"]
     assert (told["client_bytes"], told["server_bytes"], told["cause"]) == (8, 7, None)
+
+
+def test_tunnels_hold_no_slot_and_are_not_idle(
+    gateway_factory: GatewayFactory, stub_factory: StubFactory
+) -> None:
+    """The only slot is not taken by three tunnels, and their connections are counted as tunnels."""
+    stub = stub_factory(_echo)
+    gateway = gateway_factory([stub.address], upstream={"max_connections": 1, "queue_max": 0})
+    server = f'server="{stub.address}"'
+
+    def values() -> list[float]:
+        names = ("tunnels", "connections", "connections_idle", "in_flight")
+        return [value(gateway, name, server) for name in names]
+
+    with tunnel(gateway), tunnel(gateway), tunnel(gateway):
+        assert values() == [3, 3, 0, 0]
+    wait_for(lambda: values() == [0, 0, 0, 0], 5, "all ended")
 
 
 @pytest.mark.parametrize("who", ["client", "app"])
