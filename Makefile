@@ -48,7 +48,7 @@ UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 
 .PHONY: all schema deps deps-hook deps-build deps-demo deps-web deps-test deps-bench deps-deb build demo test unit clean lint format \
-	bench backtest-null backtest-power truth soak asan tsan install uninstall deb FORCE
+	bench backtest-null backtest-power truth soak asan asan-hook tsan install uninstall deb FORCE
 all: deps-build $(if $(filter-out 0,$(WEB)),deps-web)
 	@$(MAKE) --no-print-directory build
 
@@ -123,9 +123,10 @@ demo: deps-demo
 	@$(MAKE) --no-print-directory build
 	@scripts/demo
 
+# Every scenario, in every mode, on every CPython that is here.
 truth: deps-test
 	@$(MAKE) --no-print-directory build
-	@scripts/test tests/truth
+	@TRUTH_ALL=1 scripts/test tests/truth
 
 # What takes minutes: races, leaks, loads.
 soak: deps-test
@@ -154,6 +155,10 @@ backtest-null backtest-power: deps-test
 asan: deps-test
 	@$(MAKE) --no-print-directory MODE=asan build unit
 	@TAILRACE_BIN=$(CURDIR)/build/asan/tailrace scripts/test -n 2 tests/system
+
+# The hook's tests against an extension built with AddressSanitizer and UBSan.
+asan-hook: deps-test
+	@build/venv/bin/python tests/asan_hook.py
 
 tsan: deps-test
 	@$(MAKE) --no-print-directory MODE=tsan build unit

@@ -164,7 +164,7 @@ enum hold_state { HOLD_UNKNOWN, HOLD_BLOCKED, HOLD_BUSY };
 
 /* Whether what holds a thread computes: its CPU clock between two looks of the watchdog. */
 struct hold {
-	int64_t cpu_ns, at_ns; /* at the first look */
+	int64_t cpu_ns, at_ns; /* at the first look; with what it waited for a processor */
 	enum hold_state state;
 };
 
@@ -229,6 +229,7 @@ struct loop {
 	uint32_t steps_since_idle; /* callbacks run since the loop last had nothing to do */
 	struct io_hold io;
 	uint64_t thread_key; /* PyThreadState_GetID(thread) */
+	int native_id;       /* of that thread, as the kernel names it */
 	struct request *closing;
 	struct recent_step recent[RECENT_STEPS_MAX];
 	uint32_t recent_next;

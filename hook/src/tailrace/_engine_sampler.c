@@ -3,8 +3,10 @@
  * thread's frames. Sleeps for good while no request comes. */
 #include "_engine.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 enum { GAP_MIN_NS = 4000000, IDLE_NS = 1000000000, LOOKS_PER_AGE = 10 };
 #define REST_NS NS_PER_MS /* after a look: what was due and could not be sampled is no spin */
@@ -138,21 +140,46 @@ sample_top(const struct sample_set *samples)
 	return top != NULL ? top->stack : STACK_NONE;
 }
 
-/* Busy or blocked: the thread's CPU clock between two looks. */
-static void
-judge_hold(struct hold *hold, const PyThreadState *thread, int64_t now_ns)
+/* How long the loop's thread has computed or waited for a processor: on a full machine a busy thread
+ * gets few of them. False where it is not known. */
+static bool
+thread_busy_ns(const struct loop *loop, int64_t *ret_ns)
 {
+	char path[64], text[64];
+	unsigned long long ran_ns, delayed_ns;
+	snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", loop->native_id);
+	int file = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t len = file >= 0 ? read(file, text, sizeof(text) - 1) : -1;
+	if (file >= 0)
+		close(file);
+	if (len > 0) {
+		text[len] = '\0';
+		if (sscanf(text, "%llu %llu", &ran_ns, &delayed_ns) == 2 && ran_ns > 0) {
+			*ret_ns = (int64_t)(ran_ns + delayed_ns);
+			return true;
+		}
+	}
 	clockid_t clock;
 	struct timespec ts;
-	if (pthread_getcpuclockid((pthread_t)thread->thread_id, &clock) != 0 ||
+	if (pthread_getcpuclockid((pthread_t)loop->thread->thread_id, &clock) != 0 ||
 	    clock_gettime(clock, &ts) != 0)
+		return false;
+	*ret_ns = (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+	return true;
+}
+
+/* Busy or blocked: between two looks. */
+static void
+judge_hold(struct hold *hold, const struct loop *loop, int64_t now_ns)
+{
+	int64_t busy_ns;
+	if (!thread_busy_ns(loop, &busy_ns))
 		return;
-	int64_t cpu_ns = (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 	if (hold->at_ns == 0) {
 		hold->at_ns = now_ns;
-		hold->cpu_ns = cpu_ns;
+		hold->cpu_ns = busy_ns;
 	} else if (now_ns - hold->at_ns >= NS_PER_MS) {
-		bool busy = (cpu_ns - hold->cpu_ns) * 2 > now_ns - hold->at_ns;
+		bool busy = (busy_ns - hold->cpu_ns) * 2 > now_ns - hold->at_ns;
 		hold->state = busy ? HOLD_BUSY : HOLD_BLOCKED;
 	}
 }
@@ -180,7 +207,7 @@ sample_step(struct loop *loop)
 		return;
 	atomic_store(&step_look_ns[loop->slot], next_look(running->begin_ns, now_ns));
 	add_sample(&running->samples, stack, begin_ns, now_ns);
-	judge_hold(&running->hold, loop->thread, now_ns);
+	judge_hold(&running->hold, loop, now_ns);
 }
 
 /* Its thread has not ended since: a thread state's address may be another's by now. */
@@ -216,7 +243,7 @@ sample_idle(struct loop *loop)
 		if (io->begin_ns == 0)
 			io->begin_ns = idle_ns + (now_ns - idle_ns) / 2;
 		add_sample(&io->samples, stack, io->begin_ns, now_ns);
-		judge_hold(&io->hold, loop->thread, now_ns);
+		judge_hold(&io->hold, loop, now_ns);
 		look_ns = next_look(io->begin_ns, now_ns) - now_ns;
 	} else {
 		if (io->begin_ns != 0)

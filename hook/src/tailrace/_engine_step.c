@@ -2,6 +2,8 @@
  * due, when and by which path, and times it. Free-listed: one is made per callback. */
 #include "_engine_detail.h"
 
+#include <unistd.h>
+
 #ifdef TAILRACE_FAULTS
 enum { SPARE_MAX = 1 }; /* so that most are made, which can fail */
 #else
@@ -260,8 +262,11 @@ push_running(struct step *step, int64_t now_ns)
 	                            .queued_ns = NO_TIME,
 	                            .stack = STACK_NONE};
 	loop->running = running;
-	loop->thread = PyThreadState_Get();
-	loop->thread_key = PyThreadState_GetID(loop->thread);
+	PyThreadState *thread = PyThreadState_Get();
+	if (loop->thread != thread || loop->native_id == 0)
+		loop->native_id = (int)gettid();
+	loop->thread = thread;
+	loop->thread_key = PyThreadState_GetID(thread);
 	if (loop->base_code == NULL && !loop->is_bare)
 		learn_base_code(loop);
 	loop->steps_seen++;
