@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import pythons  # noqa: E402
+import pythons
 
 FLAGS = [
     "-O1",

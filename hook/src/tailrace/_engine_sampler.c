@@ -140,8 +140,8 @@ sample_top(const struct sample_set *samples)
 	return top != NULL ? top->stack : STACK_NONE;
 }
 
-/* How long the loop's thread has computed or waited for a processor: on a full machine a busy thread
- * gets few of them. False where it is not known. */
+/* How long the loop's thread has computed or waited for a processor: on a full machine a busy
+ * thread gets few of them. False where it is not known. */
 static bool
 thread_busy_ns(const struct loop *loop, int64_t *ret_ns)
 {
