@@ -1,0 +1,175 @@
+/* access_log: the queue at its bound and one past it, while the file takes nothing; nothing waits. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/clock.h"
+#include "collector/access_log.h"
+
+#define NAMES_SIZE (sizeof("route") + sizeof("upstream") + sizeof("server"))
+#define ITEM_SIZE 8 /* two lengths before each record */
+
+static const struct access_names names = {"route", "upstream", "server"};
+
+/* A record with the longest texts. Owned. */
+static struct exchange_record *
+make(void)
+{
+	struct exchange_record *record = calloc(1, RECORD_SIZE_MAX);
+
+	assert_non_null(record);
+	record->method_length = RECORD_METHOD_MAX;
+	record->path_length = RECORD_PATH_MAX;
+	record->user_agent_length = RECORD_USER_AGENT_MAX;
+	record->referer_length = RECORD_REFERER_MAX;
+	record->died_in = PHASE_COUNT;
+	memset(record + 1, 'x', RECORD_SIZE_MAX - sizeof(*record));
+	return record;
+}
+
+static uint64_t
+written(const struct access_log *log)
+{
+	struct access_log_stats stats;
+
+	access_log_stats(log, &stats);
+	return stats.written;
+}
+
+/* Until the thread has taken what is queued and hangs in the pipe. */
+static void
+let_it_hang(struct access_log *log, int pipe_fd)
+{
+	int filled = 0;
+
+	for (int i = 0; i < 500; i++) {
+		struct access_log_stats stats;
+		char byte = '\n';
+
+		usleep(1000);
+		filled = write(pipe_fd, &byte, 1) == -1;
+		access_log_stats(log, &stats);
+		if (filled)
+			break;
+	}
+	assert_true(filled);
+	usleep(50000);
+}
+
+static void
+the_bound_and_one_past_it(void **state)
+{
+	char folder[] = "/tmp/tailrace-test-XXXXXX", path[64];
+	struct exchange_record *record = make();
+	size_t size = RECORD_SIZE_MAX, item = ITEM_SIZE + NAMES_SIZE + size;
+	size_t fits = ACCESS_LOG_QUEUE_BYTES / item, lines = 0;
+	struct access_log_stats stats;
+	struct access_log *log;
+	char block[65536];
+	int fd;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/pipe", folder);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	fd = open(path, O_RDWR | O_NONBLOCK);
+	log = access_log_start(path, CONFIG_ACCESS_JSON);
+	assert_non_null(log);
+	for (int i = 0; i < 100; i++)
+		access_log_put(log, record, size, &names);
+	let_it_hang(log, fd);
+	access_log_put(log, record, size, &names);
+	usleep(50000);
+	/* The thread holds one buffer; what follows fills the other. */
+	access_log_stats(log, &stats);
+	assert_int_equal(stats.dropped_full, 0);
+	uint64_t start_ns = clock_now_ns();
+	for (size_t i = 1; i < fits; i++)
+		access_log_put(log, record, size, &names);
+	access_log_stats(log, &stats);
+	assert_int_equal(stats.dropped_full, 0);
+	access_log_put(log, record, size, &names);
+	access_log_stats(log, &stats);
+	assert_int_equal(stats.dropped_full, 1);
+	assert_true(clock_now_ns() - start_ns < 2 * NS_PER_S);
+	/* Read again, everything that was not dropped arrives. */
+	while (written(log) < 100 + fits) {
+		ssize_t n = read(fd, block, sizeof(block));
+
+		for (ssize_t i = 0; i < n; i++)
+			lines += i > 0 && block[i] == '\n' && block[i - 1] == '}';
+		if (n <= 0)
+			usleep(1000);
+	}
+	access_log_stop(log);
+	assert_true(lines >= fits);
+	close(fd);
+	unlink(path);
+	rmdir(folder);
+	free(record);
+}
+
+static void
+opened_again_by_its_name(void **state)
+{
+	char folder[] = "/tmp/tailrace-test-XXXXXX", path[64], old[64];
+	struct exchange_record *record = make();
+	struct access_log *log;
+	struct stat before, after;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/log", folder);
+	snprintf(old, sizeof(old), "%s/old", folder);
+	log = access_log_start(path, CONFIG_ACCESS_COMBINED);
+	access_log_put(log, record, RECORD_SIZE_MAX, &names);
+	while (written(log) < 1)
+		usleep(1000);
+	assert_int_equal(rename(path, old), 0);
+	access_log_reopen(log);
+	while (stat(path, &after) == -1)
+		usleep(1000);
+	access_log_put(log, record, RECORD_SIZE_MAX, &names);
+	access_log_put(log, record, RECORD_SIZE_MAX, &names);
+	access_log_stop(log);
+	assert_int_equal(stat(old, &before), 0);
+	assert_int_equal(stat(path, &after), 0);
+	assert_int_equal(after.st_size, 2 * before.st_size);
+	unlink(path);
+	unlink(old);
+	rmdir(folder);
+	free(record);
+}
+
+static void
+no_log_is_no_work(void **state)
+{
+	struct access_log_stats stats = {1, 1, 1};
+
+	(void)state;
+	assert_null(access_log_start("/proc/nowhere/log", CONFIG_ACCESS_JSON));
+	access_log_put(NULL, NULL, 0, &names);
+	access_log_reopen(NULL);
+	access_log_stats(NULL, &stats);
+	assert_int_equal(stats.written + stats.dropped_full + stats.dropped_file, 0);
+	access_log_stop(NULL);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(the_bound_and_one_past_it),
+	    cmocka_unit_test(opened_again_by_its_name),
+	    cmocka_unit_test(no_log_is_no_work),
+	};
+
+	return cmocka_run_group_tests_name("access_log", tests, NULL, NULL);
+}
