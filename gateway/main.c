@@ -97,7 +97,8 @@ run(const char *path, int upgrade_fd)
 	if (load(own_path, &config, &bytes, &length) == -1)
 		return EXIT_CONFIG;
 	log_init("supervisor", config->log.level);
-	log_console_begin();
+	if (upgrade_fd == -1) /* else that is the log already */
+		log_console_begin();
 	if (process_open_log(config) == -1) {
 		config_free(config);
 		free(bytes);
