@@ -25,6 +25,9 @@ watched_ns(const struct exchange_record *record, enum config_latency latency)
 		return marks[MARK_REPLIED] - marks[MARK_START];
 	if (latency == CONFIG_LATENCY_TOTAL)
 		return total_ns;
-	return total_ns - phase_ns(record, PHASE_HEAD) - phase_ns(record, PHASE_SEND) -
-	       phase_ns(record, PHASE_DRAIN);
+	total_ns -= phase_ns(record, PHASE_HEAD) + phase_ns(record, PHASE_SEND) +
+	            phase_ns(record, PHASE_DRAIN);
+	/* A body larger than all buffers: the app was not read because the client did not. */
+	uint64_t paused_ns = record->backpressure_ns, stream_ns = phase_ns(record, PHASE_STREAM);
+	return total_ns - (paused_ns < stream_ns ? paused_ns : stream_ns);
 }

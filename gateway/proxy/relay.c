@@ -1,5 +1,6 @@
 /* Heads and bodies between two sockets. Each read is parsed, queued and written at once; queues
  * beyond QUEUE_HIGH stop the side that fills them. */
+#include <strings.h>
 #include "proxy/relay.h"
 
 #include <errno.h>
@@ -390,6 +391,21 @@ leave_send(struct exchange *exchange)
 		exchange_body_wait(exchange, first_ns);
 }
 
+/* An answer that lasts as long as its client stays. Only those of no length are looked at. */
+static bool
+is_event_stream(const struct head *head)
+{
+	static const char type[] = "text/event-stream";
+	size_t length = sizeof(type) - 1;
+
+	if (head->framing != BODY_CHUNKED && head->framing != BODY_UNTIL_EOF)
+		return false;
+	const struct field *field = head_only(head, "content-type");
+
+	return field != NULL && field->value_length >= length &&
+	       strncasecmp(head->bytes + field->value, type, length) == 0;
+}
+
 /* The final head is accepted: rebuild it and go on with the body bytes behind it. */
 static bool
 begin_reply(struct exchange *exchange, struct block *block, uint64_t read_ns)
@@ -401,6 +417,8 @@ begin_reply(struct exchange *exchange, struct block *block, uint64_t read_ns)
 	if (exchange->request_state == DIRECTION_BODY)
 		leave_send(exchange);
 	exchange->status = head->status;
+	if (is_event_stream(head))
+		exchange->flags |= RECORD_EVENT_STREAM;
 	if (exchange->request_state != DIRECTION_DONE || exchange->loop->draining)
 		exchange->close_client = true;
 	out =

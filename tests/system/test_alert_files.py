@@ -75,6 +75,29 @@ def test_metrics_exist(gateway_factory: Callable[..., Gateway]) -> None:
     app.stop()
 
 
+def blocks(name: str) -> list[str]:
+    """The JSON examples of a page."""
+    return re.findall(r"```json\n(.*?)```", (ROOT / name).read_text(), re.S)
+
+
+def test_examples_of_settings(tmp_path: Path) -> None:
+    """What docs/alerts.md shows is a good configuration."""
+    found = blocks("docs/alerts.md")
+    assert len(found) == 2
+    for secret in ("ops.token", "slack.url"):
+        (tmp_path / secret).write_text("x\n")
+    for block in found:
+        text = (
+            '{"listeners": [{"address": "127.0.0.1:8080"}],'
+            ' "upstreams": {"app": {"servers": ["127.0.0.1:8000"]}}, ' + block + "}"
+        )
+        file = tmp_path / "tailrace.json"
+        file.write_text(text.replace("/etc/tailrace", str(tmp_path)))
+        command = [str(BINARY), "check", "-c", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, env=clean_env())
+        assert done.returncode == 0, done.stderr
+
+
 def tailrace(gateway: Gateway, *args: str) -> subprocess.CompletedProcess[str]:
     """A client command."""
     command = [str(BINARY), *args, "--control", f"unix:{gateway.control}"]
@@ -126,6 +149,10 @@ def test_commands(gateway_factory: Callable[..., Gateway]) -> None:
 
     wait_for(fired, 40, "the rule fired", every_s=0.1)
     one = incidents(gateway, "?status=firing&route=GET%20(no%20route)")[0]
+    example = next(json.loads(b) for b in blocks("docs/api.md") if '"schema"' in b)
+    assert set(example) <= set(one), "docs/api.md shows keys that are not there"
+    assert set(one) - set(example) <= {"load", "merged_into"}
+    assert set(example["cause"]) <= set(one["cause"])
     shown = tailrace(gateway, "incidents")
     assert one["id"] in shown.stdout and "firing" in shown.stdout
     shown = tailrace(gateway, "incidents", one["id"])

@@ -7,7 +7,7 @@ import os
 import time
 
 import tailrace
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 routes = FastAPI()
 switched: set[str] = set()
@@ -98,10 +98,13 @@ def hog() -> dict[str, int]:
     return {}
 
 
+BIG = b"x" * 6_000_000  # more than all buffers on the way
+
+
 @routes.get("/big")
-async def big() -> dict[str, str]:
+async def big() -> Response:
     await asyncio.sleep(0.02)
-    return {"data": "x" * 400_000}
+    return Response(BIG)
 
 
 @routes.get("/work")
