@@ -21,6 +21,7 @@ setup(
             depends=find("_engine*.h"),
             extra_compile_args=["-std=c17", "-O2", "-fvisibility=hidden"],
             extra_link_args=["-pthread"],
+            optional=True,  # without a compiler: totals only, said at start
         )
     ]
 )

@@ -82,6 +82,14 @@ item_bytes(const struct item *item)
 	       (item->minute != NULL ? sizeof(*item->minute) : 0);
 }
 
+static struct item *
+item_new(enum item_kind kind)
+{
+	struct item *item = xcalloc(1, sizeof(*item));
+	item->kind = kind;
+	return item;
+}
+
 static void
 put(struct store *store, struct item *item)
 {
@@ -115,8 +123,7 @@ put(struct store *store, struct item *item)
 void
 store_put_exchange(struct store *store, struct store_exchange *exchange)
 {
-	struct item *item = xcalloc(1, sizeof(*item));
-	item->kind = ITEM_EXCHANGE;
+	struct item *item = item_new(ITEM_EXCHANGE);
 	item->exchange = *exchange;
 	exchange->body = (struct text){0};
 	put(store, item);
@@ -125,8 +132,7 @@ store_put_exchange(struct store *store, struct store_exchange *exchange)
 void
 store_put_minute(struct store *store, const struct store_minute *minute)
 {
-	struct item *item = xcalloc(1, sizeof(*item));
-	item->kind = ITEM_MINUTE;
+	struct item *item = item_new(ITEM_MINUTE);
 	item->minute = xcalloc(1, sizeof(*minute));
 	*item->minute = *minute;
 	put(store, item);
@@ -135,8 +141,7 @@ store_put_minute(struct store *store, const struct store_minute *minute)
 static void
 put_key(struct store *store, enum item_kind kind, const struct profile_key *key)
 {
-	struct item *item = xcalloc(1, sizeof(*item));
-	item->kind = kind;
+	struct item *item = item_new(kind);
 	item->key = *key;
 	put(store, item);
 }
@@ -162,41 +167,41 @@ store_put_pin(struct store *store, const struct profile_key *key, bool pinned)
 void
 store_put_rollup(struct store *store, struct store_rollup *rollup)
 {
-	struct item *item = xcalloc(1, sizeof(*item));
-	item->kind = ITEM_ROLLUP;
+	struct item *item = item_new(ITEM_ROLLUP);
 	item->rollup = *rollup;
 	rollup->body = (struct text){0};
+	put(store, item);
+}
+
+static void
+put_text(struct store *store, enum item_kind kind, const struct profile_key *key, struct text *text)
+{
+	struct item *item = item_new(kind);
+	if (key != NULL)
+		item->key = *key;
+	if (text != NULL) {
+		item->rollup.body = *text;
+		*text = (struct text){0};
+	}
 	put(store, item);
 }
 
 void
 store_put_stacks(struct store *store, struct text *stacks)
 {
-	struct item *item = xcalloc(1, sizeof(*item));
-	item->kind = ITEM_STACKS;
-	item->rollup.body = *stacks;
-	*stacks = (struct text){0};
-	put(store, item);
+	put_text(store, ITEM_STACKS, NULL, stacks);
 }
 
 void
 store_put_detail(struct store *store, const struct profile_key *key, struct text *detail)
 {
-	struct item *item = xcalloc(1, sizeof(*item));
-	item->kind = ITEM_DETAIL;
-	item->key = *key;
-	if (detail != NULL) {
-		item->rollup.body = *detail;
-		*detail = (struct text){0};
-	}
-	put(store, item);
+	put_text(store, ITEM_DETAIL, key, detail);
 }
 
 void
 store_put_tail(struct store *store, const struct profile_key *key, uint64_t tail_ns)
 {
-	struct item *item = xcalloc(1, sizeof(*item));
-	item->kind = ITEM_TAIL;
+	struct item *item = item_new(ITEM_TAIL);
 	item->key = *key;
 	item->tail_ns = tail_ns;
 	put(store, item);
@@ -205,8 +210,7 @@ store_put_tail(struct store *store, const struct profile_key *key, uint64_t tail
 void
 store_put_note(struct store *store, struct store_note *note)
 {
-	struct item *item = xcalloc(1, sizeof(*item));
-	item->kind = ITEM_NOTE;
+	struct item *item = item_new(ITEM_NOTE);
 	item->note = *note;
 	*note = (struct store_note){0};
 	put(store, item);

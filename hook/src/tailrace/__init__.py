@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tailrace.middleware import Hook
+from tailrace.names import TraceFilter, span, trace_id
 from tailrace.sender import HOOK_VERSION as __version__
 
-__all__ = ["Hook", "__version__", "wrap"]
+__all__ = ["Hook", "TraceFilter", "__version__", "span", "trace_id", "wrap"]
 
 
 def wrap(

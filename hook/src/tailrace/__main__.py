@@ -12,7 +12,10 @@ from collections.abc import Sequence
 
 from tailrace.wrapped import APP_VARIABLE, FACTORY_VARIABLE
 
-USAGE = "usage: python -m tailrace uvicorn APP [uvicorn's options]\n"
+USAGE = (
+    "usage: python -m tailrace uvicorn APP [uvicorn's options]\n"
+    "       python -m tailrace export TRACE_ID [--format FORMAT] [--output FILE]\n"
+)
 WRAPPED = "tailrace.wrapped:app"
 EXIT_USAGE = 2
 
@@ -48,6 +51,10 @@ def run_uvicorn(args: Sequence[str]) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Run the program named first. Returns the exit status."""
+    if argv and argv[0] == "export":
+        from tailrace.export import main as export_main
+
+        return export_main(argv[1:])
     if len(argv) < 2 or argv[0] != "uvicorn":
         sys.stderr.write(USAGE)
         return EXIT_USAGE

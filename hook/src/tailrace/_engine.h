@@ -76,6 +76,7 @@ struct lane;
 struct loop;
 struct job;
 struct detail;
+struct span;
 struct deep;
 
 /* Who a request is, for stalls and paths that outlive it: holds nothing of the app. */
@@ -154,6 +155,7 @@ struct lane {
 	int32_t first_stack; /* its first in-app frame, or STACK_LANE */
 	int32_t made_at;     /* the in-app frames that made a task of a library's coroutine */
 	uint16_t number;     /* in its request's detail, 0 = not there */
+	struct span *spans;  /* borrowed: open in it, innermost first */
 	bool started;
 	bool running;
 	bool run_counted;      /* part of the running step is in the path already */
@@ -369,6 +371,8 @@ int32_t stack_join(int32_t outer, int32_t inner);
 /* The stack of only that frame at its function's first line; STACK_LANE where none is in-app. */
 int32_t stack_first_in_app(int32_t stack);
 int32_t stack_of_code(PyCodeObject *code);
+/* The stack with a frame of `code` after its last frame of `after`, or at its end. */
+int32_t stack_insert(int32_t stack, const PyCodeObject *after, PyCodeObject *code);
 bool stack_has_in_app(int32_t stack);
 /* What a wait with this await stack is for. */
 enum cause stack_cause(int32_t stack);

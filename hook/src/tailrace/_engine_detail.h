@@ -117,6 +117,19 @@ void write_number(struct writer *writer, int64_t number);
 /* A JSON string with its quotes; bytes beyond ASCII pass as they are. */
 void write_quoted(struct writer *writer, const char *text);
 
+/* --- span: explicit names -------------------------------------------------------------------- */
+
+/* The stack with the frames of these spans and of those round them. */
+int32_t span_stack(const struct span *span, int32_t stack);
+bool span_init(void);
+/* The open job that runs on this thread: borrowed, or NULL. */
+struct job *thread_job(void);
+/* Adds what the job ran up to now, with a frame of `code` (or NULL) below that of `owner`. */
+void thread_cut(struct job *job, const PyCodeObject *owner, PyCodeObject *code);
+
+extern PyTypeObject span_type;
+extern PyMethodDef span_functions[];
+
 /* --- deep: the call tree of chosen requests ------------------------------------------------- */
 
 struct deep;

@@ -201,6 +201,7 @@ add_wait(struct lane *lane, const struct step *step, int64_t due_ns)
 			wait.stack = whole_stack(lane, walk_task(step->task));
 		wait.cause = stack_cause(wait.stack);
 		learn_first_stack(lane, wait.stack);
+		wait.stack = span_stack(lane->spans, wait.stack);
 		if (wait.cause == CAUSE_LIMITER)
 			wait.kind = SEG_THREAD_QUEUE;
 	}
@@ -267,6 +268,18 @@ note_stack(struct running *running, int32_t stack)
 		running->stack = stack;
 }
 
+/* The stacks of what ran with the frames of the spans that are open. */
+static int32_t
+name_spans(const struct lane *lane, const struct running *running, int32_t stack)
+{
+	struct sample_set *samples = running->samples;
+	if (lane->spans == NULL)
+		return stack;
+	for (uint32_t i = 0; samples != NULL && i < samples->len; i++)
+		samples->items[i].stack = span_stack(lane->spans, samples->items[i].stack);
+	return span_stack(lane->spans, detail_stack(lane->request, stack));
+}
+
 struct node *
 lane_path_at(struct lane *lane, int64_t now_ns)
 {
@@ -286,6 +299,7 @@ lane_path_at(struct lane *lane, int64_t now_ns)
 			stack = lane->first_stack;
 	}
 	struct node *before = lane->path;
+	stack = name_spans(lane, running, stack);
 	note_stack(running, stack);
 	lane->path =
 	    path_add_run(lane->path, now_ns, stack, lane->run_counted, SEG_RUN, running->samples);
@@ -303,6 +317,7 @@ lane_pause(struct lane *lane, struct running *running, int64_t now_ns)
 		learn_first_stack(lane, where);
 		stack = where >= 0 ? where : lane->first_stack;
 	}
+	stack = name_spans(lane, running, stack);
 	note_stack(running, stack);
 	lane->path =
 	    path_add_run(lane->path, now_ns, stack, lane->run_counted, SEG_RUN, running->samples);

@@ -329,7 +329,7 @@ module_exec(PyObject *module)
 		PyErr_Clear();
 	if (!stack_init() || !walk_init() || !step_init() || !loop_init() || !request_init() ||
 	    !route_init() || !last_init() || !begin_init() || !thread_init() || !eager_init() ||
-	    !drive_init() || !detail_init() || !deep_init())
+	    !drive_init() || !detail_init() || !deep_init() || !span_init())
 		return -1;
 	if (PyModule_AddFunctions(module, loop_functions) < 0 ||
 	    PyModule_AddFunctions(module, begin_functions) < 0 ||
@@ -340,6 +340,8 @@ module_exec(PyObject *module)
 	    PyModule_AddFunctions(module, detail_functions) < 0 ||
 	    PyModule_AddFunctions(module, record_functions) < 0 ||
 	    PyModule_AddFunctions(module, deep_functions) < 0 ||
+	    PyModule_AddFunctions(module, span_functions) < 0 ||
+	    !add_object(module, "Span", (PyObject *)&span_type) ||
 	    !add_object(module, "Request", (PyObject *)&request_type))
 		return -1;
 	done = true;

@@ -332,6 +332,32 @@ stack_of_code(PyCodeObject *code)
 	return info != NULL ? own_stack(info) : STACK_NONE;
 }
 
+int32_t
+stack_insert(int32_t stack, const PyCodeObject *after, PyCodeObject *code)
+{
+	const struct code_info *info = code_intern(code);
+	struct frame_list frames = {.len = 0};
+	int at = 0;
+	if (info == NULL)
+		return stack;
+	if (stack >= 0) {
+		/* Where all do not fit, the outermost go: servers and frameworks. */
+		uint32_t skip = stacks[stack].len == STACK_FRAMES_MAX ? 1 : 0;
+		frames.len = (int)(stacks[stack].len - skip);
+		memcpy(frames.items, stacks[stack].frames + skip,
+		       (size_t)frames.len * sizeof(struct frame_ref));
+	}
+	for (at = frames.len; at > 0 && frames.items[at - 1].info->code != after;)
+		at--;
+	if (at == 0)
+		at = frames.len;
+	memmove(&frames.items[at + 1], &frames.items[at],
+	        (size_t)(frames.len - at) * sizeof(struct frame_ref));
+	frames.items[at] = (struct frame_ref){info, code->co_firstlineno};
+	frames.len++;
+	return stack_intern(&frames);
+}
+
 bool
 stack_has_in_app(int32_t stack)
 {

@@ -63,6 +63,30 @@ add_run(struct job *job, int64_t now_ns)
 	job->run_counted |= job->path != before;
 }
 
+struct job *
+thread_job(void)
+{
+	return current != NULL && current->running && is_open(current) ? current : NULL;
+}
+
+void
+thread_cut(struct job *job, const PyCodeObject *owner, PyCodeObject *code)
+{
+	int64_t now_ns = clock_now_ns();
+	int32_t stack = job->stack;
+	if (!job->running || !is_open(job))
+		return;
+	if (code != NULL) {
+		job->stack = stack_insert(stack, owner, code);
+		for (uint32_t i = 0; job->samples != NULL && i < job->samples->len; i++)
+			job->samples->items[i].stack =
+			    stack_insert(job->samples->items[i].stack, owner, code);
+	}
+	add_run(job, now_ns);
+	detail_add(job->request, job->number, SEG_THREAD_RUN, job->stack, 0, now_ns);
+	job->stack = stack;
+}
+
 static void
 job_begin(struct job *job, PyObject *const *args, Py_ssize_t count, int64_t now_ns)
 {

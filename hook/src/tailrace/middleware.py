@@ -23,7 +23,7 @@ from tailrace import deep, sender
 try:
     from tailrace import _engine
 except ImportError:  # no compiler at install, or a build the extension does not support
-    _engine = None  # type: ignore[assignment]
+    from tailrace import _totals as _engine  # type: ignore[no-redef]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -68,7 +68,7 @@ class Hook:
         version: str | None = None,
     ) -> None:
         self.app = app
-        self._active = sender.configure(callback, token, version) and _engine is not None
+        self._active = sender.configure(callback, token, version)
         if self._active:
             try:
                 prepare((*in_app, *_top_packages(app)))
@@ -229,6 +229,11 @@ async def prepare_loop() -> str:
     Returns how requests are timed here: STEPS; DRIVE, where steps do not pass; TOTALS, where
     neither works, which is said once. Raises nothing of its own.
     """
+    if hasattr(_engine, "WITHOUT_EXTENSION"):
+        return _use_totals(
+            _loop_name(_running_loop()),
+            "the C extension is not there (was there no compiler when tailrace was installed?)",
+        )
     try:
         return await _prepare_loop()
     except Exception as error:
