@@ -210,3 +210,26 @@ def test_not_wanted(gateway_factory: GatewayFactory, stub_factory: StubFactory) 
     with Connection(gateway.port) as client:
         client.send(v1("192.0.2.7", 1) + get())
         assert client.answer().status == 501
+
+
+def test_limit_by_source(start: Callable[..., Gateway]) -> None:
+    """limits.connections_per_address goes by the address told, not by the balancer's."""
+    gateway = start(limits={"connections_per_address": 2})
+    kept = []
+    for source in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"):
+        client = Connection(gateway.port)
+        client.send(v2(source, 1) + get())
+        assert client.answer().status == 200
+        kept.append(client)
+    with Connection(gateway.port) as client:
+        client.send(v2("192.0.2.1", 2) + get())
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            assert client.answer().status in (429, 503)
+    wait_reason(gateway, "address_limit")
+    kept.pop(0).sock.close()
+    time.sleep(0.3)
+    with Connection(gateway.port) as client:
+        client.send(v2("192.0.2.1", 3) + get())
+        assert client.answer().status == 200
+    for client in kept:
+        client.sock.close()
