@@ -110,13 +110,24 @@ $(B)/unit/%: tests/unit/%.c $(B)/libtailrace.a $(B)/flags
 	$(Q)$(CC) $(CPPFLAGS) -Itests/unit $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(B)/libtailrace.a \
 		$(LIBS) -lcmocka
 
+# Fuzz targets, one file each, with the plain driver: random mutations of tests/fuzz/corpus/TARGET.
+FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+
+$(B)/fuzz/%: tests/fuzz/%.c tests/fuzz/driver.c $(wildcard tests/fuzz/*.h) $(B)/libtailrace.a $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< tests/fuzz/driver.c $(B)/libtailrace.a $(LIBS)
+
+fuzz-build: $(FUZZ_BIN)
+.PHONY: fuzz-build
+
 unit-build: $(UNIT_BIN)
 .PHONY: unit-build
 unit: unit-build
 	@for t in $(UNIT_BIN); do $$t || exit 1; done
 
 test: deps-test $(if $(filter-out 0,$(WEB)),deps-web)
-	@$(MAKE) --no-print-directory build unit-build
+	@$(MAKE) --no-print-directory build unit-build fuzz-build
 	@PYTHON="$(PYTHON)" scripts/test
 
 demo: deps-demo
@@ -151,6 +162,21 @@ backtest-null backtest-power: deps-test
 	@build/venv/bin/python tests/streams/backtest_table.py $(@:backtest-%=%)
 
 # --- the long tiers --------------------------------------------------------
+# Every target for FUZZ_SECONDS under the address and undefined-behaviour sanitizers, then the oracle.
+FUZZ_SECONDS ?= 60
+fuzz: deps-test
+	@$(MAKE) --no-print-directory MODE=asan fuzz-build
+	@$(MAKE) --no-print-directory build
+	@for t in $(FUZZ_BIN:$(B)/fuzz/%=%); do echo "$$t"; \
+		(cd build && asan/fuzz/$$t -s $(FUZZ_SECONDS) ../tests/fuzz/corpus/$$t) || exit 1; done
+	@ORACLE_SECONDS=$(FUZZ_SECONDS) scripts/test tests/system/test_oracle.py
+
+# Autobahn's fuzzing client through the tunnel, and direct: the same verdicts (needs Python 2.7).
+conformance: deps-test
+	@$(MAKE) --no-print-directory build
+	@build/venv/bin/python tests/conformance/autobahn.py
+
+.PHONY: fuzz conformance
 # The unit tests and the system suite against an instrumented binary.
 asan: deps-test
 	@$(MAKE) --no-print-directory MODE=asan build unit
