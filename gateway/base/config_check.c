@@ -182,11 +182,14 @@ fill_bounds(struct config *config)
 		    .response_timeout_ms = upstream->response_timeout_ms,
 		};
 	}
-	for (size_t i = 0; i < config->route_count && config->upstream_count > 0; i++) {
+	for (size_t i = 0; i < config->route_count; i++) {
 		struct config_bounds *own = &config->routes[i].bounds;
-		const struct config_bounds *base =
-		    &config->upstreams[config->routes[i].upstream].bounds;
+		size_t upstream = config->routes[i].upstream;
+		const struct config_bounds *base;
 
+		if (upstream >= config->upstream_count)
+			continue; /* its name is at fault, and was told so */
+		base = &config->upstreams[upstream].bounds;
 		if (own->body_bytes == CONFIG_INHERITED)
 			own->body_bytes = base->body_bytes;
 		if (own->body_idle_timeout_ms == CONFIG_INHERIT)

@@ -17,6 +17,14 @@
 #define INPUTS_MAX 512
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+const char *__asan_default_options(void);
+
+/* So that on_crash() sees what the sanitizer finds. */
+const char *
+__asan_default_options(void)
+{
+	return "abort_on_error=1";
+}
 
 struct input {
 	size_t length;

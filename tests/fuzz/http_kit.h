@@ -13,9 +13,9 @@
 
 struct outcome {
 	enum close_reason reason;
-	bool whole;       /* head and body */
-	bool head;        /* at least the head */
-	size_t used;      /* of the body's bytes */
+	bool whole;  /* head and body */
+	bool head;   /* at least the head */
+	size_t used; /* of the body's bytes */
 	size_t length;
 	char payload[KIT_MAX];
 };
@@ -23,10 +23,10 @@ struct outcome {
 static const struct config_limits kit_limits = {
     .request_line_bytes = 2000, .head_bytes = 4000, .headers = 30};
 
-#define CHECK(what)                  \
-	do {                         \
-		if (!(what))         \
-			abort();     \
+#define CHECK(what)              \
+	do {                     \
+		if (!(what))     \
+			abort(); \
 	} while (0)
 
 /* Bytes [at, at + n) of what comes, in pieces of `step`. */

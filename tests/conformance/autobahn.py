@@ -1,0 +1,100 @@
+"""Autobahn's fuzzing client against a WebSocket echo app: direct, and through the tunnel.
+
+The verdicts of all cases must be the same. The client needs Python 2.7, in which it is installed
+once, under build/autobahn; where there is none, that is said in one line and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "system"))
+
+from harness import start_gateway, start_uvicorn  # noqa: E402
+
+PACKAGES = ROOT / "build" / "autobahn"
+#: The last versions that run on Python 2.7 together.
+PINNED = ["autobahntestsuite==0.8.2", "autobahn==0.10.9", "txaio==2.1.0", "zope.interface==5.5.2"]
+#: Cases of hundreds of megabytes are for `ALL=1`.
+EXCLUDED = [] if os.environ.get("ALL") else ["9.*", "12.*", "13.*"]
+TIMEOUT_S = 1800
+
+
+def find_python() -> str | None:
+    """Return a Python 2.7 that runs, with pip."""
+    found = [os.environ.get("PYTHON27"), shutil.which("python2.7"), shutil.which("python2")]
+    found += [str(p) for p in Path.home().glob(".pyenv/versions/2.7*/bin/python2.7")]
+    for program in found:
+        if program is None:
+            continue
+        test = [program, "-c", "import sys, pip; sys.exit(sys.version_info[:2] != (2, 7))"]
+        if subprocess.run(test, capture_output=True).returncode == 0:
+            return program
+    return None
+
+
+def install(python: str) -> None:
+    """Put the client into build/autobahn, once."""
+    if (PACKAGES / "autobahntestsuite").is_dir():
+        return
+    print("installing Autobahn's test suite", flush=True)
+    command = [python, "-m", "pip", "install", "-q", "--target", str(PACKAGES), *PINNED]
+    subprocess.run(command, check=True)
+
+
+def verdicts(python: str, folder: Path, name: str, port: int) -> dict[str, tuple[str, str]]:
+    """Run all cases against a port; return behaviour and behaviour of the close per case."""
+    report = folder / name
+    spec = {
+        "outdir": str(report),
+        "servers": [{"agent": name, "url": f"ws://127.0.0.1:{port}/"}],
+        "cases": ["*"],
+        "exclude-cases": EXCLUDED,
+        "exclude-agent-cases": {},
+    }
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps(spec))
+    code = "import sys; sys.argv[0] = 'wstest'; from autobahntestsuite import wstest; wstest.run()"
+    command = [python, "-c", code, "-m", "fuzzingclient", "-s", str(file)]
+    env = {**os.environ, "PYTHONPATH": str(PACKAGES)}
+    log = (folder / f"{name}.log").open("w")
+    subprocess.run(
+        command, check=True, env=env, cwd=folder, stdout=log, stderr=log, timeout=TIMEOUT_S
+    )
+    cases = json.loads((report / "index.json").read_text())[name]
+    return {case: (found["behavior"], found["behaviorClose"]) for case, found in cases.items()}
+
+
+def main() -> int:
+    """Compare. 0 where all verdicts are the same, else 1."""
+    python = find_python()
+    if python is None:
+        print("NOT TESTED: Autobahn's fuzzing client needs Python 2.7 with pip, and none is found")
+        return 1
+    install(python)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        app = start_uvicorn(folder, "ws_app:app", args=["--ws-max-size", "67108864"])
+        gateway = start_gateway(folder, [app.address])
+        try:
+            direct = verdicts(python, folder, "direct", app.port)
+            through = verdicts(python, folder, "tunnel", gateway.port)
+        finally:
+            gateway.stop()
+            app.stop()
+    different = [case for case in direct if through.get(case) != direct[case]]
+    for case in different:
+        print(f"case {case}: direct {direct[case]}, through the tunnel {through.get(case)}")
+    print(f"{len(direct)} cases, {len(different)} with another verdict through the tunnel")
+    return 1 if different or len(direct) < 100 or set(direct) != set(through) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
