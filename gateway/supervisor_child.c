@@ -183,6 +183,15 @@ log_death(const struct child *child, int status, uint64_t lost)
 		          child->backoff_ms);
 }
 
+/* One that was not ready yet may have had no handler of the signal either. */
+static bool
+ended_as_told(const struct child *child, int status)
+{
+	if (WIFSIGNALED(status))
+		return WTERMSIG(status) == SIGTERM && !child->was_ready;
+	return WEXITSTATUS(status) == 0;
+}
+
 void
 child_on_exit(struct child *child, int status, uint64_t now_ns)
 {
@@ -200,7 +209,7 @@ child_on_exit(struct child *child, int status, uint64_t now_ns)
 	}
 	if (told) {
 		child->state = CHILD_ENDED;
-		child->was_killed |= !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+		child->was_killed |= !ended_as_told(child, status);
 		log_info("%s ended", child->role);
 		return;
 	}

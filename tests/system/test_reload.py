@@ -449,3 +449,13 @@ def test_upgrade_to_another_build(
         process.kill()
         process.wait(5)
         shutil.rmtree(directory)
+
+
+def test_term_while_a_reload_is_tried(gateway_starter: Factory, stub_factory: Stubs) -> None:
+    """The worker on trial ends like the others, and that is no failure."""
+    for delay_s in (0, 0.005, 0.01, 0.02, 0.04):
+        gateway = gateway_starter([stub_factory(answer_all).address])
+        gateway.process.send_signal(signal.SIGHUP)
+        time.sleep(delay_s)
+        assert gateway.stop() == 0, gateway.log()
+        assert group_members(gateway.process.pid) == []
