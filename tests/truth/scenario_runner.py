@@ -225,6 +225,8 @@ class Runner:
         """What the profile tells otherwise than it was."""
         faults = list(check_sums(profile)) + list(check_strangers(entry, profile))
         faults += self.check_runs(truth, profile)
+        if not truth.known:
+            faults.append("the scenario has told nothing")
         groups: dict[tuple[Any, ...], list[Known]] = {}
         for known in truth.known:
             groups.setdefault(known.key, []).append(known)
@@ -371,6 +373,23 @@ def tell(entry: Entry, mode: str, **more: Any) -> None:
     print(json.dumps({"name": entry.name, "mode": mode, **more}), flush=True)
 
 
+def prepare_hook() -> None:
+    """Quiet, and with what only helps the scenarios counted as a library."""
+    sender.ensure_started = lambda: None  # type: ignore[assignment]
+    middleware.prepare()
+    prefixes = [*middleware._library_prefixes(), str(Path(truth_known.__file__).parent) + "/"]
+    middleware._library_prefixes = lambda: prefixes  # type: ignore[assignment]
+
+
+def new_loop(name: str) -> Any:
+    """A fresh event loop of this kind."""
+    if name == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
 def main() -> None:
     """Parse, prepare the hook, run."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -383,16 +402,8 @@ def main() -> None:
     entries = [
         e for e in ENTRIES if e.name in names or not (names or (options.quick and not e.quick))
     ]
-    sender.ensure_started = lambda: None  # type: ignore[assignment]
-    middleware.prepare()
-    prefixes = [*middleware._library_prefixes(), str(Path(truth_known.__file__).parent) + "/"]
-    middleware._library_prefixes = lambda: prefixes  # type: ignore[assignment]
-    if options.loop == "uvloop":
-        import uvloop
-
-        loop = uvloop.new_event_loop()
-    else:
-        loop = asyncio.new_event_loop()
+    prepare_hook()
+    loop = new_loop(options.loop)
     loop.run_until_complete(run_all(options.loop, entries, options.modes.split(",")))
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 from truth_known import LAST, MORE, START, Truth, now, scenario
+
+with contextlib.suppress(ImportError):  # where it is not installed, its scenarios do not run
+    from fastapi import Depends, FastAPI, Request
 
 # --- the response -----------------------------------------------------------------------------
 
@@ -87,8 +91,6 @@ async def chain_of_middleware(t: Truth, scope: Any, receive: Any, send: Any) -> 
 
 @scenario(asgi=True, needs=("fastapi",), many=20)
 async def dependencies_with_yield(t: Truth, scope: Any, receive: Any, send: Any) -> None:
-    from fastapi import Depends, FastAPI, Request
-
     def make() -> Any:
         async def dependency(request: Request) -> Any:
             await request.scope["t"].sleep("dependency", request.scope["t"].ms(8))
@@ -117,8 +119,6 @@ async def dependencies_with_yield(t: Truth, scope: Any, receive: Any, send: Any)
 
 @scenario(asgi=True, needs=("fastapi",), many=20)
 async def def_route(t: Truth, scope: Any, receive: Any, send: Any) -> None:
-    from fastapi import FastAPI, Request
-
     def make() -> Any:
         app = FastAPI()
 
