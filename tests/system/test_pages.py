@@ -10,7 +10,7 @@ import pytest
 from harness import ROOT, Gateway, start_gateway
 
 #: `make test` brings the dashboard's packages; a build without them says so instead.
-BUILT = (ROOT / "build" / ".deps-web").exists()
+BUILT = (ROOT / "build" / "web" / "deps").exists()
 FIRST_VIEW_BYTES_MAX = 150_000
 
 

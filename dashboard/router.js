@@ -1,0 +1,37 @@
+// The address after #: a path and its parameters. All that a view shows can be linked to.
+import { useEffect, useState } from "preact/hooks";
+
+export function parse(hash) {
+  const [path, search = ""] = hash.replace(/^#/, "").split("?");
+  const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
+  return { parts, query: Object.fromEntries(new URLSearchParams(search)) };
+}
+
+export function link(parts, query = {}) {
+  const used = Object.entries(query).filter(([, v]) => v !== undefined && v !== null && v !== "");
+  const search = used.length ? "?" + new URLSearchParams(used).toString() : "";
+  return "#/" + parts.map(encodeURIComponent).join("/") + search;
+}
+
+// Changes parameters of the present address; `replace` leaves no step for the back button.
+export function setQuery(change, replace = false) {
+  const { parts, query } = parse(location.hash);
+  const next = link(parts, { ...query, ...change });
+  if (next === location.hash) return;
+  if (replace) {
+    history.replaceState(null, "", next);
+    window.dispatchEvent(new HashChangeEvent("hashchange"));
+  } else {
+    location.hash = next;
+  }
+}
+
+export function usePlace() {
+  const [place, setPlace] = useState(() => parse(location.hash));
+  useEffect(() => {
+    const changed = () => setPlace(parse(location.hash));
+    window.addEventListener("hashchange", changed);
+    return () => window.removeEventListener("hashchange", changed);
+  }, []);
+  return place;
+}
