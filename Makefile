@@ -48,7 +48,7 @@ UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 
 .PHONY: all schema deps deps-hook deps-build deps-demo deps-web deps-test deps-bench deps-deb build demo test unit clean lint format \
-	bench backtest-null backtest-power truth soak asan asan-hook tsan install uninstall deb FORCE
+	bench backtest-null backtest-power truth soak screenshots asan asan-hook tsan install uninstall deb FORCE
 all: deps-build $(if $(filter-out 0,$(WEB)),deps-web)
 	@$(MAKE) --no-print-directory build
 
@@ -160,6 +160,11 @@ $(B)/collector_alone: tests/bench/collector_alone.c $(B)/libtailrace.a
 backtest-null backtest-power: deps-test
 	@$(MAKE) --no-print-directory build
 	@build/venv/bin/python tests/streams/backtest_table.py $(@:backtest-%=%)
+
+# Every page of the dashboard at three widths in both themes, into build/screenshots.
+screenshots: deps-test deps-web
+	@$(MAKE) --no-print-directory build
+	@build/venv/bin/python tests/browser/screenshots.py
 
 # --- the long tiers --------------------------------------------------------
 # Every target for FUZZ_SECONDS under the address and undefined-behaviour sanitizers, then the oracle.

@@ -43,6 +43,8 @@ export async function postJson(path, body) {
 }
 
 export function query(parameters) {
-  const used = Object.entries(parameters).filter(([, v]) => v !== undefined && v !== null && v !== "");
+  const used = Object.entries(parameters).filter(
+    ([, v]) => v !== undefined && v !== null && v !== "",
+  );
   return used.length ? "?" + new URLSearchParams(used).toString() : "";
 }

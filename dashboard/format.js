@@ -30,7 +30,11 @@ export function count(value) {
 
 export function bytes(value) {
   if (value === null || value === undefined) return "–";
-  for (const [scale, unit] of [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]])
+  for (const [scale, unit] of [
+    [2 ** 30, "GiB"],
+    [2 ** 20, "MiB"],
+    [2 ** 10, "KiB"],
+  ])
     if (value >= scale) return `${(value / scale).toFixed(1)} ${unit}`;
   return `${value} B`;
 }
@@ -39,13 +43,23 @@ export function percent(share, digits = 1) {
   return share === null || share === undefined ? "–" : `${(share * 100).toFixed(digits)} %`;
 }
 
+// A share and its interval: "82 % (71 % to 93 %)".
+export function between(share, interval) {
+  const [low, high] = interval ?? [];
+  if (low === undefined || low === null) return percent(share, 0);
+  return `${percent(share, 0)} (${percent(low, 0)} to ${percent(high, 0)})`;
+}
+
 const two = (n) => String(n).padStart(2, "0");
 
 // Unix seconds, milliseconds where wanted, always UTC: the page says so once, in its foot.
 export function time(seconds, withDate = true) {
   const d = new Date(seconds * 1000);
   const day = `${d.getUTCFullYear()}-${two(d.getUTCMonth() + 1)}-${two(d.getUTCDate())} `;
-  return (withDate ? day : "") + `${two(d.getUTCHours())}:${two(d.getUTCMinutes())}:${two(d.getUTCSeconds())}`;
+  return (
+    (withDate ? day : "") +
+    `${two(d.getUTCHours())}:${two(d.getUTCMinutes())}:${two(d.getUTCSeconds())}`
+  );
 }
 
 export function isoTime(text) {

@@ -2,63 +2,166 @@
 import { useState } from "preact/hooks";
 import { html, Answer, Failure, Table, useApi } from "./parts.js";
 import { FlameView } from "./route.js";
-import { count, ns, percent, time, toSeconds } from "./format.js";
+import { between, count, ns, percent, time, toSeconds } from "./format.js";
 import { link } from "./router.js";
 import { postJson } from "./api.js";
 
 const COLUMNS = [
   { key: "title", label: "What", value: (i) => i.title, class: "wide" },
-  { key: "status", label: "Status", value: (i) => i.status, show: (i) => html`<span class=${`state ${i.status}`}>${i.status}</span>` },
+  {
+    key: "status",
+    label: "Status",
+    value: (i) => i.status,
+    show: (i) => html`<span class=${`state ${i.status}`}>${i.status}</span>`,
+  },
   { key: "route", label: "Route", value: (i) => i.route },
-  { key: "since", label: "Since (UTC)", value: (i) => i.since, show: (i) => time(toSeconds(i.since)) },
-  { key: "cause", label: "Cause", value: (i) => i.cause?.rows?.[0]?.frame ?? i.cause?.verdict ?? "" },
+  {
+    key: "since",
+    label: "Since (UTC)",
+    value: (i) => i.since,
+    show: (i) => time(toSeconds(i.since)),
+  },
+  {
+    key: "cause",
+    label: "Cause",
+    value: (i) => i.cause?.rows?.[0]?.frame ?? i.cause?.verdict ?? "",
+  },
 ];
 
 export function Incidents() {
   const answer = useApi("/api/v1/incidents?limit=200", 10000);
-  return html`<div class="bar"><h1>Incidents</h1></div><${Answer} of=${answer}>${(data) => data.incidents.length
-    ? html`<${Table} name="incidents" caption="Newest first" main=${true} columns=${COLUMNS} rows=${data.incidents} href=${(i) => link(["incident", i.id])} />`
-    : html`<div class="note"><h2>No incidents</h2><p>Each route is compared with its own past once it has enough of it; what it still needs stands at its state on
-        the <a href="#/routes">routes</a>. Fixed thresholds (alerts.rules) work from the first minute.</p></div>`}<//>`;
+  return html`<div class="bar"><h1>Incidents</h1></div>
+    <${Answer} of=${answer}
+      >${(data) =>
+        data.incidents.length
+          ? html`<${Table}
+              name="incidents"
+              caption="Newest first"
+              main=${true}
+              columns=${COLUMNS}
+              rows=${data.incidents}
+              href=${(i) => link(["incident", i.id])}
+            />`
+          : html`<div class="note">
+              <h2>No incidents</h2>
+              <p>
+                Each route is compared with its own past once it has enough of it; what it still
+                needs stands at its state on the <a href="#/routes">routes</a>. Fixed thresholds
+                (alerts.rules) work from the first minute.
+              </p>
+            </div>`}<//
+    >`;
 }
 
 const ms = (v) => (v === null || v === undefined ? "–" : ns(v * 1e6));
 
 function Before({ of: incident }) {
   const rows = Object.entries(incident.quantiles ?? {});
-  return html`<table class="small"><caption>Latency</caption><thead><tr><th>Quantile</th><th>Before</th><th>After</th><th>Change</th></tr></thead>
-    <tbody>${rows.map(([q, [before, after]]) => html`<tr><th scope="row">${q}</th><td class="num">${ms(before)}</td><td class="num">${ms(after)}</td>
-      <td class="num worse">${before ? `${after >= before ? "+" : ""}${percent(after / before - 1, 0)}` : "–"}</td></tr>`)}</tbody></table>`;
+  return html`<table class="small">
+    <caption>
+      Latency
+    </caption>
+    <thead>
+      <tr>
+        <th>Quantile</th>
+        <th>Before</th>
+        <th>After</th>
+        <th>Change</th>
+      </tr>
+    </thead>
+    <tbody>
+      ${rows.map(
+        ([q, [before, after]]) =>
+          html`<tr>
+            <th scope="row">${q}</th>
+            <td class="num">${ms(before)}</td>
+            <td class="num">${ms(after)}</td>
+            <td class="num worse">
+              ${before ? `${after >= before ? "+" : ""}${percent(after / before - 1, 0)}` : "–"}
+            </td>
+          </tr>`,
+      )}
+    </tbody>
+  </table>`;
 }
 
 function Distribution({ of: d }) {
   if (!d?.before?.length && !d?.after?.length) return null;
   const bands = [...d.before, ...d.after];
-  const low = Math.min(...bands.map((b) => b[0])), high = Math.max(...bands.map((b) => b[1]));
-  const x = (v) => (Math.log(Math.max(v, low, 1) / Math.max(low, 1)) / Math.log(high / Math.max(low, 1))) * 600;
+  const low = Math.min(...bands.map((b) => b[0])),
+    high = Math.max(...bands.map((b) => b[1]));
+  const x = (v) =>
+    (Math.log(Math.max(v, low, 1) / Math.max(low, 1)) / Math.log(high / Math.max(low, 1))) * 600;
   const side = (list, name) => {
     const all = list.reduce((s, b) => s + b[2], 0) || 1;
-    return list.map(([from, to, n]) => html`<rect class=${name} x=${x(from)} width=${Math.max(x(to) - x(from) - 1, 1)}
-      y=${100 - (n / all) * 100} height=${(n / all) * 100}><title>${`${name}: ${percent(n / all)} from ${ns(from)} to ${ns(to)}`}</title></rect>`);
+    return list.map(
+      ([from, to, n]) =>
+        html`<rect
+          class=${name}
+          x=${x(from)}
+          width=${Math.max(x(to) - x(from) - 1, 1)}
+          y=${100 - (n / all) * 100}
+          height=${(n / all) * 100}
+          ><title>${`${name}: ${percent(n / all)} from ${ns(from)} to ${ns(to)}`}</title></rect
+        >`,
+    );
   };
-  return html`<figure class="chart"><figcaption>Latency of each side, share of its requests <span class="key"><span class="swatch before"></span>before <span class="swatch after"></span>after</span></figcaption>
-    <svg class="distribution" viewBox="0 0 600 100" preserveAspectRatio="none" role="img" aria-label="Distributions before and after">${side(d.before, "before")}${side(d.after, "after")}</svg>
-    <div class="ends quiet"><span>${ns(low)}</span><span>${ns(high)}</span></div></figure>`;
+  return html`<figure class="chart">
+    <figcaption>
+      Latency of each side, share of its requests
+      <span class="key"
+        ><span class="swatch before"></span>before <span class="swatch after"></span>after</span
+      >
+    </figcaption>
+    <svg
+      class="distribution"
+      viewBox="0 0 600 100"
+      preserveAspectRatio="none"
+      role="img"
+      aria-label="Distributions before and after"
+    >
+      ${side(d.before, "before")}${side(d.after, "after")}
+    </svg>
+    <div class="ends quiet"><span>${ns(low)}</span><span>${ns(high)}</span></div>
+  </figure>`;
 }
 
 const ROWS = [
   { key: "frame", label: "Where", value: (r) => r.frame ?? r.cause ?? r.kind, class: "wide" },
   { key: "kind", label: "Kind", value: (r) => [r.kind, r.cause].filter(Boolean).join(" · ") },
-  { key: "delta", label: "Growth", value: (r) => r.delta_ms, show: (r) => ms(r.delta_ms), class: "num" },
-  { key: "share", label: "Share", value: (r) => r.share, class: "num",
-    show: (r) => `${percent(r.share, 0)}${r.ci90 ? ` (${percent(r.ci90[0], 0)} to ${percent(r.ci90[1], 0)})` : ""}` },
-  { key: "waits", label: "Times per request", value: (r) => r.waits_per_request?.[1], class: "num",
-    show: (r) => (r.waits_per_request ? `${count(r.waits_per_request[0])} → ${count(r.waits_per_request[1])}` : "–") },
+  {
+    key: "delta",
+    label: "Growth",
+    value: (r) => r.delta_ms,
+    show: (r) => ms(r.delta_ms),
+    class: "num",
+  },
+  {
+    key: "share",
+    label: "Share",
+    value: (r) => r.share,
+    class: "num",
+    show: (r) => between(r.share, r.ci90),
+  },
+  {
+    key: "waits",
+    label: "Times per request",
+    value: (r) => r.waits_per_request?.[1],
+    class: "num",
+    show: (r) =>
+      r.waits_per_request
+        ? `${count(r.waits_per_request[0])} → ${count(r.waits_per_request[1])}`
+        : "–",
+  },
 ];
 
 function Exemplars({ of: exemplars }) {
-  const list = (ids) => ids.map((id) => html` <a class="mono" href=${link(["request", id])}>${id.slice(0, 12)}…</a>`);
-  return html`<p>Requests before: ${exemplars.before?.length ? list(exemplars.before) : "none kept"} · after: ${exemplars.after?.length ? list(exemplars.after) : "none kept"}</p>`;
+  const list = (ids) =>
+    ids.map((id) => html` <a class="mono" href=${link(["request", id])}>${id.slice(0, 12)}…</a>`);
+  return html`<p>
+    Requests before: ${exemplars.before?.length ? list(exemplars.before) : "none kept"} · after:
+    ${exemplars.after?.length ? list(exemplars.after) : "none kept"}
+  </p>`;
 }
 
 // The flame's query, as the API gives it: "/api/v1/routes/3/flame?from=…".
@@ -66,25 +169,66 @@ function flameOf(text) {
   const found = /routes\/(\d+)\/flame\?(.*)/.exec(text ?? "");
   if (!found) return null;
   const q = Object.fromEntries(new URLSearchParams(found[2]));
-  return html`<${FlameView} id=${found[1]} from=${q.from} to=${q.to} baselineFrom=${q.baseline_from} baselineTo=${q.baseline_to} title="What made it differ" />`;
+  return html`<${FlameView}
+    id=${found[1]}
+    from=${q.from}
+    to=${q.to}
+    baselineFrom=${q.baseline_from}
+    baselineTo=${q.baseline_to}
+    title="What made it differ"
+  />`;
+}
+
+function evidence(e) {
+  const p = e.p_deploy ? `, p ${e.p_deploy}` : "";
+  const nats = `evidence ${e.nats?.toFixed(1)} nats of ${e.threshold?.toFixed(1)}`;
+  return `${nats}, ${count(e.requests)} requests${p}`;
+}
+
+function causeText(c) {
+  const growth = c.growth_ms === undefined ? "" : `, ${ms(c.growth_ms)} growth`;
+  const covered = `${percent(c.coverage)} of the exchanges have a profile`;
+  return `Cause: ${c.verdict}, of the ${c.of}${growth}; ${covered}.`;
+}
+
+function CauseRows({ rows }) {
+  return html`<${Table}
+    name="cause"
+    caption="What the growth is made of"
+    columns=${ROWS}
+    rows=${rows}
+    main=${true}
+  />`;
 }
 
 export function Incident({ id }) {
   const answer = useApi(`/api/v1/incidents/${id}`, 30000);
   const [failed, setFailed] = useState(null);
   const accept = () => postJson(`/api/v1/incidents/${id}/accept`).then(answer.again, setFailed);
-  return html`<${Answer} of=${answer}>${(i) => html`
-    <div class="bar"><h1>${i.title}</h1><span class=${`state ${i.status}`}>${i.status}</span></div>
-    <p class="sentence">${i.text}</p>
-    ${failed && html`<${Failure} error=${failed} />`}
-    <div class="bar"><span>Since ${time(toSeconds(i.since))} UTC (± ${i.since_uncertainty_s ?? 0} s)</span>
-      ${i.deploy && html`<span>deploy <strong>${i.deploy.version}</strong> ${i.deploy.verdict}</span>`}
-      ${i.evidence && html`<span class="quiet">evidence ${i.evidence.nats?.toFixed(1)} nats of ${i.evidence.threshold?.toFixed(1)}, ${count(i.evidence.requests)} requests${i.evidence.p_deploy ? `, p ${i.evidence.p_deploy}` : ""}</span>`}
-      ${i.status === "firing" && html`<button onClick=${accept} title="The new level is right: learn it as the baseline">Accept the new level</button>`}</div>
-    <${Before} of=${i} /><${Distribution} of=${i.distributions} />
-    ${i.cause && html`<p>Cause: <strong>${i.cause.verdict}</strong>, of the ${i.cause.of}${i.cause.growth_ms !== undefined ? `, ${ms(i.cause.growth_ms)} growth` : ""}, ${percent(i.cause.coverage)} of the exchanges have a profile.</p>`}
-    ${i.cause?.rows?.length > 0 && html`<${Table} name="cause" caption="What the growth is made of" columns=${ROWS} rows=${i.cause.rows} main=${true} />`}
-    ${i.exemplars && html`<${Exemplars} of=${i.exemplars} />`}
-    ${flameOf(i.flame)}
-    ${i.history?.length > 0 && html`<h2>History</h2><ol>${i.history.map((e) => html`<li>${time(e.t)} UTC <span class=${`state ${e.status}`}>${e.status}</span> ${e.text}</li>`)}</ol>`}`}<//>`;
+  return html`<${Answer} of=${answer}
+    >${(i) =>
+      html` <div class="bar">
+          <h1>${i.title}</h1>
+          <span class=${`state ${i.status}`}>${i.status}</span>
+        </div>
+        <p class="sentence">${i.text}</p>
+        ${failed && html`<${Failure} error=${failed} />`}
+        <div class="bar">
+          <span>Since ${time(toSeconds(i.since))} UTC (± ${i.since_uncertainty_s ?? 0} s)</span>
+          ${i.deploy && html`<span>deploy ${i.deploy.version} ${i.deploy.verdict}</span>`}
+          ${i.evidence && html`<span class="quiet">${evidence(i.evidence)}</span>`}
+          ${i.status === "firing" && html`<button onClick=${accept}>Accept the new level</button>`}
+        </div>
+        <${Before} of=${i} /><${Distribution} of=${i.distributions} />
+        ${i.cause && html`<p>${causeText(i.cause)}</p>`}
+        ${i.cause?.rows?.length > 0 && html`<${CauseRows} rows=${i.cause.rows} />`}
+        ${i.exemplars && html`<${Exemplars} of=${i.exemplars} />`} ${flameOf(i.flame)}
+        ${
+          i.history?.length > 0 &&
+          html`<h2>History</h2>
+            <ol>
+              ${i.history.map((e) => html`<li>${`${time(e.t)} UTC, ${e.status}: ${e.text}`}</li>`)}
+            </ol>`
+        }`}<//
+  >`;
 }

@@ -8,10 +8,28 @@ import { download, toCsv } from "./format.js";
 export const html = htm.bind(h);
 
 export const PHASES = [
-  "head", "admit", "queue", "retry", "connect", "dispatch",
-  "send", "wait", "reply_head", "reply", "stream", "drain",
+  "head",
+  "admit",
+  "queue",
+  "retry",
+  "connect",
+  "dispatch",
+  "send",
+  "wait",
+  "reply_head",
+  "reply",
+  "stream",
+  "drain",
 ];
-export const KINDS = ["run", "ready", "wait", "thread_queue", "thread_run", "unattributed", "no_profile"];
+export const KINDS = [
+  "run",
+  "ready",
+  "wait",
+  "thread_queue",
+  "thread_run",
+  "unattributed",
+  "no_profile",
+];
 
 // The answer of a path, asked again every `everyMs` while the page is seen; the old answer stays
 // while a new one is on its way, and when one fails.
@@ -40,13 +58,17 @@ export function useApi(path, everyMs = 0) {
     };
   }, [path, everyMs, turn]);
   const fresh = state.path === path;
-  return { data: fresh ? state.data : null, error: fresh ? state.error : null, again: () => setTurn(turn + 1) };
+  return {
+    data: fresh ? state.data : null,
+    error: fresh ? state.error : null,
+    again: () => setTurn(turn + 1),
+  };
 }
 
 export function Failure({ error, again }) {
   const login = error.status === 401;
   const advice = {
-    0: "Is tailrace running? `systemctl status tailrace`, or look at its log. This page tries again by itself.",
+    0: "Is tailrace running? Look at its log. This page tries again by itself.",
     401: "This listener asks for a token: log in.",
     403: "This listener does not let this user in (control.listeners[].allow_users).",
     404: "It may have been evicted, or was never kept: see store.keep_slowest and store.max_bytes.",
@@ -54,8 +76,7 @@ export function Failure({ error, again }) {
   }[error.status];
   return html`<div class="note bad" role="alert">
     <p><strong>${error.message}</strong></p>
-    ${advice && html`<p>${advice}</p>`}
-    ${login && html`<p><a href="#/login">Log in</a></p>`}
+    ${advice && html`<p>${advice}</p>`} ${login && html`<p><a href="#/login">Log in</a></p>`}
     ${again && html`<button onClick=${again}>Try again</button>`}
   </div>`;
 }
@@ -66,15 +87,28 @@ export function Loading() {
 
 // What a view shows of an answer: itself, why there is none, or that it is on its way.
 export function Answer({ of, children }) {
-  if (of.data) return html`${of.error && html`<${Failure} error=${of.error} again=${of.again} />`}${children(of.data)}`;
+  if (of.data) return [of.error && html`<${Failure} ...${of} />`, children(of.data)];
   return of.error ? html`<${Failure} error=${of.error} again=${of.again} />` : html`<${Loading} />`;
 }
 
 export function State({ state }) {
-  if (!state) return html`<span class="quiet" title="too few requests for the detector to know it">–</span>`;
-  const words = { learning: "learning", ok: "ok", pending: "pending", firing: "firing", resolved: "resolved",
-    accepted: "accepted", no_data: "no data" };
+  if (!state)
+    return html`<span class="quiet" title="too few requests for the detector to know it">–</span>`;
+  const words = {
+    learning: "learning",
+    ok: "ok",
+    pending: "pending",
+    firing: "firing",
+    resolved: "resolved",
+    accepted: "accepted",
+    no_data: "no data",
+  };
   return html`<span class=${`state ${state}`}>${words[state] ?? state}</span>`;
+}
+
+function Part({ of, total }) {
+  const width = `${(of.value / total) * 100}%`;
+  return html`<span class=${`part ${of.class}`} style=${{ width }}></span>`;
 }
 
 // Shares of a whole as one bar; names and numbers are in its title and for screen readers.
@@ -82,14 +116,16 @@ export function ShareBar({ parts, total, label }) {
   const shown = parts.filter((p) => p.value > 0);
   const text = shown.map((p) => `${p.name} ${((p.value / total) * 100).toFixed(1)} %`).join(", ");
   return html`<span class="sharebar" role="img" aria-label=${`${label}: ${text}`} title=${text}>
-    ${total > 0 && shown.map((p) => html`<span class=${`part ${p.class}`} style=${{ width: `${(p.value / total) * 100}%` }}></span>`)}
+    ${total > 0 && shown.map((p) => html`<${Part} of=${p} total=${total} />`)}
   </span>`;
 }
 
 export function Sparkline({ values, label }) {
   const known = values.filter((v) => v !== null);
   const most = Math.max(...known, 1);
-  const width = 120, height = 20, step = width / Math.max(values.length - 1, 1);
+  const width = 120,
+    height = 20,
+    step = width / Math.max(values.length - 1, 1);
   const lines = [];
   let run = [];
   values.forEach((v, i) => {
@@ -102,9 +138,11 @@ export function Sparkline({ values, label }) {
   });
   if (run.length) lines.push(run);
   return html`<svg class="spark" viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${label}>
-    ${lines.map((l) => l.length === 1
-      ? html`<circle cx=${l[0][0]} cy=${l[0][1]} r="1.5" />`
-      : html`<polyline points=${l.map((p) => p.join(",")).join(" ")} />`)}
+    ${lines.map((l) =>
+      l.length === 1
+        ? html`<circle cx=${l[0][0]} cy=${l[0][1]} r="1.5" />`
+        : html`<polyline points=${l.map((p) => p.join(",")).join(" ")} />`,
+    )}
   </svg>`;
 }
 
@@ -113,7 +151,8 @@ function sorted(rows, columns, order) {
   if (!column) return rows;
   const value = column.sort ?? column.value;
   const compare = (a, b) => {
-    const x = value(a), y = value(b);
+    const x = value(a),
+      y = value(b);
     if (x === y) return 0;
     if (x === null || x === undefined) return 1;
     if (y === null || y === undefined) return -1;
@@ -122,12 +161,25 @@ function sorted(rows, columns, order) {
   return [...rows].sort(compare);
 }
 
+function direction(order, column) {
+  if (order.key !== column.key) return "none";
+  return order.down ? "descending" : "ascending";
+}
+
+const turned = (order, c) => ({ key: c.key, down: direction(order, c) !== "descending" });
+
 // j and k move through rows, Enter opens one: the view's main table listens.
 function useRowKeys(count, open) {
   const [at, setAt] = useState(-1);
   useEffect(() => {
     const pressed = (event) => {
-      if (event.target.matches("input, select, textarea") || event.metaKey || event.ctrlKey || event.altKey) return;
+      if (
+        event.target.matches("input, select, textarea") ||
+        event.metaKey ||
+        event.ctrlKey ||
+        event.altKey
+      )
+        return;
       if (event.key === "j") setAt((i) => Math.min(i + 1, count - 1));
       else if (event.key === "k") setAt((i) => Math.max(i - 1, 0));
       else if (event.key === "Enter" && at >= 0 && !event.target.matches("a, button")) open(at);
@@ -146,26 +198,59 @@ export function Table({ name, columns, rows, order: first, href, caption, main }
   useEffect(() => {
     body.current?.children[at]?.scrollIntoView({ block: "nearest" });
   }, [at]);
-  const save = (kind) => kind === "csv"
-    ? download(`${name}.csv`, "text/csv", toCsv(columns, shown))
-    : download(`${name}.json`, "application/json", JSON.stringify(shown, null, 1));
+  const save = (kind) =>
+    kind === "csv"
+      ? download(`${name}.csv`, "text/csv", toCsv(columns, shown))
+      : download(`${name}.json`, "application/json", JSON.stringify(shown, null, 1));
   return html`<div class="tablebox" tabindex="0" role="region" aria-label=${caption}>
-    <table><caption>${caption}
-      <span class="save">
-        <button onClick=${() => save("csv")} aria-label=${`${caption} as CSV`}>CSV</button>
-        <button onClick=${() => save("json")} aria-label=${`${caption} as JSON`}>JSON</button>
-      </span></caption>
-      <thead><tr>${columns.map((c) => html`<th scope="col" class=${c.class}
-        aria-sort=${order.key === c.key ? (order.down ? "descending" : "ascending") : "none"}>
-        <button class="sort" onClick=${() => setOrder({ key: c.key, down: order.key === c.key ? !order.down : true })}
-          title=${c.title}>${c.label}${order.key === c.key ? (order.down ? " ↓" : " ↑") : ""}</button></th>`)}</tr></thead>
-      <tbody ref=${body}>${shown.map((row, i) => html`<tr class=${i === at ? "at" : ""}>
-        ${columns.map((c, n) => html`<td class=${c.class}>${n === 0 && href
-          ? html`<a href=${href(row)}>${(c.show ?? c.value)(row)}</a>` : (c.show ?? c.value)(row)}</td>`)}</tr>`)}</tbody>
-    </table></div>`;
+    <table>
+      <caption>
+        ${caption}
+        <span class="save">
+          <button onClick=${() => save("csv")} aria-label=${`${caption} as CSV`}>CSV</button>
+          <button onClick=${() => save("json")} aria-label=${`${caption} as JSON`}>JSON</button>
+        </span>
+      </caption>
+      <thead>
+        <tr>
+          ${columns.map(
+            (c) =>
+              html`<th scope="col" class=${c.class} aria-sort=${direction(order, c)}>
+                <button class="sort" onClick=${() => setOrder(turned(order, c))} title=${c.title}>
+                  ${c.label}${order.key === c.key ? (order.down ? " ↓" : " ↑") : ""}
+                </button>
+              </th>`,
+          )}
+        </tr>
+      </thead>
+      <tbody ref=${body}>
+        ${shown.map(
+          (row, i) =>
+            html`<tr class=${i === at ? "at" : ""}>
+              ${columns.map(
+                (c, n) =>
+                  html`<td class=${c.class}>
+                    ${
+                      n === 0 && href
+                        ? html`<a href=${href(row)}>${(c.show ?? c.value)(row)}</a>`
+                        : (c.show ?? c.value)(row)
+                    }
+                  </td>`,
+              )}
+            </tr>`,
+        )}
+      </tbody>
+    </table>
+  </div>`;
 }
 
 export function Frame({ frame }) {
-  return html`<span class=${frame.in_app ? "frame app" : "frame"} title=${`${frame.file}:${frame.line}`}>
-    ${frame.module}<span class="quiet">:</span>${frame.function}<span class="quiet">${frame.in_app ? ` ${frame.file}:${frame.line}` : ""}</span></span>`;
+  return html`<span
+    class=${frame.in_app ? "frame app" : "frame"}
+    title=${`${frame.file}:${frame.line}`}
+  >
+    ${frame.module}<span class="quiet">:</span>${frame.function}<span class="quiet"
+      >${frame.in_app ? ` ${frame.file}:${frame.line}` : ""}</span
+    ></span
+  >`;
 }

@@ -15,11 +15,16 @@ function Change({ of }) {
   if (!of?.p95_before_ns) return html`<span class="quiet">–</span>`;
   const share = of.p95_ns / of.p95_before_ns - 1;
   const word = share > 0.1 ? "worse" : share < -0.1 ? "better" : "quiet";
-  return html`<span class=${word} title=${`p95 ${ns(of.p95_before_ns)} before, ${ns(of.p95_ns)} now`}>
-    ${share >= 0 ? "+" : ""}${percent(share, 0)}</span>`;
+  return html`<span
+    class=${word}
+    title=${`p95 ${ns(of.p95_before_ns)} before, ${ns(of.p95_ns)} now`}
+  >
+    ${share >= 0 ? "+" : ""}${percent(share, 0)}</span
+  >`;
 }
 
-const phaseParts = (r) => PHASES.map((p) => ({ name: p, class: `phase-${p}`, value: r.phases_mean_ns[p] }));
+const phaseParts = (r) =>
+  PHASES.map((p) => ({ name: p, class: `phase-${p}`, value: r.phases_mean_ns[p] }));
 const total = (r) => PHASES.reduce((sum, p) => sum + r.phases_mean_ns[p], 0);
 
 function learning(r) {
@@ -29,44 +34,115 @@ function learning(r) {
 
 const COLUMNS = [
   { key: "route", label: "Route", value: (r) => r.route, class: "wide" },
-  { key: "state", label: "State", value: (r) => r.state, sort: (r) => -rank(r),
-    show: (r) => html`<span title=${learning(r)}><${State} state=${r.state} /></span>` },
-  { key: "requests", label: "Requests", value: (r) => r.requests, show: (r) => count(r.requests), class: "num" },
-  { key: "errors", label: "Errors", value: (r) => r.errors, class: "num",
-    show: (r) => html`<span class=${r.errors ? "worse" : "quiet"}>${r.errors ? percent(r.errors / r.requests) : "0"}</span>` },
+  {
+    key: "state",
+    label: "State",
+    value: (r) => r.state,
+    sort: (r) => -rank(r),
+    show: (r) => html`<span title=${learning(r)}><${State} state=${r.state} /></span>`,
+  },
+  {
+    key: "requests",
+    label: "Requests",
+    value: (r) => r.requests,
+    show: (r) => count(r.requests),
+    class: "num",
+  },
+  {
+    key: "errors",
+    label: "Errors",
+    value: (r) => r.errors,
+    class: "num",
+    show: (r) =>
+      html`<span class=${r.errors ? "worse" : "quiet"}
+        >${r.errors ? percent(r.errors / r.requests) : "0"}</span
+      >`,
+  },
   { key: "p50", label: "p50", value: (r) => r.p50_ns, show: (r) => ns(r.p50_ns), class: "num" },
   { key: "p95", label: "p95", value: (r) => r.p95_ns, show: (r) => ns(r.p95_ns), class: "num" },
   { key: "p99", label: "p99", value: (r) => r.p99_ns, show: (r) => ns(r.p99_ns), class: "num" },
-  { key: "change", label: "Change", title: "p95 against the detector's baseline", class: "num",
+  {
+    key: "change",
+    label: "Change",
+    title: "p95 against the detector's baseline",
+    class: "num",
     value: (r) => (r.change?.p95_before_ns ? r.change.p95_ns / r.change.p95_before_ns - 1 : null),
-    show: (r) => html`<${Change} of=${r.change} />` },
-  { key: "trend", label: "p95 over the window", value: (r) => r.p95_ns, class: "chartcell",
-    show: (r) => html`<${Sparkline} values=${r.p95_series ?? []} label=${`p95 of ${r.route}`} />` },
-  { key: "phases", label: "Where the time goes", value: total, class: "chartcell",
-    show: (r) => html`<${ShareBar} parts=${phaseParts(r)} total=${total(r)} label=${`phases of ${r.route}`} />` },
-  { key: "joined", label: "Profiled", value: (r) => r.joined_ratio, show: (r) => percent(r.joined_ratio, 0), class: "num" },
+    show: (r) => html`<${Change} of=${r.change} />`,
+  },
+  {
+    key: "trend",
+    label: "p95 over the window",
+    value: (r) => r.p95_ns,
+    class: "chartcell",
+    show: (r) => html`<${Sparkline} values=${r.p95_series ?? []} label=${`p95 of ${r.route}`} />`,
+  },
+  {
+    key: "phases",
+    label: "Where the time goes",
+    value: total,
+    class: "chartcell",
+    show: (r) =>
+      html`<${ShareBar}
+        parts=${phaseParts(r)}
+        total=${total(r)}
+        label=${`phases of ${r.route}`}
+      />`,
+  },
+  {
+    key: "joined",
+    label: "Profiled",
+    value: (r) => r.joined_ratio,
+    show: (r) => percent(r.joined_ratio, 0),
+    class: "num",
+  },
 ];
 
 function Nothing() {
-  return html`<div class="note"><h2>No requests yet</h2>
+  return html`<div class="note">
+    <h2>No requests yet</h2>
     <p>Send one through the gateway, and put the hook into the app to see inside it:</p>
-    <pre>curl -i http://127.0.0.1:8080/
-TAILRACE_CALLBACK=unix:/run/tailrace/control.sock python -m tailrace uvicorn app:app --port 8000</pre></div>`;
+    <pre>
+curl -i http://127.0.0.1:8080/
+export TAILRACE_CALLBACK=unix:/run/tailrace/control.sock
+python -m tailrace uvicorn app:app --port 8000</pre>
+  </div>`;
 }
 
 export function Routes({ query }) {
   const window = query.window ?? "1h";
   const answer = useApi(`/api/v1/routes${search({ window })}`, 10000);
   const wanted = (query.q ?? "").toLowerCase();
-  return html`<div class="bar"><h1>Routes</h1>
-      <input type="search" id="search" placeholder="Filter routes ( / )" aria-label="Filter routes" value=${query.q ?? ""}
-        onInput=${(e) => setQuery({ q: e.target.value }, true)} />
-      <label>Last <select value=${window} onChange=${(e) => setQuery({ window: e.target.value })}>
-        ${["15m", "1h", "6h", "1d", "7d"].map((w) => html`<option value=${w}>${w}</option>`)}</select></label></div>
-    <${Answer} of=${answer}>${(data) => {
-      const rows = data.routes.filter((r) => r.route.toLowerCase().includes(wanted)).sort(worstFirst);
-      if (!data.routes.length) return html`<${Nothing} />`;
-      return html`<${Table} name="routes" caption=${`${rows.length} routes, worst first`} columns=${COLUMNS} rows=${rows}
-        main=${true} href=${(r) => link(["route", r.id], { window })} />`;
-    }}<//>`;
+  return html`<div class="bar">
+      <h1>Routes</h1>
+      <input
+        type="search"
+        id="search"
+        placeholder="Filter routes ( / )"
+        aria-label="Filter routes"
+        value=${query.q ?? ""}
+        onInput=${(e) => setQuery({ q: e.target.value }, true)}
+      />
+      <label
+        >Last
+        <select value=${window} onChange=${(e) => setQuery({ window: e.target.value })}>
+          ${["15m", "1h", "6h", "1d", "7d"].map((w) => html`<option value=${w}>${w}</option>`)}
+        </select></label
+      >
+    </div>
+    <${Answer} of=${answer}
+      >${(data) => {
+        const rows = data.routes
+          .filter((r) => r.route.toLowerCase().includes(wanted))
+          .sort(worstFirst);
+        if (!data.routes.length) return html`<${Nothing} />`;
+        return html`<${Table}
+          name="routes"
+          caption=${`${rows.length} routes, worst first`}
+          columns=${COLUMNS}
+          rows=${rows}
+          main=${true}
+          href=${(r) => link(["route", r.id], { window })}
+        />`;
+      }}<//
+    >`;
 }

@@ -20,7 +20,7 @@ UNIT_TIMEOUT_S = 120
 PYTEST_TIMEOUT_S = 1200
 #: Suites that claim times run one test at a time; the others share the two cores.
 PARALLEL_SUITES = ["tests/hook", "tests/sender", "tests/system"]
-SERIAL_SUITES = ["tests/lint", "tests/truth"]
+SERIAL_SUITES = ["tests/truth", "tests/browser"]
 
 
 class Tally:
