@@ -59,6 +59,9 @@ static void
 worker_drain(struct worker *worker, uint64_t limit_ns)
 {
 	atomic_store_explicit(&worker->process->state, BOARD_DRAINING, memory_order_release);
+	if (worker->told_ns == 0)
+		log_info("draining: %llu client connections",
+		         (unsigned long long)atomic_load(&worker->shared.clients));
 	worker->told_ns = clock_now_ns();
 	for (size_t i = 1; i < worker->thread_count; i++)
 		loop_tell(&worker->threads[i].loop, LOOP_TOLD_DRAIN, limit_ns);

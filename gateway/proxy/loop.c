@@ -260,7 +260,6 @@ loop_drain(struct loop *loop, uint64_t limit_ns)
 		loop->draining = true;
 		loop->drain_end_ns = UINT64_MAX;
 		listeners_close(loop);
-		log_info("draining: %zu client connections", loop->client_count);
 	}
 	if (end_ns < loop->drain_end_ns) {
 		loop->drain_end_ns = end_ns;
