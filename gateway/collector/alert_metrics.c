@@ -1,5 +1,6 @@
 /* tailrace_incident_active, what became of alerts, what the detector could not look at. */
 #include <stdio.h>
+#include "collector/aggregate.h"
 #include "collector/alert_metrics.h"
 #include "collector/deliver.h"
 #include "collector/incident.h"
@@ -10,15 +11,18 @@ static void
 incidents(const struct service *service, struct metrics *out)
 {
 	char label[ROUTE_NAME_MAX * 2 + 16];
+	size_t shown = 0;
 	metrics_head(out, "tailrace_incident_active", "gauge",
 	             "Incidents of a route that are going on.");
 	for (size_t i = 0; i < routes_count(service->routes); i++) {
 		const struct detector_route *route = watch_route(service->watch, i);
-		if (route == NULL)
+		unsigned active = incidents_active(service->incidents, i);
+		/* As many quiet routes as the other families show, and all with an incident. */
+		if (route == NULL || (active == 0 && shown >= AGGREGATE_ROUTES_SHOWN))
 			continue;
+		shown++;
 		metrics_label(label, sizeof(label), "route", routes_name(service->routes, i));
-		metrics_sample(out, "tailrace_incident_active", label,
-		               incidents_active(service->incidents, i));
+		metrics_sample(out, "tailrace_incident_active", label, active);
 	}
 }
 

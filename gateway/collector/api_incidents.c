@@ -164,7 +164,7 @@ deploy_json(const struct watch *watch, const char *version, int64_t at_s)
 
 /* Returns null, or what is wrong, with the place of it. */
 static const char *
-read_deploy(const json_t *body, int64_t now_s, const char **ret_version, int64_t *ret_wall_s,
+read_deploy(json_t *body, int64_t now_s, const char **ret_version, int64_t *ret_wall_s,
             const char **ret_pointer)
 {
 	const json_t *version = json_object_get(body, "version"), *at = json_object_get(body, "at");
@@ -180,15 +180,12 @@ read_deploy(const json_t *body, int64_t now_s, const char **ret_version, int64_t
 	for (const char *p = json_string_value(version); *p != '\0'; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			return "version holds a control character";
-	json_object_foreach(json_incref((json_t *)(uintptr_t)body), key, value)
+	json_object_foreach(body, key, value)
 	{
-		if (strcmp(key, "version") != 0 && strcmp(key, "at") != 0) {
-			*ret_pointer = "";
-			json_decref((json_t *)(uintptr_t)body);
+		*ret_pointer = "";
+		if (strcmp(key, "version") != 0 && strcmp(key, "at") != 0)
 			return "unknown key: allowed are version and at";
-		}
 	}
-	json_decref((json_t *)(uintptr_t)body);
 	*ret_version = json_string_value(version);
 	*ret_wall_s = now_s;
 	*ret_pointer = "/at";

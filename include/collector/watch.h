@@ -49,7 +49,7 @@ void watch_free(struct watch *watch); /* null-safe */
 void watch_load(struct watch *watch, const char *path);
 
 /* An exchange that is joined or given up; `config` is the one its record belongs to, or null. Cheap:
- * a few dozen ns. */
+ * about 150 ns with 500 routes. */
 void watch_add(struct watch *watch, const struct config *config, size_t route,
                const struct exchange_record *record, bool joined);
 

@@ -349,3 +349,41 @@ def test_usage_and_a_full_disk() -> None:
 
 def test_no_lines_no_states() -> None:
     assert backtest("") == []
+
+
+def test_settings_of_a_file(tmp_path: Path) -> None:
+    """`-c`: 1 s windows and a minute of reference find a change within seconds, no blip."""
+    config = {
+        "listeners": [{"address": "127.0.0.1:8080"}],
+        "upstreams": {"app": {"servers": ["127.0.0.1:8000"]}},
+        "alerts": {
+            **{"window_ms": 1000, "min_duration_s": 10},
+            **{"reference_s": 60, "reference_gap_s": 10},
+        },
+    }
+    file = tmp_path / "tailrace.json"
+    file.write_text(json.dumps(config))
+    start, lines = 1800000000, []
+    for second in range(600):
+        slow = 150 <= second < 200 or 560 <= second < 565
+        values = [[(66.0 if slow else 22.0) + 0.1 * i, 1] for i in range(25)]
+        lines.append({"t": start + second, "route": "GET /a", "latency_ms": values})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [str(BINARY), "backtest", *args]
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+
+    states = [json.loads(line) for line in run("-c", str(file)).stdout.splitlines()]
+    at = {one["state"]: one["t"] - start for one in states}
+    assert (at["ok"] >= 70 and at["ok"] < 80) or "pending" in at
+    fired = [one for one in states if one["state"] == "firing"]
+    assert len(fired) == 1
+    assert 150 + 9 <= fired[0]["t"] - start <= 150 + 20
+    assert 148 <= fired[0]["since"] - start <= 151
+    assert 200 < at["resolved"] < 500
+    assert run().stdout.count("firing") == 0, "the defaults need hours"
+    config["alerts"] = {"window_ms": 1}
+    file.write_text(json.dumps(config))
+    bad = run("-c", str(file))
+    assert bad.returncode == 78 and "/alerts/window_ms" in bad.stderr
