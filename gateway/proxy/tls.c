@@ -78,8 +78,10 @@ handshake_failed(struct tls *tls, enum close_reason *ret_reason)
 int
 tls_handshake(struct tls *tls, enum close_reason *ret_reason)
 {
-	int n = SSL_do_handshake(tls->ssl);
+	int n;
 
+	tls->wire.budget = TLS_CALL_BYTES_MAX;
+	n = SSL_do_handshake(tls->ssl);
 	if (n == 1) {
 		tls->starved = false;
 		stream_set_writing(tls->stream, false);
@@ -174,6 +176,7 @@ tls_read(struct tls *tls, void *to, size_t room)
 		errno = ENODATA;
 		return -1;
 	}
+	tls->wire.budget = TLS_CALL_BYTES_MAX;
 	n = SSL_read(tls->ssl, to, room > INT_MAX ? INT_MAX : (int)room);
 	if (n <= 0)
 		return read_stopped(tls, n);

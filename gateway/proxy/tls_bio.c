@@ -31,11 +31,16 @@ read_ahead(struct tls_wire *wire, char *to, size_t size)
 static ssize_t
 read_socket(struct tls_wire *wire, BIO *bio, char *to, size_t size)
 {
-	ssize_t n;
+	ssize_t n = -1;
 
-	do
-		n = recv(wire->fd, to, size, 0);
-	while (n < 0 && errno == EINTR);
+	errno = EAGAIN;
+	if (wire->budget > 0) {
+		do
+			n = recv(wire->fd, to, size, 0);
+		while (n < 0 && errno == EINTR);
+	}
+	if (n > 0)
+		wire->budget -= (size_t)n < wire->budget ? (size_t)n : wire->budget;
 	if (n == 0)
 		wire->eof = true;
 	if (n < 0) {

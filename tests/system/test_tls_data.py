@@ -334,3 +334,28 @@ def test_unix_listener_in_clear_beside(
     with TLSConnection(tls_port, authority.client_context()) as secure:
         secure.send(get())
         assert secure.answer().status == 200
+
+
+def test_key_updates(served: Served) -> None:
+    """A client that changes its keys again and again is served, and keeps nobody out."""
+    gateway, authority = served
+    program = [
+        *("openssl", "s_client", "-connect", f"127.0.0.1:{gateway.port}", "-tls1_3"),
+        *("-CAfile", str(authority.ca_file), "-no_ign_eof"),
+    ]
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as client:
+        assert client.stdin is not None and client.stdout is not None
+        for number in range(40):  # one command a read
+            client.stdin.write(b"K\n" if number % 2 else b"k\n")
+            client.stdin.flush()
+            time.sleep(0.01)
+        with TLSConnection(gateway.port, authority.client_context()) as other:
+            other.send(get())
+            assert other.answer().status == 200
+        client.stdin.write(get("/", "Connection: close"))
+        client.stdin.flush()
+        out = client.stdout.read().decode(errors="replace")
+    assert out.count("KEYUPDATE") >= 10
+    assert "HTTP/1.1 200" in out
