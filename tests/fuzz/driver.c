@@ -1,7 +1,7 @@
-/* Runs one fuzz target over its corpus, then over random mutations of it, for some seconds.
- * Usage: TARGET [-s SECONDS] [-r SEED] FILE... | FOLDER. Works with any compiler; the target's function is
- * libFuzzer's, so that clang's -fsanitize=fuzzer can take this file's place. An input that crashes is written
- * to crash-TARGET in the working folder. */
+/* Runs one fuzz target over its corpus, then over random mutations of it, for some seconds. Usage:
+ * TARGET [-s SECONDS] [-r SEED] FILE|FOLDER... Works with any compiler; the target's function is
+ * libFuzzer's, so that clang's -fsanitize=fuzzer can take this file's place. An input that crashes
+ * is written to crash-TARGET in the working folder. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 
@@ -26,11 +27,11 @@ def test_survival(gateway_factory: GatewayFactory, stub_factory: StubFactory, ki
     program = shutil.which("slowhttptest")
     assert program, "slowhttptest is missing: make deps-test (Debian's slowhttptest)"
 
-    def handler(conn: object, _index: int) -> None:
+    def handler(conn: socket.socket, _index: int) -> None:
         body = b"x" * 200_000
         while True:
-            read_head(conn)  # type: ignore[arg-type]
-            conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + body)  # type: ignore
+            read_head(conn)
+            conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + body)
 
     gateway = gateway_factory(
         [stub_factory(handler).address],
