@@ -15,6 +15,8 @@
 #include "collector/query_answer.h"
 
 #define SYNC_TIMEOUT_MS 2000
+#define SYNC_QUEUED 200 /* items: there is more to do than what was just put */
+#define SYNC_BUSY_MS 15
 #define PROGRESS_STEPS 10000 /* of SQLite's machine, between two looks at the clock */
 
 struct query {
@@ -105,7 +107,10 @@ open_db(struct query *query)
 static void
 answer(struct query *query, struct query_job *job)
 {
-	store_sync(query->store, SYNC_TIMEOUT_MS);
+	struct store_stats stats;
+	store_stats(query->store, &stats);
+	/* A store that lags is not waited for: what it has not written yet is shown later. */
+	store_sync(query->store, stats.queued > SYNC_QUEUED ? SYNC_BUSY_MS : SYNC_TIMEOUT_MS);
 	query->until_ns = clock_now_ns() + QUERY_TIME_MAX_MS * NS_PER_MS;
 	int result = query_answer(open_db(query), job, clock_wall_ns());
 	if (result == SQLITE_OK)

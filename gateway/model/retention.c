@@ -151,12 +151,42 @@ slowest_take(struct retention *r, struct window *w, struct kept *kept)
 	return true;
 }
 
-/* Takes `kept` into the sample or not. Returns whether somebody is left without a place (*kept
- * then). */
-static bool
-sample_take(struct retention *r, struct window *w, struct kept *kept)
+/* The newest window of a route, and the one before it; null where there is none. */
+static void
+newest_of(const struct route_kept *route, const struct window **ret_newest,
+          const struct window **ret_last)
 {
+	*ret_newest = *ret_last = NULL;
+	for (size_t i = 0; i < RETENTION_WINDOWS; i++) {
+		const struct window *w = &route->windows[i];
+		if (w->touched > 0 && (*ret_newest == NULL || w->start > (*ret_newest)->start))
+			*ret_newest = w;
+	}
+	for (size_t i = 0; i < RETENTION_WINDOWS; i++) {
+		const struct window *w = &route->windows[i];
+		if (w->touched > 0 && w != *ret_newest &&
+		    (*ret_last == NULL || w->start > (*ret_last)->start))
+			*ret_last = w;
+	}
+}
+
+/* Takes `kept` into the sample or not. Returns whether somebody is left without a place (*kept
+ * then). Where the window before was busy its number tells how many of a hundred are enough: nobody
+ * is written to lose his place. */
+static bool
+sample_take(struct retention *r, const struct route_kept *route, struct window *w,
+            struct kept *kept)
+{
+	const struct window *newest, *last;
 	w->others++;
+	newest_of(route, &newest, &last);
+	if (last != NULL && last != w && last->others > 2 * r->keep_random) {
+		bool taken = random_below(r, last->others) < r->keep_random &&
+		             w->sample.count < 2 * r->keep_random;
+		if (taken)
+			places_add(&w->sample, kept);
+		return !taken;
+	}
 	if (w->sample.count < r->keep_random) {
 		places_add(&w->sample, kept);
 		return false;
@@ -190,7 +220,7 @@ retention_add(struct retention *r, size_t route, uint64_t window, const struct p
 	struct window *w = window_get(r->routes[route], window);
 	w->touched = ++r->routes[route]->count;
 	w->count++;
-	if (error || !slowest_take(r, w, &kept) || !sample_take(r, w, &kept))
+	if (error || !slowest_take(r, w, &kept) || !sample_take(r, r->routes[route], w, &kept))
 		return verdict;
 	verdict.keep = !same(&kept.key, key);
 	verdict.drops = verdict.keep;
@@ -201,21 +231,12 @@ retention_add(struct retention *r, size_t route, uint64_t window, const struct p
 void
 retention_forecast(const struct retention *r, size_t route, uint64_t *ret_over_ns, double *ret_rate)
 {
-	const struct window *newest = NULL, *last = NULL;
+	const struct window *newest, *last;
 	*ret_over_ns = 0;
 	*ret_rate = 1;
 	if (route >= r->route_count || r->routes[route] == NULL)
 		return;
-	for (size_t i = 0; i < RETENTION_WINDOWS; i++) {
-		const struct window *w = &r->routes[route]->windows[i];
-		if (w->touched > 0 && (newest == NULL || w->start > newest->start))
-			newest = w;
-	}
-	for (size_t i = 0; i < RETENTION_WINDOWS; i++) {
-		const struct window *w = &r->routes[route]->windows[i];
-		if (w->touched > 0 && w != newest && (last == NULL || w->start > last->start))
-			last = w;
-	}
+	newest_of(r->routes[route], &newest, &last);
 	if (last == NULL || last->others <= r->keep_random)
 		return;
 	*ret_over_ns = r->keep_slowest > 0 ? last->slowest.at[0].total_ns : UINT64_MAX;

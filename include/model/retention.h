@@ -1,7 +1,7 @@
 /* Which exchanges are worth their room: per route and window the slowest and a random sample of the
  * others, and all errors. Decided at once, exchange by exchange: one that is kept may lose its place
  * to a later one of the same window. As long as a window has no more than keep_slowest + keep_random
- * exchanges, all of it is kept. Pure; one thread. */
+ * exchanges, all of it is kept (behind a busy window of them at least the slowest). Pure; one thread. */
 #ifndef TAILRACE_MODEL_RETENTION_H
 #define TAILRACE_MODEL_RETENTION_H
 

@@ -444,17 +444,19 @@ static struct event *timer;
 static uint64_t hold_begin_ns, hold_ns, rate, asked_ns, second_ns, fed_ns, ticked_max_ns;
 static double latencies_ms[ASKED_MAX];
 static size_t asked, answered;
+static bool over; /* what still waits is turned away */
 
 static void
 on_answer(void *arg, struct query_job *job)
 {
 	(void)arg;
-	if (job->status != 200 && job->status != 404) {
-		fprintf(stderr, "answered %d\n", job->status);
+	if (!over && job->status != 200 && job->status != 404) {
+		fprintf(stderr, "question %d answered %d: %s\n", job->kind, job->status,
+		        job->body.data != NULL ? job->body.data : "");
 		exit(1);
 	}
 	uint64_t *begin_ns = job->arg;
-	if (answered < ASKED_MAX)
+	if (!over && answered < ASKED_MAX)
 		latencies_ms[answered++] = (double)(clock_now_ns() - *begin_ns) / 1e6;
 	free(begin_ns);
 	query_job_free(job);
@@ -529,6 +531,7 @@ hold(const char *path, uint64_t seconds)
 	timer = event_new(base, -1, EV_PERSIST, on_timer, NULL);
 	event_add(timer, &every);
 	event_base_dispatch(base);
+	over = true;
 	query_stop(service.query);
 	qsort(latencies_ms, answered, sizeof(latencies_ms[0]), ascending);
 	snprintf(more, sizeof(more),

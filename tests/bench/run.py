@@ -13,11 +13,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import bench_collector
 import bench_hook
 import bench_proxy
 import bench_tls
 
-BENCHES = {"proxy": bench_proxy, "tls": bench_tls, "hook": bench_hook}
+BENCHES = {"proxy": bench_proxy, "tls": bench_tls, "hook": bench_hook, "collector": bench_collector}
 
 
 def plain(value: Any) -> Any:
