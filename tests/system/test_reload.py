@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -459,3 +460,35 @@ def test_term_while_a_reload_is_tried(gateway_starter: Factory, stub_factory: St
         time.sleep(delay_s)
         assert gateway.stop() == 0, gateway.log()
         assert group_members(gateway.process.pid) == []
+
+
+def test_killed_worker_under_load(gateway_factory: Factory, stub_factory: Stubs) -> None:
+    """What was in flight fails and is counted; new connections are served again within a second."""
+    gateway = gateway_factory([stub_factory(answer_all).address])
+    (worker,) = gateway.worker_pids()
+    served: list[float] = []
+    failed: list[str] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            try:
+                assert ask(gateway.port, get()).status == 200
+                served.append(time.monotonic())
+            except (AssertionError, OSError, ValueError) as error:
+                failed.append(repr(error))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(served) > 100, 20, "answers")
+    killed = time.monotonic()
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: served[-1] > killed + 1, 20, "answers after the kill")
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+    around = sorted(at for at in served if at > killed - 0.5)
+    assert max(b - a for a, b in itertools.pairwise(around)) < 1
+    assert len(failed) <= 8, failed
+    assert metrics(gateway)['tailrace_restarts_total{process="worker"}'] == 1
