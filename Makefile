@@ -83,14 +83,14 @@ $(B)/%.o: %.c $(B)/flags
 build/web/pages.S: FORCE
 	@WEB=$(WEB) scripts/web
 
-build/web/pages.inc: build/web/pages.S ;
+build/web/collector/pages.inc: build/web/pages.S ;
 
 $(WEB_OBJ): build/web/pages.S
 	@mkdir -p $(@D)
 	$(call say,AS,$<)
 	$(Q)$(CC) -c -o $@ $<
 
-$(B)/gateway/collector/pages.o: build/web/pages.inc
+$(B)/gateway/collector/pages.o: build/web/collector/pages.inc
 
 # Objects are made anew when the flags change.
 $(B)/flags: FORCE

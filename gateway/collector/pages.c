@@ -13,14 +13,14 @@
 	"connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 #define PAGE(path, type, symbol, etag) extern const char symbol[], symbol##_end[];
-#include "pages.inc"
+#include "collector/pages.inc"
 #undef PAGE
 
 static const struct page {
 	const char *path, *type, *etag, *start, *end; /* gzipped */
 } pages[] = {
 #define PAGE(path, type, symbol, etag) {path, type, "\"" etag "\"", symbol, symbol##_end},
-#include "pages.inc"
+#include "collector/pages.inc"
 #undef PAGE
     {NULL, NULL, NULL, NULL, NULL},
 };
