@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +46,7 @@ PINNED = [
 #: Cases of hundreds of megabytes are for `ALL=1`.
 EXCLUDED = [] if os.environ.get("ALL") else ["9.*", "12.*", "13.*"]
 TIMEOUT_S = 1800
+REPEATS = 5
 
 
 def find_python() -> str | None:
@@ -70,13 +72,16 @@ def install(python: str) -> None:
     (PACKAGES / "zope" / "__init__.py").touch()  # a namespace package, outside site-packages
 
 
-def verdicts(python: str, folder: Path, name: str, port: int) -> dict[str, tuple[str, str]]:
-    """Run all cases against a port; return behaviour and behaviour of the close per case."""
+Verdicts = dict[str, tuple[str, str]]
+
+
+def verdicts(python: str, folder: Path, name: str, port: int, cases: list[str]) -> Verdicts:
+    """Run cases against a port; return behaviour and behaviour of the close per case."""
     report = folder / name
     spec = {
         "outdir": str(report),
         "servers": [{"agent": name, "url": f"ws://127.0.0.1:{port}/"}],
-        "cases": ["*"],
+        "cases": cases,
         "exclude-cases": EXCLUDED,
         "exclude-agent-cases": {},
     }
@@ -89,8 +94,23 @@ def verdicts(python: str, folder: Path, name: str, port: int) -> dict[str, tuple
     subprocess.run(
         command, check=True, env=env, cwd=folder, stdout=log, stderr=log, timeout=TIMEOUT_S
     )
-    cases = json.loads((report / "index.json").read_text())[name]
-    return {case: (found["behavior"], found["behaviorClose"]) for case, found in cases.items()}
+    told = json.loads((report / "index.json").read_text())[name]
+    return {case: (found["behavior"], found["behaviorClose"]) for case, found in told.items()}
+
+
+def unlike(run: Callable[[str, list[str]], Verdicts], cases: list[str]) -> list[str]:
+    """Return those of `cases` that are told apart in every one of REPEATS more runs of both.
+
+    The app answers some from another task than it fails them from, so that the verdict depends on
+    whether two frames come in one read.
+    """
+    left = cases
+    for _ in range(REPEATS):
+        if not left:
+            break
+        direct, through = run("direct", left), run("tunnel", left)
+        left = [case for case in left if direct.get(case) != through.get(case)]
+    return left
 
 
 def main() -> int:
@@ -105,16 +125,27 @@ def main() -> int:
         app = start_uvicorn(folder, "ws_app:app", args=["--ws-max-size", "67108864"])
         gateway = start_gateway(folder, [app.address])
         try:
-            direct = verdicts(python, folder, "direct", app.port)
-            through = verdicts(python, folder, "tunnel", gateway.port)
+            ports = {"direct": app.port, "tunnel": gateway.port}
+
+            def run(name: str, cases: list[str]) -> Verdicts:
+                return verdicts(python, folder, name, ports[name], cases)
+
+            wanted = sys.argv[1:] or ["*"]
+            direct, through = run("direct", wanted), run("tunnel", wanted)
+            told_apart = [case for case in direct if through.get(case) != direct[case]]
+            different = unlike(run, told_apart)
         finally:
             gateway.stop()
             app.stop()
-    different = [case for case in direct if through.get(case) != direct[case]]
-    for case in different:
-        print(f"case {case}: direct {direct[case]}, through the tunnel {through.get(case)}")
-    print(f"{len(direct)} cases, {len(different)} with another verdict through the tunnel")
-    return 1 if different or len(direct) < 100 or set(direct) != set(through) else 0
+    for case in told_apart:
+        verdict = "always" if case in different else "not always"
+        print(f"case {case}, {verdict}: direct {direct[case]}, tunnel {through.get(case)}")
+    print(
+        f"{len(direct)} cases: {len(different)} with another verdict through the tunnel, "
+        f"{len(told_apart) - len(different)} whose verdict depends on timing"
+    )
+    complete = set(direct) == set(through) and (len(direct) > 200 or bool(sys.argv[1:]))
+    return 0 if complete and not different else 1
 
 
 if __name__ == "__main__":

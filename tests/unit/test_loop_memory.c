@@ -136,8 +136,8 @@ ask(const char *request, size_t body)
 #define GET "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 #define POST "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 40000\r\n\r\n"
 
-/* A loop of its own, whose pools are empty, for one exchange under failure and one after it. Returns
- * the status of the first. */
+/* A loop of its own, whose pools are empty, for one exchange under failure and one after it.
+ * Returns the status of the first. */
 static int
 round_of(uint64_t nth, int sticky)
 {
