@@ -47,7 +47,7 @@ LLHTTP_OBJ := $(B)/llhttp/api.o $(B)/llhttp/http.o $(B)/llhttp/llhttp.o
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 
-.PHONY: all schema deps deps-hook deps-build deps-demo deps-web deps-test deps-bench deps-deb build demo test unit clean lint format \
+.PHONY: compare all schema deps deps-hook deps-build deps-demo deps-web deps-test deps-bench deps-deb build demo test unit clean lint format \
 	bench backtest-null backtest-power truth soak screenshots asan asan-hook tsan install uninstall deb FORCE
 all: deps-build $(if $(filter-out 0,$(WEB)),deps-web)
 	@$(MAKE) --no-print-directory build
@@ -155,6 +155,10 @@ $(B)/worker_alone: tests/bench/worker_alone.c $(filter-out $(B)/gateway/main.o,$
 $(B)/collector_alone: tests/bench/collector_alone.c $(B)/libtailrace.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# docs/comparison-routes.md: three profilers on the same two routes. A minute or two.
+compare: deps-bench
+	@build/venv/bin/python tests/bench/compare_routes.py --write
 
 # The figures of docs/detector.md, an hour or two: false alarms, and delays beside the reference's.
 backtest-null backtest-power: deps-test

@@ -14,11 +14,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import bench_collector
+import bench_deep
 import bench_hook
 import bench_proxy
 import bench_tls
 
-BENCHES = {"proxy": bench_proxy, "tls": bench_tls, "hook": bench_hook, "collector": bench_collector}
+BENCHES = {"proxy": bench_proxy, "tls": bench_tls, "hook": bench_hook, "collector": bench_collector, "deep": bench_deep}
 
 
 def plain(value: Any) -> Any:
