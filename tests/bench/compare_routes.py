@@ -25,6 +25,7 @@ TOOLS = ("cProfile", "pyinstrument", "tailrace")
 CHILD = {"/async": "async_child_function", "/sync": "child_function"}
 LOOKED_AT = 10  # of pyinstrument's sessions
 CELL_TIMEOUT_S = 60
+ASKED_S = 0.100  # ten sleeps of 10 ms
 MISSED_SHARE = 0.05  # farther from the truth than this is wrong
 
 
@@ -149,7 +150,8 @@ def cell(tool: str, loop_name: str, path: str, in_flight: int) -> dict[str, Any]
     said += [of_pyinstrument(session, name) for session in wrapped.sessions[:LOOKED_AT]]
     told = [s for s in said if not isinstance(s, str)]
     wanted = statistics.median(truth) if truth else 0.0
-    right = [s for s, _ in told if abs(s - wanted) <= MISSED_SHARE * wanted + 0.005]
+    low, high = ASKED_S * (1 - MISSED_SHARE), wanted * (1 + MISSED_SHARE) + 0.005
+    right = [s for s, _ in told if low <= s <= high]
     return {
         "answered": len(truth),
         "of": len(said),
@@ -175,7 +177,7 @@ def picture(results: list[dict[str, Any]]) -> str:
         y += 20
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{y + 8}" '
     head += 'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="#fff"/>'
-    title = "Requests whose child function was told within 5 %"
+    title = "Requests whose child function was told rightly"
     title = f'<text x="8" y="18" font-weight="bold">{title}</text>'
     return head + title + "".join(rows) + "</svg>\n"
 
@@ -183,7 +185,7 @@ def picture(results: list[dict[str, Any]]) -> str:
 def table(results: list[dict[str, Any]]) -> str:
     """The results for docs/comparison-routes.md."""
     lines = [
-        "| route | loop | in flight | tool | truth | said (median) | calls | rightly | failed |",
+        "| route | loop | in flight | tool | app's clock | said | calls | rightly | failed |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in results:
@@ -203,9 +205,10 @@ TEXT = """# The same two routes through three profilers
 
 `/async` sleeps ten times 10 ms in a parent coroutine and ten times 10 ms in its child; `/sync` does
 so in `def` functions, which FastAPI runs in a worker thread. The table asks each tool what the
-*child* took, per request (of pyinstrument's at 100 in flight, ten are read), and holds that against
-what the app's own clock says: within 5 % and 5 ms is right. Made by `make compare` on a machine of
-two busy cores; run it on yours.
+*child* took, per request (of pyinstrument's at 100 in flight, ten are read). Right is what lies
+between the 100 ms it asked to sleep and what the app's own clock saw (5 % off at most, 5 ms above).
+The app's clock also sees the loop busy with others, and with the profiler: tailrace tells that
+apart (`ready`). Made by `make compare` on a machine of two busy cores; run it on yours.
 
 cProfile books the time a coroutine runs, not what it waits, counts its resumptions as calls, and
 sees one thread. pyinstrument samples the event loop's thread: what a `def` route does is not there.
