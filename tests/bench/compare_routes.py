@@ -241,7 +241,9 @@ def in_process_of_its_own(at: list[str]) -> dict[str, Any]:
 def main() -> int:
     """All cells, or one (in a process of its own)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write docs/comparison-routes.md and .svg")
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/comparison-routes.md and .svg"
+    )
     parser.add_argument("--cell", nargs=4)
     options = parser.parse_args()
     if options.cell:

@@ -19,7 +19,13 @@ import bench_hook
 import bench_proxy
 import bench_tls
 
-BENCHES = {"proxy": bench_proxy, "tls": bench_tls, "hook": bench_hook, "collector": bench_collector, "deep": bench_deep}
+BENCHES = {
+    "proxy": bench_proxy,
+    "tls": bench_tls,
+    "hook": bench_hook,
+    "collector": bench_collector,
+    "deep": bench_deep,
+}
 
 
 def plain(value: Any) -> Any:
