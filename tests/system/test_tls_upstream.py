@@ -50,7 +50,9 @@ def by_tls(context: ssl.SSLContext, handler: Handler) -> Handler:
 
     def secured(conn: socket.socket, index: int) -> None:
         with contextlib.suppress(ssl.SSLError, OSError):
-            handler(context.wrap_socket(conn, server_side=True), index)
+            # of a copy: the stub ends its own, and with it this one, at the end of a test
+            with context.wrap_socket(conn.dup(), server_side=True) as tls:
+                handler(tls, index)
 
     return secured
 
