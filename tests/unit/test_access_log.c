@@ -1,4 +1,4 @@
-/* access_log: the queue at its bound and one past it, while the file takes nothing; nothing waits. */
+/* access_log: the queue at its bound and one past it, the file takes nothing, nobody waits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
