@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import bench_collector
 import bench_deep
+import bench_engine
 import bench_hook
 import bench_proxy
 import bench_tls
@@ -25,6 +26,7 @@ BENCHES = {
     "hook": bench_hook,
     "collector": bench_collector,
     "deep": bench_deep,
+    "engine": bench_engine,
 }
 
 

@@ -280,6 +280,13 @@ name_spans(const struct lane *lane, const struct running *running, int32_t stack
 	return span_stack(lane->spans, detail_stack(lane->request, stack));
 }
 
+/* Does its run get a stack? */
+static bool
+is_long(const struct running *running, int64_t now_ns)
+{
+	return now_ns - running->begin_ns >= RUN_STACK_MIN_NS && engine.stage < STAGE_NO_STACKS;
+}
+
 struct node *
 lane_path_at(struct lane *lane, int64_t now_ns)
 {
@@ -287,7 +294,7 @@ lane_path_at(struct lane *lane, int64_t now_ns)
 	if (!lane->running || running == NULL || running->lane != lane)
 		return path_ref(lane->path);
 	int32_t stack = lane->first_stack;
-	if (now_ns - running->begin_ns >= RUN_STACK_MIN_NS) {
+	if (is_long(running, now_ns)) {
 		PyFrameObject *frame = PyThreadState_GetFrame(lane->loop->thread);
 		int32_t now =
 		    walk_frames(frame, lane->loop->base_code, walk_task_code(running->task));
@@ -312,7 +319,7 @@ lane_pause(struct lane *lane, struct running *running, int64_t now_ns)
 {
 	int32_t stack = lane->first_stack;
 	bool done = walk_task_done(running->task);
-	if (!done && now_ns - running->begin_ns >= RUN_STACK_MIN_NS) {
+	if (!done && is_long(running, now_ns)) {
 		int32_t where = walk_task(running->task);
 		learn_first_stack(lane, where);
 		stack = where >= 0 ? where : lane->first_stack;
