@@ -193,7 +193,7 @@ async def gather_with_a_failure(t: Truth) -> None:
     await asyncio.gather(fails(), works(), return_exceptions=True)
 
 
-@scenario()
+@scenario(quick=True)
 async def child_after_own_sleep(t: Truth) -> None:
     async def child() -> None:
         await t.sleep("child", t.ms(40))
@@ -336,7 +336,7 @@ async def cancelled_child(t: Truth) -> None:
     t.never.append("child")
 
 
-@scenario(python=(3, 12), loops=("asyncio", "uvloop"))
+@scenario(python=(3, 12), quick=True, many=1)
 async def eager_tasks(t: Truth) -> None:
     """A task factory that runs a task's first step inside create_task()."""
 
@@ -351,6 +351,6 @@ async def eager_tasks(t: Truth) -> None:
     before = loop.get_task_factory()
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
     try:
-        await asyncio.gather(spins_first(), never_waits())
+        await asyncio.gather(never_waits(), spins_first())
     finally:
         loop.set_task_factory(before)

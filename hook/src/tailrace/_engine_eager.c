@@ -35,6 +35,11 @@ eager_bind(struct running *running, PyObject *task)
 	if (lane == NULL)
 		return;
 	lane->started = lane->running = true;
+	if (lane->first_stack == STACK_LANE) {
+		PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
+		lane->made_at = walk_makers(frame);
+		Py_XDECREF(frame);
+	}
 	lane_unref(running->lane);
 	running->lane = lane;
 }
@@ -64,7 +69,9 @@ create_task(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *n
 	PyObject *type, *value, *traceback;
 	struct running *running = &step->running;
 	PyErr_Fetch(&type, &value, &traceback);
-	bool ran = task != NULL && !running->has_queued;
+	/* One that has ended in it unseen was its creator's function; CPython 3.12.1 must not be asked
+	 * for the coroutine it has let go. */
+	bool ran = task != NULL && !running->has_queued && !walk_task_done(task);
 	if (ran && running->task == NULL)
 		eager_bind(running, task);
 	if (running->task != NULL)

@@ -216,6 +216,8 @@ walk_task(PyObject *task)
 PyCodeObject *
 walk_task_code(PyObject *task)
 {
+	if (walk_task_done(task)) /* it may have let go of its coroutine */
+		return NULL;
 	PyObject *coro = task_call(task, task_get_coro, name_get_coro);
 	PyCodeObject *code = NULL;
 	if (coro == NULL)
