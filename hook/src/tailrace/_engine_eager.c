@@ -69,8 +69,8 @@ create_task(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *n
 	PyObject *type, *value, *traceback;
 	struct running *running = &step->running;
 	PyErr_Fetch(&type, &value, &traceback);
-	/* One that has ended in it unseen was its creator's function; CPython 3.12.1 must not be asked
-	 * for the coroutine it has let go. */
+	/* One that has ended in it unseen was its creator's function; CPython 3.12.1 must not be
+	 * asked for the coroutine it has let go. */
 	bool ran = task != NULL && !running->has_queued && !walk_task_done(task);
 	if (ran && running->task == NULL)
 		eager_bind(running, task);
