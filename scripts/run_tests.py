@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 UNIT_TIMEOUT_S = 120
 PYTEST_TIMEOUT_S = 1200
-#: Suites that claim times run one test at a time; the others share the two cores.
-PARALLEL_SUITES = ["tests/hook", "tests/sender", "tests/system"]
+#: Suites that claim times run one test at a time; the hook's share the two cores; those of the
+#: running system mostly wait, and more of them at a time cost no more.
+PARALLEL_SUITES = {"hook": (2, ["tests/hook", "tests/sender"]), "system": (4, ["tests/system"])}
 SERIAL_SUITES = ["tests/truth", "tests/browser"]
 
 
@@ -107,9 +108,9 @@ def main() -> int:
         for binary in sorted((BUILD / "release" / "unit").glob("test_*")):
             if binary.suffix == "" and os.access(binary, os.X_OK):
                 run_unit(binary, tally)
-        run_pytest(
-            "parallel", ["-n", "2", "--dist", "loadgroup", *existing(PARALLEL_SUITES)], tally
-        )
+        for name, (workers, suites) in PARALLEL_SUITES.items():
+            arguments = ["-n", str(workers), "--dist", "loadgroup", *existing(suites)]
+            run_pytest(name, arguments, tally)
         run_pytest("serial", existing(SERIAL_SUITES), tally)
     print(f"in {time.monotonic() - started:.0f} s")
     print(tally.line(), flush=True)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "build" / "tools" / "usr" / "bin"  # of Debian packages, unpacked by scripts/deps
 BINARY = Path(os.environ.get("TAILRACE_BIN", ROOT / "build" / "tailrace"))
 APPS = Path(__file__).resolve().parent / "apps"
 START_TIMEOUT_S = 30.0

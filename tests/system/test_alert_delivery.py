@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from alert_tools import Failing, Sink, Traffic, incidents, restart, wait_incident
 from handmade import metrics
-from harness import ROOT, Gateway, free_port, wait_for
+from harness import TOOLS, Gateway, free_port, wait_for
 from tls_tools import Authority, server_context
 
 Start = Callable[..., Gateway]
-ALERTMANAGER = ROOT / "build" / "tools" / "prometheus-alertmanager"
+ALERTMANAGER = TOOLS / "prometheus-alertmanager"
 RULE = {"metric": "error_ratio", "above": 0.2, "for_s": 10, "name": "errors"}
 FAST = {"window_ms": 1000, "min_duration_s": 10, "reference_s": 60, "reference_gap_s": 10}
 

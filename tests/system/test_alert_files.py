@@ -13,9 +13,9 @@ from pathlib import Path
 
 from alert_tools import Failing, incidents
 from handmade import HandApp
-from harness import BINARY, ROOT, Gateway, clean_env, wait_for
+from harness import BINARY, ROOT, TOOLS, Gateway, clean_env, wait_for
 
-PROMTOOL = ROOT / "build" / "tools" / "promtool"
+PROMTOOL = TOOLS / "promtool"
 METRIC = re.compile(r"\btailrace_[a-z_]+")
 
 

@@ -151,7 +151,8 @@ def test_errors(gateway: Gateway) -> None:
     """Every error has the one shape and a clear status."""
     cases: list[tuple[str, str, int]] = [
         ("GET", "/nothing", 404),
-        ("GET", "/", 404),
+        ("POST", "/", 404),
+        ("GET", "/nowhere", 404),
         ("GET", "/api/v1/requests/" + "0" * 31 + "g", 400),
         ("GET", "/api/v1/requests/abc", 400),
         ("GET", "/api/v1/requests/" + "ab" * 16, 404),

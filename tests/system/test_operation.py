@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from handmade import metrics
-from harness import BINARY, ROOT, Gateway, StubServer, clean_env, free_port, make_config, wait_for
+from harness import BINARY, TOOLS, Gateway, StubServer, clean_env, free_port, make_config, wait_for
 from prometheus_client.openmetrics import parser as openmetrics
 from proxy_tools import OK, Connection, ask, get, read_head, stored
 
 Factory = Callable[..., Gateway]
 Stubs = Callable[..., StubServer]
 NOWHERE = "127.0.0.1:1"
-PROMTOOL = ROOT / "build" / "tools" / "usr" / "bin" / "promtool"
+PROMTOOL = TOOLS / "promtool"
 
 
 def answer_after(delay_s: float) -> Callable[[socket.socket, int], None]:
