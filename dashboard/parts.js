@@ -171,22 +171,21 @@ const turned = (order, c) => ({ key: c.key, down: direction(order, c) !== "desce
 // j and k move through rows, Enter opens one: the view's main table listens.
 function useRowKeys(count, open) {
   const [at, setAt] = useState(-1);
+  const now = useRef({}); // a key may come before the page has drawn what the last one chose
+  now.current = { ...now.current, count, open };
   useEffect(() => {
+    const choose = (row) => setAt((now.current.at = row));
     const pressed = (event) => {
-      if (
-        event.target.matches("input, select, textarea") ||
-        event.metaKey ||
-        event.ctrlKey ||
-        event.altKey
-      )
-        return;
-      if (event.key === "j") setAt((i) => Math.min(i + 1, count - 1));
-      else if (event.key === "k") setAt((i) => Math.max(i - 1, 0));
-      else if (event.key === "Enter" && at >= 0 && !event.target.matches("a, button")) open(at);
+      const held = event.metaKey || event.ctrlKey || event.altKey;
+      if (event.target.matches("input, select, textarea") || held) return;
+      const { at: row = -1, count: rows, open: go } = now.current;
+      if (event.key === "j") choose(Math.min(row + 1, rows - 1));
+      else if (event.key === "k") choose(Math.max(row - 1, 0));
+      else if (event.key === "Enter" && row >= 0 && !event.target.matches("a, button")) go(row);
     };
     window.addEventListener("keydown", pressed);
     return () => window.removeEventListener("keydown", pressed);
-  }, [count, at, open]);
+  }, []);
   return at;
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from contextlib import asynccontextmanager
 
@@ -338,3 +339,44 @@ def test_path_let_go_runs_the_apps_code(loop):
     assert len(ended) >= 30
     profiles, _ = take()
     assert len(profiles) == 60 and all(p.app_ns < 2000 * MS for p in profiles)
+
+
+def test_late_by_a_block_though_another_thread_has_the_gil(loop):
+    """Behind a block the loop waits for the GIL, not for the timer: that is no idle time."""
+    done = threading.Event()
+
+    def spin():
+        while not done.is_set():
+            sum(range(1000))
+
+    async def app(scope, receive, send):
+        async def sleeper():
+            await asyncio.sleep(0.02)
+
+        async def blocker():
+            await asyncio.sleep(0.005)
+            time.sleep(0.1)
+
+        await plain(blocker if scope["path"] == "/block" else sleeper)(scope, receive, send)
+
+    async def main():
+        wrapped = hook(app)
+        await request(wrapped)
+        threads = [threading.Thread(target=spin) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            return await asyncio.gather(request(wrapped, "/sleep"), request(wrapped, "/block"))
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+
+    take()
+    slept, blocked = run(loop, main)
+    found = {p.key: p for p in take()[0]}
+    block_ns = sum(r.ns for r in found[blocked].find("run", None, "blocker"))
+    assert block_ns >= 95 * MS, found[blocked].shown()
+    victim = found[slept]
+    # The block may begin late, never after the sleep's end: what is due in it is ready.
+    assert victim.sum("ready") >= block_ns - 25 * MS, victim.shown()

@@ -295,10 +295,14 @@ def test_rubbish(served: Served) -> None:
         raw.sendall(b"\x00\x01\x02\x03" * 16)
         while raw.recv(4096):
             pass
-    text = gateway.api("/metrics")[2].decode()
-    names = ("tls_version", "tls_failed")
-    found = [counter(text, f'tailrace_closes_total{{reason="{name}"}}') for name in names]
-    assert sum(found) == 1, found
+
+    def found() -> int:
+        text = gateway.api("/metrics")[2].decode()
+        names = ("tls_version", "tls_failed")
+        return sum(counter(text, f'tailrace_closes_total{{reason="{name}"}}') for name in names)
+
+    wait_for(lambda: found() > 0, 5, "the close counted")
+    assert found() == 1
 
 
 def test_slow_handshake(

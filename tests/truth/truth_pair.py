@@ -35,7 +35,12 @@ def start_pair(folder: Path, app: str, app_dir: Path, loop: str) -> Iterator[Pai
     listeners = [{"address": f"unix:{control}", "role": "admin"}]
     server = start_uvicorn(folder, app, app_dir=app_dir, loop=loop, control=control)
     try:
-        gateway = start_gateway(folder, [server.address], control={"listeners": listeners})
+        gateway = start_gateway(
+            folder,
+            [server.address],
+            control={"listeners": listeners},
+            store={"keep_slowest": 1000, "keep_random": 1000},  # all that these tests send
+        )
         try:
             yield Pair(gateway, server, loop)
         finally:

@@ -282,13 +282,17 @@ place_due(struct step *step, int64_t now_ns)
 	struct loop *loop = step->loop;
 	if (step->scheduled_turn >= loop->turn && step->source.kind != SOURCE_TIMER)
 		loop->turn = step->scheduled_turn + 1;
-	if (now_ns - loop->last_end_ns > IDLE_GAP_NS) {
+	/* What was due before the last step ended was not slept for: a gap between the two (another
+	 * thread with the GIL, another process) is no idle time. */
+	bool is_timer = step->source.kind == SOURCE_TIMER && step->source.hops == 0;
+	bool overdue = (is_timer ? step->source.due_ns : step->scheduled_ns) <= loop->last_end_ns;
+	if (now_ns - loop->last_end_ns > IDLE_GAP_NS && !overdue) {
 		loop->busy_since_ns = now_ns;
 		loop->steps_since_idle = 0;
 	}
 	/* A timer is late only where the loop was busy; else the kernel's own delay belongs to
 	 * the wait. */
-	if (step->source.kind == SOURCE_TIMER && step->source.hops == 0) {
+	if (is_timer) {
 		if (step->source.due_ns < loop->busy_since_ns)
 			step->source.due_ns = loop->busy_since_ns;
 		if (step->source.due_ns > now_ns)
