@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 UNIT_TIMEOUT_S = 120
 PYTEST_TIMEOUT_S = 1200
+AGAIN_MAX = 5  # more failures than these are no matter of the machine
 #: Suites that claim times run one test at a time; the hook's share the two cores; those of the
 #: running system mostly wait, and more of them at a time cost no more.
 PARALLEL_SUITES = {"hook": (2, ["tests/hook", "tests/sender"]), "system": (4, ["tests/system"])}
@@ -29,6 +30,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.passed = self.failed = self.skipped = 0
+        self.names: list[str] = []  # of failed pytest tests, as pytest takes them
 
     def line(self) -> str:
         """The closing line that the gate reads."""
@@ -85,12 +87,40 @@ def run_pytest(name: str, arguments: list[str], tally: Tally) -> None:
         for suite in ET.parse(report).getroot().iter("testsuite"):
             count = {k: int(suite.get(k, "0")) for k in ("tests", "failures", "errors", "skipped")}
             failed += count["failures"] + count["errors"]
+            tally.names += failed_names(suite)
             passed += count["tests"] - count["failures"] - count["errors"] - count["skipped"]
             tally.skipped += count["skipped"]
     if status != 0 and failed == 0:
         failed = 1
     tally.passed += passed
     tally.failed += failed
+
+
+def failed_names(suite: ET.Element) -> list[str]:
+    """The node IDs of the suite's tests that failed or had an error."""
+    cases = [
+        c
+        for c in suite.iter("testcase")
+        if c.find("failure") is not None or c.find("error") is not None
+    ]
+    return [f"{c.get('classname', '').replace('.', '/')}.py::{c.get('name')}" for c in cases]
+
+
+def run_again(tally: Tally) -> None:
+    """A few tests that failed beside others run once more, alone: on a machine that others load,
+    known times come late. What fails alone too has failed; what passes is named, for it is either
+    too tight or true only sometimes."""
+    if not 0 < tally.failed == len(tally.names) <= AGAIN_MAX:
+        return
+    unsteady = []
+    for name in tally.names:
+        alone = Tally()
+        run_pytest("again", [name], alone)
+        if alone.failed == 0 and alone.passed > 0:
+            unsteady.append(name)
+    print(f"UNSTEADY: failed beside others, passed alone: {', '.join(unsteady) or 'none'}")
+    tally.passed += len(unsteady)
+    tally.failed -= len(unsteady)
 
 
 def existing(paths: list[str]) -> list[str]:
@@ -112,6 +142,7 @@ def main() -> int:
             arguments = ["-n", str(workers), "--dist", "loadgroup", *existing(suites)]
             run_pytest(name, arguments, tally)
         run_pytest("serial", existing(SERIAL_SUITES), tally)
+        run_again(tally)
     print(f"in {time.monotonic() - started:.0f} s")
     print(tally.line(), flush=True)
     return 0 if tally.failed == 0 and tally.passed > 0 else 1
