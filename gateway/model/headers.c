@@ -43,13 +43,42 @@ lower(char c)
 	return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
 }
 
-static inline bool
-same(const char *text, const char *lower_text, size_t length)
+/* Eight characters at once: sets bit 5 where a byte is one of A to Z, and nowhere else. */
+static inline uint64_t
+lower8(const char *text)
 {
-	for (size_t i = 0; i < length; i++)
-		if (lower(text[i]) != lower_text[i])
+	const uint64_t ones = 0x0101010101010101u;
+	uint64_t word, low, from_a, past_z;
+
+	memcpy(&word, text, sizeof word);
+	low = word & 0x7f * ones;
+	from_a = low + (0x80 - 'A') * ones;
+	past_z = low + (0x7f - 'Z') * ones;
+	return word | ((from_a & ~past_z & ~word & 0x80 * ones) >> 2);
+}
+
+static inline bool
+same8(const char *text, const char *lower_text)
+{
+	uint64_t word;
+
+	memcpy(&word, lower_text, sizeof word);
+	return lower8(text) == word;
+}
+
+bool
+text_is_lower(const char *text, const char *lower_text, size_t length)
+{
+	if (length < 8) {
+		for (size_t i = 0; i < length; i++)
+			if (lower(text[i]) != lower_text[i])
+				return false;
+		return true;
+	}
+	for (size_t i = 0; i + 8 < length; i += 8)
+		if (!same8(text + i, lower_text + i))
 			return false;
-	return true;
+	return same8(text + length - 8, lower_text + length - 8); /* may overlap the one before */
 }
 
 void
@@ -64,14 +93,15 @@ header_id_of(const char *name, size_t length)
 {
 	if (length <= KNOWN_LENGTH_MAX) {
 		for (size_t i = starts[length]; i < starts[length + 1]; i++)
-			if (lower(name[0]) == known[i].name[0] && same(name, known[i].name, length))
+			if (lower(name[0]) == known[i].name[0] &&
+			    text_is_lower(name, known[i].name, length))
 				return (enum header_id)known[i].id;
 	}
 	if (memchr(name, '_', length))
 		return HEADER_UNDERSCORE;
-	if (length > 6 && same(name, "proxy-", 6))
+	if (length > 6 && text_is_lower(name, "proxy-", 6))
 		return HEADER_PROXY_OTHER;
-	if (length > 12 && same(name, "x-forwarded-", 12))
+	if (length > 12 && text_is_lower(name, "x-forwarded-", 12))
 		return HEADER_X_FORWARDED_OTHER;
 	return HEADER_OTHER;
 }
@@ -127,12 +157,6 @@ head_value(const struct head *head, enum header_id id)
 		return (struct text){"", 0};
 	field = &head->fields[head->first[id]];
 	return (struct text){head->bytes + field->value, field->value_length};
-}
-
-bool
-text_equals(struct text text, const char *lower_text)
-{
-	return text.length == strlen(lower_text) && same(text.at, lower_text, text.length);
 }
 
 bool
@@ -222,6 +246,13 @@ nominate_one(struct head *head, struct text name)
 	}
 }
 
+/* The options that are about the connection itself. */
+static bool
+names_no_field(struct text option)
+{
+	return text_equals(option, "keep-alive") || text_equals(option, "close");
+}
+
 int
 head_nominate(struct head *head)
 {
@@ -233,10 +264,10 @@ head_nominate(struct head *head)
 		struct text token;
 		size_t cursor = 0;
 
-		if (field->id != HEADER_CONNECTION)
+		if (field->id != HEADER_CONNECTION || names_no_field(list))
 			continue;
 		while (text_next(list, &cursor, &token)) {
-			if (text_equals(token, "close") || text_equals(token, "keep-alive"))
+			if (names_no_field(token))
 				continue;
 			if (never_nominated & HEADER_BIT(header_id_of(token.at, token.length)))
 				return -1;
@@ -272,11 +303,11 @@ media_of(struct text range)
 	while (range.length > 0 && range.at[range.length - 1] == ' ')
 		range.length--;
 	if (text_equals(range, "application/json") ||
-	    (range.length > 5 && same(range.at + range.length - 5, "+json", 5)))
+	    (range.length > 5 && text_is_lower(range.at + range.length - 5, "+json", 5)))
 		return MEDIA_JSON;
 	if (text_equals(range, "*/*") || text_equals(range, "application/*"))
 		return MEDIA_ANY;
-	return range.length >= 5 && same(range.at, "text/", 5) ? MEDIA_TEXT : MEDIA_NONE;
+	return range.length >= 5 && text_is_lower(range.at, "text/", 5) ? MEDIA_TEXT : MEDIA_NONE;
 }
 
 static enum media

@@ -6,15 +6,20 @@
 #include <sys/random.h>
 #include "base/log.h"
 
-static const char digits[] = "0123456789abcdef";
+/* Both digits of every byte: each exchange writes a hundred of them. */
+#define HEX_ROW(h)                                                                            \
+	h "0" h "1" h "2" h "3" h "4" h "5" h "6" h "7" h "8" h "9" h "a" h "b" h "c" h "d" h \
+	  "e" h "f"
+static const char digit_pairs[] = HEX_ROW("0") HEX_ROW("1") HEX_ROW("2") HEX_ROW("3") HEX_ROW("4")
+    HEX_ROW("5") HEX_ROW("6") HEX_ROW("7") HEX_ROW("8") HEX_ROW("9") HEX_ROW("a") HEX_ROW("b")
+        HEX_ROW("c") HEX_ROW("d") HEX_ROW("e") HEX_ROW("f");
+_Static_assert(sizeof digit_pairs == 2 * 256 + 1, "one pair for each byte");
 
 void
 hex_format(char *out, const uint8_t *bytes, size_t size)
 {
-	for (size_t i = 0; i < size; i++) {
-		out[2 * i] = digits[bytes[i] >> 4];
-		out[2 * i + 1] = digits[bytes[i] & 15];
-	}
+	for (size_t i = 0; i < size; i++)
+		memcpy(out + 2 * i, digit_pairs + 2 * (size_t)bytes[i], 2);
 }
 
 static int
@@ -44,9 +49,14 @@ hex_parse(const char *text, uint8_t *ret, size_t size)
 static bool
 all_zero(const uint8_t *bytes, size_t size)
 {
-	uint8_t any = 0;
+	uint64_t any = 0, word;
+	size_t i = 0;
 
-	for (size_t i = 0; i < size; i++)
+	for (; size - i >= sizeof word; i += sizeof word) {
+		memcpy(&word, bytes + i, sizeof word);
+		any |= word;
+	}
+	for (; i < size; i++)
 		any |= bytes[i];
 	return any == 0;
 }

@@ -146,17 +146,31 @@ queue_append(struct queue *queue, struct block_pool *pool, const char *data, siz
 	return 0;
 }
 
-static size_t
-gather(const struct queue *queue, struct iovec *parts)
+/* What is queued, as far as one call takes it, in one write. `ret_asked`: how much that was. */
+static ssize_t
+send_gathered(const struct queue *queue, int fd, size_t *ret_asked)
 {
-	size_t count = 0;
+	struct iovec parts[WRITE_BLOCKS_MAX];
+	struct msghdr message = {.msg_iov = parts};
 
-	for (struct block *b = queue->first; b && count < WRITE_BLOCKS_MAX; b = b->next) {
-		parts[count].iov_base = b->data + b->start;
-		parts[count].iov_len = block_length(b);
-		count++;
+	*ret_asked = 0;
+	for (struct block *b = queue->first; b && message.msg_iovlen < WRITE_BLOCKS_MAX;
+	     b = b->next) {
+		parts[message.msg_iovlen].iov_base = b->data + b->start;
+		parts[message.msg_iovlen].iov_len = block_length(b);
+		*ret_asked += block_length(b);
+		message.msg_iovlen++;
 	}
-	return count;
+	return sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
+static ssize_t
+send_first(const struct queue *queue, int fd, size_t *ret_asked)
+{
+	const struct block *block = queue->first;
+
+	*ret_asked = block_length(block);
+	return send(fd, block->data + block->start, *ret_asked, MSG_NOSIGNAL);
 }
 
 void
@@ -184,18 +198,10 @@ queue_write(struct queue *queue, struct block_pool *pool, int fd, size_t *ret_wr
 {
 	*ret_written = 0;
 	while (queue->first) {
-		struct iovec parts[WRITE_BLOCKS_MAX];
-		struct msghdr message = {.msg_iov = parts};
-		size_t asked = 0;
-		ssize_t n;
+		size_t asked;
+		ssize_t n = queue->first->next ? send_gathered(queue, fd, &asked)
+		                               : send_first(queue, fd, &asked);
 
-		message.msg_iovlen = gather(queue, parts);
-		for (size_t i = 0; i < message.msg_iovlen; i++)
-			asked += parts[i].iov_len;
-		if (message.msg_iovlen == 1)
-			n = send(fd, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL);
-		else
-			n = sendmsg(fd, &message, MSG_NOSIGNAL);
 		if (n < 0) {
 			if (errno == EINTR)
 				continue;

@@ -223,13 +223,13 @@ static char *
 put_trace(char *p, struct exchange *exchange)
 {
 	const struct head *head = &exchange->request.head;
+	const char *parent;
 
 	p = put_literal(p, "traceparent: ");
+	parent = p;
 	trace_parent_format(p, exchange->trace_id, exchange->span_id, exchange->trace_flags);
 	p = put_literal(p + TRACEPARENT_LENGTH, "\r\nX-Tailrace: 1;");
-	p = put_hex(p, exchange->trace_id, TRACE_ID_SIZE);
-	*p++ = '-';
-	p = put_hex(p, exchange->span_id, SPAN_ID_SIZE);
+	p = put(p, parent + TRACEPARENT_IDS, TRACEPARENT_IDS_LENGTH); /* trace-span, as above */
 	if (deep_asked(exchange->loop->deep, exchange))
 		p = deep_put(exchange->loop->deep, exchange, p);
 	p = put_literal(p, "\r\n");

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define HEADERS_MAX 256 /* fields a head can hold at all; limits.headers is at most this */
 
@@ -75,7 +76,14 @@ head_has(const struct head *head, enum header_id id)
 /* Value of the first field with this ID; length 0 where there is none. */
 struct text head_value(const struct head *head, enum header_id id);
 
-bool text_equals(struct text text, const char *lower); /* ASCII case does not count */
+/* Whether `text` is `lower`, which is in lower case: ASCII case does not count. Both have `length` bytes. */
+bool text_is_lower(const char *text, const char *lower, size_t length);
+
+static inline bool
+text_equals(struct text text, const char *lower)
+{
+	return text.length == strlen(lower) && text_is_lower(text.at, lower, text.length);
+}
 
 /* Whether a field with this ID lists `lower` (RFC 9110 5.6.1), in whatever case. */
 bool head_lists(const struct head *head, enum header_id id, const char *lower);

@@ -9,6 +9,8 @@
 #include "model/record.h"
 
 #define TRACEPARENT_LENGTH 55 /* version 00 */
+#define TRACEPARENT_IDS 3     /* where in it `trace-span` begins */
+#define TRACEPARENT_IDS_LENGTH (2 * TRACE_ID_SIZE + 1 + 2 * SPAN_ID_SIZE)
 #define TRACESTATE_MAX 512 /* kept; longer ones are dropped (W3C 3.3.1.5 asks for 512 at least) */
 #define TRACESTATE_MEMBERS_MAX 32
 #define TRACE_FLAG_SAMPLED 0x01

@@ -200,11 +200,42 @@ accept_decides_the_reply(void **state)
 	assert_true(head_accepts_json(&head));
 }
 
+static bool
+lower_of(char c, char lower)
+{
+	return (c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c) == lower;
+}
+
+/* Each length, each place in it, each byte there: eight at a time says what one at a time does. */
+static void
+case_is_ignored_for_letters_only(void **state)
+{
+	static const char name[] = "x-forwarded-proto-a09z";
+
+	(void)state;
+	for (size_t length = 0; length < sizeof name; length++) {
+		char text[sizeof name];
+
+		for (size_t at = 0; at < length; at++) {
+			for (int byte = 0; byte < 256; byte++) {
+				memcpy(text, name, length);
+				text[at] = (char)byte;
+				if (text_is_lower(text, name, length) !=
+				    lower_of((char)byte, name[at]))
+					fail_msg("byte %d at %zu of %zu", byte, at, length);
+			}
+		}
+	}
+	assert_true(text_equals((struct text){"X-FORWARDED-PROTO-A09Z", 22}, name));
+	assert_false(text_equals((struct text){"x-forwarded-proto-a09", 21}, name));
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup(known_names_are_found, begin),
+	    cmocka_unit_test(case_is_ignored_for_letters_only),
 	    cmocka_unit_test_setup(values_are_trimmed_and_counted, begin),
 	    cmocka_unit_test_setup(list_ends_at_its_maximum, begin),
 	    cmocka_unit_test_setup(lists_are_walked, begin),

@@ -154,6 +154,16 @@ hex_there_and_back(void **state)
 	assert_string_equal(text, "00ff7a0f");
 	assert_int_equal(hex_parse("0g", bytes, 1), -1);
 	assert_int_equal(hex_parse("0A", bytes, 1), -1);
+	for (unsigned byte = 0; byte < 256; byte++) {
+		char expected[3];
+
+		bytes[0] = (uint8_t)byte;
+		snprintf(expected, sizeof expected, "%02x", byte);
+		hex_format(text, bytes, 1);
+		assert_memory_equal(text, expected, 2);
+		assert_int_equal(hex_parse(text, bytes + 1, 1), 0);
+		assert_int_equal(bytes[1], byte);
+	}
 }
 
 static int
