@@ -180,10 +180,14 @@ def check_async(exchange: dict[str, Any], slept_ns: dict[str, int]) -> None:
             waits[frames[-1]] = waits.get(frames[-1], 0) + row["ns"]
             if frames[-1] == "async_child_function":
                 check("async_parent_function" in frames[:-1], "the child is under its parent")
+    # The app's clock goes on while its step ends, while it is due and until it reads the clock:
+    # that is `run` and `ready`, not wait, and on a busy machine it is more than TOLERANCE.
+    beside = sum(row["ns"] for row in profile["breakdown"] if row["kind"] in ("run", "ready"))
     for name, measured in slept_ns.items():
         wait = waits.get(name, 0)
+        slack = TOLERANCE * measured
         check(
-            wait >= WAIT_MIN_NS and abs(wait - measured) <= TOLERANCE * measured,
+            wait >= WAIT_MIN_NS and -slack <= measured - wait <= max(slack, beside),
             f"{name} waited {ms(wait)}; the app itself measured {ms(measured)}",
         )
 

@@ -303,7 +303,10 @@ print_exchange(const struct client_options *options, const struct control_answer
 		return EXIT_FAILURE;
 	}
 	if (is_pending(root))
-		fprintf(stderr, "tailrace: no profile came within %d s\n", PROFILE_WAIT_MS / 1000);
+		fprintf(stderr,
+		        "tailrace: no profile came within %d s: is the hook in the app, and "
+		        "TAILRACE_CALLBACK in its environment this gateway's control address?\n",
+		        PROFILE_WAIT_MS / 1000);
 	if (options->json) {
 		fwrite(answer->body, 1, answer->length, stdout);
 		fputc('\n', stdout);

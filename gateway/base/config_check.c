@@ -376,7 +376,8 @@ default_control(struct config *config, struct config_place *place)
 	    net_address_parse(text, &one->address, &why) == -1)
 		FAULT(place,
 		      "found nothing, allowed: at least one, as there is no default place for "
-		      "its socket (XDG_RUNTIME_DIR is not set)",
+		      "its socket (XDG_RUNTIME_DIR is not set); such as "
+		      "[{\"address\": \"unix:/tmp/tailrace.sock\"}]",
 		      "/control/listeners");
 	else
 		one->text = xstrdup(text);

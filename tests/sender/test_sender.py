@@ -492,6 +492,9 @@ os.environ.pop("TAILRACE_CALLBACK", None)
 from tailrace import sender
 assert not sender.configure()
 assert not sender.configure()
+sender.hear([(b"host", b"x")])
+sender.hear([(b"host", b"x"), (b"x-tailrace", b"1;")])
+sender.hear([(b"x-tailrace", b"1;")])
 sender.ensure_started()
 assert not sender.configure("nowhere")
 os.environ["TAILRACE_CALLBACK"] = "unix:/nowhere/a.sock"
@@ -511,7 +514,33 @@ def test_configure_says_what_it_does(tmp_path):
     lines = done.stderr.splitlines()
     assert lines == [
         "INFO tailrace: TAILRACE_CALLBACK is not set, no profiles are collected",
+        "WARNING tailrace: requests come through a gateway, but no profiles are collected: set "
+        "TAILRACE_CALLBACK to its control address, such as unix:/run/tailrace/control.sock",
         "ERROR tailrace: no profiles are collected: callback 'nowhere': neither unix:/path nor "
         "host:port",
         "WARNING tailrace: profiles go to unix:/nowhere/a.sock, not to unix:/nowhere/b.sock",
     ]
+
+
+UNHEARD_SCRIPT = """
+import asyncio, os
+os.environ.pop("TAILRACE_CALLBACK", None)
+import tailrace
+
+async def app(scope, receive, send):
+    pass
+
+wrapped = tailrace.wrap(app)
+for headers in ([], [(b"x-tailrace", b"1;")], [(b"x-tailrace", b"1;")]):
+    asyncio.run(wrapped({"type": "http", "headers": headers}, None, None))
+asyncio.run(wrapped({"type": "lifespan"}, None, None))
+"""
+
+
+def test_a_request_of_a_gateway_without_an_address_is_said_once():
+    done = subprocess.run(
+        [sys.executable, "-c", UNHEARD_SCRIPT], timeout=20, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("set TAILRACE_CALLBACK to its control address") == 1
+    assert len(done.stderr.splitlines()) == 1

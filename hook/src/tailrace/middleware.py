@@ -79,6 +79,8 @@ class Hook:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call; what the app raises passes untouched."""
         if not self._active:
+            if sender.unheard:
+                sender.hear(scope.get("headers", ()))
             await self.app(scope, receive, send)
             return
         if scope["type"] == "lifespan":

@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tailrace.engine import Engine
@@ -478,6 +478,7 @@ process: Sender | None = None
 app_version: str | None = None
 _guard = threading.Lock()
 _said_off = False
+unheard = False  # no address was given, and a request that came through a gateway would be news
 _registered = False
 
 
@@ -486,6 +487,20 @@ def _version_of(given: str | None) -> str | None:
     text = (given or os.environ.get("TAILRACE_APP_VERSION") or "").strip()
     printable = "".join(c for c in text if c.isprintable())
     return printable.encode()[:VERSION_BYTES_MAX].decode(errors="ignore") or None
+
+
+def hear(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Says aloud, once, that a request came through a gateway and nobody told us its address.
+
+    Where no gateway is in front (in tests, at a desk) there is nothing to warn of.
+    """
+    global unheard
+    if unheard and any(name == b"x-tailrace" for name, _ in headers):
+        unheard = False
+        log.warning(
+            "tailrace: requests come through a gateway, but no profiles are collected: set "
+            "TAILRACE_CALLBACK to its control address, such as unix:/run/tailrace/control.sock"
+        )
 
 
 def configure(
@@ -498,7 +513,7 @@ def configure(
     Returns True where there is a valid address. Without one the hook passes requests through,
     which is said once. The first address of a process stays; another one is refused and logged.
     """
-    global process, app_version, _said_off
+    global process, app_version, unheard, _said_off
     app_version = _version_of(version) or app_version
     text = callback or os.environ.get("TAILRACE_CALLBACK") or ""
     token = (token or os.environ.get("TAILRACE_TOKEN") or "").strip() or None
@@ -519,6 +534,7 @@ def configure(
             if not _said_off:
                 log.info("tailrace: TAILRACE_CALLBACK is not set, no profiles are collected")
                 _said_off = True
+                unheard = True
             return False
         engine: Any
         try:
@@ -526,6 +542,7 @@ def configure(
         except ImportError:  # no compiler at install, or a build the extension does not support
             from tailrace import _totals as engine
         process = Sender(engine, address, token)
+        unheard = False
         _register()
     return True
 
