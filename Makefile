@@ -134,6 +134,21 @@ demo: deps-demo
 	@$(MAKE) --no-print-directory build
 	@scripts/demo
 
+# The README's headline example, made anew into docs/headline*: three minutes.
+headline: deps-demo
+	@$(MAKE) --no-print-directory build
+	@cd demo && ../build/venv/bin/python headline.py
+
+# The demo's two waterfalls into docs/samples.
+samples: deps-demo
+	@$(MAKE) --no-print-directory build
+	@SAMPLES=docs/samples scripts/demo
+
+# What the documents claim, against the tree (part of `make lint` and `make test`).
+check-docs:
+	@build/venv/bin/python scripts/check_docs.py
+.PHONY: headline samples check-docs
+
 # Every scenario, in every mode, on every CPython that is here.
 truth: deps-test
 	@$(MAKE) --no-print-directory build

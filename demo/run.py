@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from replay import printed
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "demo"
 BINARY = ROOT / "build" / "tailrace"
@@ -131,6 +133,21 @@ def show(trace: str, control: str) -> dict[str, Any]:
     return exchange
 
 
+def save(exchange: dict[str, Any], name: str) -> None:
+    """Write a waterfall and its JSON where $SAMPLES says (`make samples`)."""
+    folder = os.environ.get("SAMPLES")
+    if folder is None:
+        return
+    text = printed({"request": exchange}, "show", exchange["trace_id"])
+    files = {"json": json.dumps(exchange, indent=1, ensure_ascii=False) + "\n", "txt": text}
+    for ending, content in files.items():
+        path = ROOT / folder / f"{name}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+        command = [sys.executable, "scripts/check_docs.py", "--by", "make samples", "--made"]
+        subprocess.run([*command, str(path.relative_to(ROOT))], check=True, cwd=ROOT)
+
+
 def warm_up(base: str) -> None:
     """Request both routes once: a first request also pays for imports and cold code."""
     for path in ("/async", "/sync"):
@@ -225,6 +242,7 @@ def show_checked(
                 raise
             print(f"  --  {error}; once more\n")
         else:
+            save(exchange, path.strip("/"))
             break
     print()
     return trace
