@@ -14,6 +14,8 @@ static int route_count;
 
 static PyObject *name_route_key, *name_fastapi, *name_context, *name_endpoint, *name_method,
     *name_root_path;
+/* As frameworks.py puts them into the scope, and Litestar does. */
+static PyObject *name_own_route, *name_own_endpoint, *name_template, *name_handler, *name_function;
 
 static char *
 escape(const char *text)
@@ -56,13 +58,47 @@ route_text(PyObject *name)
 	return routes[i].escaped;
 }
 
+/* Borrowed. */
+static PyObject *
+item(PyObject *dict, PyObject *key)
+{
+	return dict != NULL && PyDict_Check(dict) ? PyDict_GetItemWithError(dict, key) : NULL;
+}
+
+/* Borrowed, or NULL. */
+static PyObject *
+endpoint_of(PyObject *scope)
+{
+	PyObject *own = item(scope, name_own_endpoint);
+	if (own == NULL)
+		own = item(scope, name_endpoint);
+	return own != NULL ? own : item(scope, name_handler);
+}
+
+/* What the route's name is made of: borrowed, or NULL. */
+static PyObject *
+route_of(PyObject *scope)
+{
+	PyObject *route = item(scope, name_own_route);
+	if (route == NULL)
+		route = item(scope, name_route_key);
+	return route != NULL ? route : item(scope, name_template);
+}
+
 /* The stack of the endpoint's code where that is the app's own, else STACK_NONE. */
 static int32_t
 endpoint_stack(struct request *request)
 {
-	PyObject *endpoint = PyDict_GetItemWithError(request->scope, name_endpoint);
+	PyObject *endpoint = endpoint_of(request->scope);
+	PyObject *function = NULL;
+	if (endpoint != NULL && endpoint == item(request->scope, name_handler)) {
+		function = PyObject_GetAttr(endpoint, name_function);
+		engine_check("route");
+		endpoint = function;
+	}
 	PyCodeObject *code = endpoint != NULL ? walk_callable_code(endpoint) : NULL;
 	const struct code_info *info = code != NULL ? code_intern(code) : NULL;
+	Py_XDECREF(function); /* the handler keeps it */
 	return info != NULL && code_in_app(info) ? stack_of_code(code) : STACK_NONE;
 }
 
@@ -114,13 +150,6 @@ same_text(PyObject *a, PyObject *b)
 	       memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b), (size_t)PyUnicode_GET_LENGTH(a)) == 0;
 }
 
-/* Borrowed. */
-static PyObject *
-item(PyObject *dict, PyObject *key)
-{
-	return dict != NULL && PyDict_Check(dict) ? PyDict_GetItemWithError(dict, key) : NULL;
-}
-
 /* What would be asked about, in *ret (borrowed). False where the answer depends on more: no
  * route, or a mount, whose part of the name is looked for in the path. */
 static bool
@@ -130,9 +159,9 @@ question(const struct request *request, struct answer *ret)
 	PyObject *mounted = item(scope, name_root_path), *fastapi = item(scope, name_fastapi);
 	if (mounted == NULL)
 		mounted = Py_None;
-	*ret = (struct answer){.route = item(scope, name_route_key),
+	*ret = (struct answer){.route = route_of(scope),
 	                       .context = item(fastapi, name_context),
-	                       .endpoint = item(scope, name_endpoint),
+	                       .endpoint = endpoint_of(scope),
 	                       .method = item(scope, name_method)};
 	return !PyErr_Occurred() && ret->route != NULL && ret->method != NULL &&
 	       (fastapi == NULL || PyDict_Check(fastapi)) && same_text(mounted, request->root_path);
@@ -205,5 +234,10 @@ route_init(void)
 	name_endpoint = PyUnicode_InternFromString("endpoint");
 	name_method = PyUnicode_InternFromString("method");
 	name_root_path = PyUnicode_InternFromString("root_path");
-	return name_root_path != NULL;
+	name_own_route = PyUnicode_InternFromString("tailrace.route");
+	name_own_endpoint = PyUnicode_InternFromString("tailrace.endpoint");
+	name_template = PyUnicode_InternFromString("path_template");
+	name_handler = PyUnicode_InternFromString("route_handler");
+	name_function = PyUnicode_InternFromString("fn");
+	return name_root_path != NULL && name_function != NULL;
 }

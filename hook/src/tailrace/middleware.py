@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from types import CoroutineType
 from typing import Any
 
-from tailrace import deep, sender
+from tailrace import deep, frameworks, sender
 
 try:
     from tailrace import _engine
@@ -162,6 +162,7 @@ def prepare(in_app: Sequence[str] = ()) -> None:
     if not _prepared:
         _prepared = True
         atexit.register(_engine.stop)
+    frameworks.prepare()
     _in_app.update(in_app)
     _engine.bind(_send_last, name_route, _report, deep.allow)
     _engine.bind_guard(_say_stage)
@@ -359,7 +360,7 @@ def name_route(scope: Scope, root_path: str | None) -> str | None:
 
     Made of templates only, never of what the client sent: else clients could make up names.
     """
-    route = scope.get("route")
+    route = frameworks.route_of(scope)
     if route is None:
         return None
     context = None
