@@ -14,10 +14,13 @@
 #include "collector/deliver.h"
 #include "collector/incident.h"
 #include "collector/deep_orders.h"
+#include "collector/hooks.h"
 #include "collector/intake.h"
+#include "collector/live.h"
 #include "collector/query.h"
 #include "collector/service.h"
 #include "collector/spans.h"
+#include "collector/status.h"
 #include "collector/store.h"
 #include "collector/wants.h"
 #include "collector/watch.h"
@@ -194,6 +197,7 @@ on_poll(evutil_socket_t fd, short events, void *arg)
 		watch_tick(c->service.watch);
 		incidents_tick(c->service.incidents);
 	}
+	live_tick(c->service.live, now_ns);
 	control_tick(c->control, now_ns);
 	if (orphan_ends(c, now_ns))
 		event_base_loopbreak(c->base);
@@ -311,6 +315,10 @@ service_make(struct service *service, const struct handover *handover)
 	service->routes = routes_new(ROUTES_MAX);
 	service->stacks = stacks_new(&limits);
 	service->deep_log = deep_log_new();
+	service->hooks = hooks_new();
+	service->status = status_new(clock_now_ns());
+	service->live = live_new(&service->counters[SERVICE_LIVE_DROPPED],
+	                         &service->counters[SERVICE_LIVE_REFUSED]);
 	service->intake = intake_new(rings);
 	access_log_make(service);
 	if (config->log.access.path != NULL && service->access_log == NULL)
@@ -338,6 +346,9 @@ service_free(struct service *service)
 	access_log_stop(service->access_log);
 	intake_free(service->intake);
 	deep_log_free(service->deep_log);
+	live_free(service->live);
+	hooks_free(service->hooks);
+	status_free(service->status);
 	stacks_free(service->stacks);
 	routes_free(service->routes);
 	configs_free(service->configs);
@@ -406,6 +417,7 @@ finish(struct collector *c)
 	spans_finish(service->spans, clock_wall_ns());
 	watch_finish(service->watch);
 	query_stop(service->query);
+	live_close(service->live);
 	/* Answers that were just given leave with the connections' last turn. */
 	event_base_loop(c->base, EVLOOP_NONBLOCK);
 }

@@ -166,3 +166,17 @@ board_rings_attach(int fd, size_t ring_bytes)
 {
 	return map_memory(fd, ring_bytes * BOARD_RINGS_MAX);
 }
+
+uint64_t
+board_threads_sum(const struct board *board, size_t offset)
+{
+	uint64_t sum = 0;
+	for (size_t g = 0; g < BOARD_GENERATIONS_MAX; g++) {
+		for (size_t t = 0; t < BOARD_THREADS_MAX; t++) {
+			const char *thread = (const char *)&board->threads[g][t];
+			const _Atomic uint64_t *field = (const void *)(thread + offset);
+			sum += atomic_load_explicit(field, memory_order_relaxed);
+		}
+	}
+	return sum;
+}

@@ -278,6 +278,16 @@ net_cidr_parse(const char *text, struct net_cidr *ret)
 	return 0;
 }
 
+void
+net_cidr_format(const struct net_cidr *cidr, char *buf, size_t size)
+{
+	char host[INET6_ADDRSTRLEN];
+
+	if (inet_ntop(cidr->family, cidr->bytes, host, sizeof(host)) == NULL)
+		host[0] = '\0';
+	snprintf(buf, size, "%s/%u", host, cidr->bits);
+}
+
 static bool
 bits_equal(const uint8_t *a, const uint8_t *b, unsigned bits)
 {

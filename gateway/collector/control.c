@@ -16,9 +16,11 @@
 #include "collector/deep_orders.h"
 #include "collector/guard.h"
 #include "collector/ingest.h"
+#include "collector/live.h"
 #include "collector/metrics.h"
 #include "collector/pages.h"
 #include "collector/reply.h"
+#include "collector/status.h"
 #include "proxy/tls_server.h"
 
 struct listener {
@@ -68,6 +70,9 @@ static const struct endpoint {
     {"/api/v1/incidents/", GET | EVHTTP_REQ_POST, ADMIN, "GET, HEAD, POST", api_incident},
     {"/api/v1/deploys", GET | EVHTTP_REQ_POST, ADMIN, "GET, HEAD, POST", api_deploys},
     {"/api/v1/deep", GET | EVHTTP_REQ_POST, ADMIN, "GET, HEAD, POST", deep_request},
+    {"/api/v1/live", EVHTTP_REQ_GET, ADMIN, "GET", live_request},
+    {"/api/v1/status", GET, ADMIN, "GET, HEAD", status_request},
+    {"/api/v1/config", GET, ADMIN, "GET, HEAD", status_config_request},
     {"/healthz", GET, ADMIN | PROBE, "GET, HEAD", api_healthz},
     {"/readyz", GET, ADMIN | PROBE, "GET, HEAD", api_readyz},
     {"/metrics", GET, ADMIN | PROBE, "GET, HEAD", metrics_request},

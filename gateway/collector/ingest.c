@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/xmem.h"
 #include "collector/deep_orders.h"
+#include "collector/hooks.h"
 #include "collector/ingest.h"
 #include "collector/reply.h"
 #include "collector/store.h"
@@ -167,6 +168,7 @@ take_batch(struct service *service, struct profile_batch *batch, uint64_t now_ns
 		return answer(service, &kept, 0, 0, "resend", now_ns, body);
 	}
 	service->counters[SERVICE_BATCH_OK]++;
+	hooks_heard(service->hooks, batch->process, batch->profile_count, now_ns);
 	service->counters[SERVICE_HOOK_DROPPED] += lost;
 	if (lost > 0)
 		correlator_lost(service->correlator, now_ns);

@@ -6,6 +6,7 @@
 #include "collector/aggregate.h"
 #include "collector/alert_metrics.h"
 #include "collector/intake.h"
+#include "collector/live.h"
 #include "collector/metrics.h"
 #include "collector/metrics_text.h"
 #include "collector/metrics_upstream.h"
@@ -19,20 +20,6 @@ static uint64_t
 load(const _Atomic uint64_t *value)
 {
 	return atomic_load_explicit(value, memory_order_relaxed);
-}
-
-/* Sum of one field over all worker threads; `field` is its place in struct board_thread. */
-static uint64_t
-threads_sum(const struct board *board, size_t field)
-{
-	uint64_t sum = 0;
-	for (size_t g = 0; g < BOARD_GENERATIONS_MAX; g++) {
-		for (size_t t = 0; t < BOARD_THREADS_MAX; t++) {
-			const char *thread = (const char *)&board->threads[g][t];
-			sum += load((const _Atomic uint64_t *)(const void *)(thread + field));
-		}
-	}
-	return sum;
 }
 
 static void
@@ -56,7 +43,7 @@ worker_counters(const struct board *board, struct metrics *out)
 		if (i == 0 || strcmp(counters[i].metric, counters[i - 1].metric) != 0)
 			metrics_head(out, counters[i].metric, "counter", counters[i].help);
 		metrics_sample(out, counters[i].metric, counters[i].labels,
-		               threads_sum(board, offsetof(struct board_thread, counters) +
+		               board_threads_sum(board, offsetof(struct board_thread, counters) +
 		                                      i * sizeof(_Atomic uint64_t)));
 	}
 }
@@ -70,7 +57,7 @@ reasons(const struct board *board, struct metrics *out)
 	for (unsigned i = 0; i < CLOSE_REASON_COUNT; i++) {
 		metrics_label(label, sizeof(label), "reason", close_reason_name(i));
 		metrics_sample(out, "tailrace_closes_total", label,
-		               threads_sum(board, offsetof(struct board_thread, reasons) +
+		               board_threads_sum(board, offsetof(struct board_thread, reasons) +
 		                                      i * sizeof(_Atomic uint64_t)));
 	}
 }
@@ -79,12 +66,12 @@ static void
 worker_gauges(const struct board *board, struct metrics *out)
 {
 	one(out, "tailrace_requests_in_flight", "gauge", "Exchanges begun and not ended.",
-	    threads_sum(board, offsetof(struct board_thread, in_flight)));
+	    board_threads_sum(board, offsetof(struct board_thread, in_flight)));
 	one(out, "tailrace_client_connections", "gauge", "Client connections open.",
-	    threads_sum(board, offsetof(struct board_thread, client_connections)));
+	    board_threads_sum(board, offsetof(struct board_thread, client_connections)));
 	one(out, "tailrace_tls_handshakes_in_flight", "gauge",
 	    "TLS handshakes of clients under way.",
-	    threads_sum(board, offsetof(struct board_thread, tls_handshakes)));
+	    board_threads_sum(board, offsetof(struct board_thread, tls_handshakes)));
 }
 
 /* Bound i is 2^(10 + 2 i) ns, as board.h counts them. */
@@ -107,12 +94,12 @@ loop_lag(const struct board *board, struct metrics *out)
 	metrics_head(out, metric, "histogram",
 	             "How long events waited for the others of their turn in a worker's loop.");
 	for (size_t i = 0; i < BOARD_LAG_BUCKETS; i++) {
-		count += threads_sum(board, offsetof(struct board_thread, loop_lag_buckets) +
+		count += board_threads_sum(board, offsetof(struct board_thread, loop_lag_buckets) +
 		                                i * sizeof(_Atomic uint64_t));
 		metrics_bucket(out, metric, "", bounds[i], count, NULL);
 	}
 	metrics_seconds(out, "tailrace_loop_lag_seconds_sum", "",
-	                threads_sum(board, offsetof(struct board_thread, loop_lag_sum_ns)));
+	                board_threads_sum(board, offsetof(struct board_thread, loop_lag_sum_ns)));
 	metrics_sample(out, "tailrace_loop_lag_seconds_count", "", count);
 	metrics_head(out, "tailrace_loop_lag_max_seconds", "gauge",
 	             "The latest a worker's event loop has been.");
@@ -178,6 +165,8 @@ own_counters(const struct service *service, struct metrics *out)
 	}
 	one(out, "tailrace_records_dropped_total", "counter",
 	    "Exchange records dropped because a ring was full.", intake_dropped(service->intake));
+	one(out, "tailrace_live_subscribers", "gauge", "Readers of /api/v1/live.",
+	    live_subscribers(service->live));
 	one(out, "tailrace_queries_refused_total", "counter",
 	    "API queries turned away because too many waited.", query_refused(service->query));
 	one(out, "tailrace_routes_overflow_total", "counter",

@@ -369,9 +369,8 @@ render_exchange(struct text *out, const struct config *config, const struct exch
 	text_puts(out, "}");
 }
 
-void
-render_summary(struct text *out, const struct exchange_record *record, const char *route,
-               bool has_profile)
+static void
+summary(struct text *out, const struct exchange_record *record, const char *route, bool has_profile)
 {
 	ids(out, record);
 	string_or_null(out, "route", route);
@@ -379,5 +378,36 @@ render_summary(struct text *out, const struct exchange_record *record, const cha
 	number(out, "total_ns", total_ns(record));
 	start_time(out, record);
 	flag(out, "has_profile", has_profile);
+}
+
+void
+render_summary(struct text *out, const struct exchange_record *record, const char *route,
+               bool has_profile)
+{
+	summary(out, record, route, has_profile);
 	text_puts(out, "}");
+}
+
+void
+render_live(struct text *out, const struct exchange_record *record, size_t size, const char *route,
+            bool has_profile, size_t path_max)
+{
+	const char *method, *path;
+	struct marks marks;
+	uint64_t ns[PHASE_COUNT];
+	summary(out, record, route, has_profile);
+	if (record_text(record, size, &method, &path) == 0) {
+		size_t length = record->path_length;
+		text_puts(out, ",\"method\":");
+		text_json(out, method, record->method_length);
+		text_puts(out, ",\"path\":");
+		text_json(out, path, length < path_max ? length : path_max);
+	}
+	memcpy(marks.at_ns, record->marks_ns, sizeof(marks.at_ns));
+	marks_phases(&marks, ns);
+	text_puts(out, ",\"phases_ns\":{");
+	for (unsigned i = 0; i < PHASE_COUNT; i++)
+		text_printf(out, "%s\"%s\":%llu", i > 0 ? "," : "", phase_name(i),
+		            (unsigned long long)ns[i]);
+	text_puts(out, "}}");
 }

@@ -3,10 +3,12 @@
 #include "collector/access_log.h"
 #include "collector/aggregate.h"
 #include "collector/deep_orders.h"
+#include "collector/live.h"
 #include "collector/render.h"
 #include "base/clock.h"
 #include "collector/service.h"
 #include "collector/spans.h"
+#include "collector/status.h"
 #include "collector/store.h"
 #include "collector/wants.h"
 #include "collector/watch.h"
@@ -114,6 +116,9 @@ service_on_exchange(void *arg, const struct exchange_record *record, size_t size
 	if (!provisional) {
 		aggregate_add(service->aggregate, config, route, record, profile != NULL);
 		watch_add(service->watch, config, route, record, profile != NULL);
+		status_count(service->status, record_was_sent(record), profile != NULL,
+		             clock_now_ns());
+		live_add(service->live, record, size, x.route_name, profile != NULL);
 		spans_add(service->spans, route, record, profile, join, missing, clock_wall_ns());
 		bool deep = record->flags & RECORD_DEEP;
 		if (deep)

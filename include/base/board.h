@@ -168,6 +168,9 @@ void *board_rings_attach(int fd, size_t ring_bytes);
  * servers, never 0. */
 uint64_t board_upstream_key(const struct config_upstream *upstream);
 
+/* Sum over all worker threads of the field at `offset` in struct board_thread, an _Atomic uint64_t. */
+uint64_t board_threads_sum(const struct board *board, size_t offset);
+
 /* Adds to a counter that several threads share. */
 static inline void
 board_share(_Atomic uint64_t *counter, int64_t n)

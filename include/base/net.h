@@ -54,6 +54,8 @@ struct net_cidr {
 };
 int net_cidr_parse(const char *text,
                    struct net_cidr *ret); /* "10.0.0.0/8", "::1", -1 if malformed */
+#define NET_CIDR_TEXT_SIZE 64
+void net_cidr_format(const struct net_cidr *cidr, char *buf, size_t size); /* "10.0.0.0/8" */
 bool net_cidr_match(const struct net_cidr *cidr, const struct net_address *address);
 
 /* A bound, listening, non-blocking, close-on-exec socket. A unix path gets `unix_mode`; a dead

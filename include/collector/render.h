@@ -18,4 +18,9 @@ void render_exchange(struct text *out, const struct config *config,
 void render_summary(struct text *out, const struct exchange_record *record, const char *route,
                     bool has_profile);
 
+/* Appends the same with method, path (`path_max` bytes of it at most) and phases: an event of GET
+ * /api/v1/live. `size` counts the text behind the record. */
+void render_live(struct text *out, const struct exchange_record *record, size_t size,
+                 const char *route, bool has_profile, size_t path_max);
+
 #endif

@@ -26,10 +26,13 @@ struct aggregate;
 struct deliver;
 struct incidents;
 struct deep_log;
+struct hooks;
 struct intake;
+struct live;
 struct query;
 struct retention;
 struct spans;
+struct status;
 struct store;
 struct wants;
 struct watch;
@@ -53,6 +56,9 @@ struct service {
 	struct incidents *incidents;
 	struct deliver *deliver;
 	struct deep_log *deep_log;
+	struct live *live;
+	struct hooks *hooks;
+	struct status *status;
 	struct profile_key kept[SERVICE_KEPT_MAX]; /* by hash: of exchanges put to the store */
 	bool stopping;                             /* new batches are answered 503 */
 	uint64_t counters[SERVICE_COUNTER_COUNT];
