@@ -50,7 +50,8 @@ test_values(void **state)
 	assert_string_equal(json_string_value(json_array_get(trust, 1)), "::1/128");
 	assert_int_equal(json_integer_value(json_object_get(route, "retries")), 2);
 	assert_true(json_is_null(json_object_get(route, "queue_timeout_ms"))); /* the upstream's */
-	assert_true(json_is_null(json_object_get(route, "body_bytes")));
+	assert_int_equal(json_integer_value(json_object_get(route, "body_bytes")),
+	                 0); /* that of limits */
 	assert_string_equal(json_string_value(json_object_get(route, "upstream")), "app");
 	assert_string_equal(json_string_value(json_array_get(json_object_get(route, "methods"), 1)),
 	                    "PUT");
