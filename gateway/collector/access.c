@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
+#include "base/log.h"
 #include "base/xmem.h"
 #include "collector/access.h"
 #include "collector/control.h"
@@ -32,6 +33,9 @@ token_read(const char *path, char **ret, char *why, size_t size)
 		snprintf(why, size, "%s: holds no token of 1 to %d bytes", path, CONTROL_TOKEN_MAX);
 		return -1;
 	}
+	if (length < ACCESS_TOKEN_SHORT)
+		log_warn("%s: a token of %zd bytes can be guessed: take %d or more, at random",
+		         path, length, ACCESS_TOKEN_SHORT);
 	*ret = xstrndup(buf, (size_t)length);
 	OPENSSL_cleanse(buf, sizeof(buf));
 	return 0;
@@ -88,18 +92,29 @@ peer_allowed(const struct access_rule *rule, int fd)
 	return false;
 }
 
+void
+access_token_digest(const struct access_rule *rule, uint8_t ret[ACCESS_DIGEST_SIZE])
+{
+	SHA256((const unsigned char *)rule->token, strlen(rule->token), ret);
+}
+
 /* Digests are compared, so that neither content nor length of the token shows in the time taken. */
+bool
+access_token_right(const struct access_rule *rule, const char *token)
+{
+	uint8_t mine[ACCESS_DIGEST_SIZE], told[ACCESS_DIGEST_SIZE];
+	access_token_digest(rule, mine);
+	SHA256((const unsigned char *)token, strlen(token), told);
+	return CRYPTO_memcmp(mine, told, sizeof(mine)) == 0;
+}
+
 static bool
-token_right(const char *token, const char *authorization)
+authorized(const struct access_rule *rule, const char *authorization)
 {
 	static const char scheme[] = "Bearer ";
-	unsigned char mine[SHA256_DIGEST_LENGTH], told[SHA256_DIGEST_LENGTH];
-	if (authorization == NULL || strncasecmp(authorization, scheme, sizeof(scheme) - 1) != 0)
-		return false;
-	authorization += sizeof(scheme) - 1;
-	SHA256((const unsigned char *)token, strlen(token), mine);
-	SHA256((const unsigned char *)authorization, strlen(authorization), told);
-	return CRYPTO_memcmp(mine, told, sizeof(mine)) == 0;
+	return authorization != NULL &&
+	       strncasecmp(authorization, scheme, sizeof(scheme) - 1) == 0 &&
+	       access_token_right(rule, authorization + sizeof(scheme) - 1);
 }
 
 enum access_verdict
@@ -109,7 +124,7 @@ access_check(const struct access_rule *rule, int fd, const char *authorization)
 		return ACCESS_GRANTED;
 	if (rule->is_unix && !peer_allowed(rule, fd))
 		return ACCESS_FORBIDDEN;
-	if (rule->token != NULL && !token_right(rule->token, authorization))
+	if (rule->token != NULL && !authorized(rule, authorization))
 		return ACCESS_UNAUTHENTICATED;
 	return rule->is_unix || rule->token != NULL ? ACCESS_GRANTED : ACCESS_FORBIDDEN;
 }

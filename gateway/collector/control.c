@@ -17,6 +17,7 @@
 #include "collector/guard.h"
 #include "collector/ingest.h"
 #include "collector/live.h"
+#include "collector/login.h"
 #include "collector/metrics.h"
 #include "collector/pages.h"
 #include "collector/reply.h"
@@ -36,6 +37,7 @@ struct listener {
 struct control {
 	struct service *service; /* borrowed */
 	struct guard *guard;     /* owned */
+	struct login *login;     /* owned */
 	struct event_base *base;
 	struct listener listeners[CONTROL_LISTENERS_MAX];
 	size_t count;
@@ -95,19 +97,30 @@ find(const char *path, const char **ret_rest)
 
 /* --- access -------------------------------------------------------------------------- */
 
+static bool
+has_tls(const struct listener *listener)
+{
+	return listener->entrance.tls != NULL;
+}
+
 /* Returns whether the request may go on; else it is answered. */
 static bool
 admit(struct listener *listener, struct evhttp_request *request, bool posts_profiles)
 {
 	struct service *service = listener->control->service;
+	struct login *login = listener->control->login;
+	const struct access_rule *rule = &listener->rule;
 	struct bufferevent *bev =
 	    evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
 	const char *authorization =
 	    evhttp_find_header(evhttp_request_get_input_headers(request), "Authorization");
-	switch (access_check(&listener->rule, bufferevent_getfd(bev), authorization)) {
+	switch (access_check(rule, bufferevent_getfd(bev), authorization)) {
 	case ACCESS_GRANTED:
-		return true;
+		return !login_refuses(login, rule, service->config, request, false);
 	case ACCESS_UNAUTHENTICATED:
+		if (authorization == NULL &&
+		    login_by_cookie(login, rule, has_tls(listener), request))
+			return !login_refuses(login, rule, service->config, request, true);
 		service->counters[SERVICE_BATCH_UNAUTHENTICATED] += posts_profiles;
 		evhttp_add_header(evhttp_request_get_output_headers(request), "WWW-Authenticate",
 		                  "Bearer");
@@ -121,6 +134,20 @@ admit(struct listener *listener, struct evhttp_request *request, bool posts_prof
 	return false;
 }
 
+/* Open to who has no token yet, but not to peers that may not even ask. */
+static void
+answer_login(struct listener *listener, struct evhttp_request *request, const char *path)
+{
+	struct login *login = listener->control->login;
+	const struct config *config = listener->control->service->config;
+	struct bufferevent *bev =
+	    evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
+	if (access_check(&listener->rule, bufferevent_getfd(bev), NULL) == ACCESS_FORBIDDEN)
+		reply_error(request, 403, "forbidden", "this user is not allowed here", NULL);
+	else if (!login_refuses(login, &listener->rule, config, request, false))
+		login_request(login, &listener->rule, has_tls(listener), request, path);
+}
+
 static void
 dispatch(struct listener *listener, struct evhttp_request *request, const char *path)
 {
@@ -130,6 +157,10 @@ dispatch(struct listener *listener, struct evhttp_request *request, const char *
 	if (listener->role == CONFIG_ROLE_ADMIN && pages_have(path) &&
 	    (evhttp_request_get_command(request) & (GET))) {
 		pages_reply(request, path);
+		return;
+	}
+	if (listener->role == CONFIG_ROLE_ADMIN && login_is_path(path)) {
+		answer_login(listener, request, path);
 		return;
 	}
 	if (!admit(listener, request, endpoint != NULL && endpoint->handle == post_profiles))
@@ -228,7 +259,12 @@ control_start(struct control *control, struct event_base *base, const int *fds, 
 	struct guard_counters guarded = {.pauses = &counters[SERVICE_CONTROL_PAUSES],
 	                                 .timeouts = &counters[SERVICE_CONTROL_TIMEOUTS],
 	                                 .oversized = &counters[SERVICE_BATCH_OVERSIZED]};
+	struct login_counters logins = {.ok = &counters[SERVICE_LOGIN_OK],
+	                                .failed = &counters[SERVICE_LOGIN_FAILED],
+	                                .limited = &counters[SERVICE_LOGIN_LIMITED],
+	                                .foreign = &counters[SERVICE_CONTROL_FOREIGN]};
 	control->guard = guard_new(base, &guarded);
+	control->login = login_new(&logins);
 	control->base = base;
 	if (count != control->count)
 		fatal("control: %zu sockets for %zu listeners", count, control->count);
@@ -351,5 +387,6 @@ control_free(struct control *control)
 		free(control->listeners[i].text);
 	}
 	guard_free(control->guard);
+	login_free(control->login);
 	free(control);
 }

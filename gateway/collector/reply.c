@@ -13,6 +13,7 @@ reason(int status)
 		int status;
 		const char *reason;
 	} known[] = {{200, "OK"},
+	             {204, "No Content"},
 	             {400, "Bad Request"},
 	             {401, "Unauthorized"},
 	             {403, "Forbidden"},
@@ -21,6 +22,7 @@ reason(int status)
 	             {411, "Length Required"},
 	             {413, "Content Too Large"},
 	             {415, "Unsupported Media Type"},
+	             {429, "Too Many Requests"},
 	             {503, "Service Unavailable"}};
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (known[i].status == status)
@@ -73,6 +75,14 @@ void
 reply_text(struct evhttp_request *request, const char *type, const struct text *body)
 {
 	send_body(request, 200, type, body);
+}
+
+void
+reply_empty(struct evhttp_request *request, int status)
+{
+	struct evkeyvalq *out = evhttp_request_get_output_headers(request);
+	evhttp_add_header(out, "Cache-Control", "no-store");
+	evhttp_send_reply(request, status, reason(status), NULL);
 }
 
 void

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include "base/config.h"
 
@@ -14,6 +15,8 @@ enum access_verdict {
 };
 
 #define ACCESS_USERS_MAX 64
+#define ACCESS_DIGEST_SIZE 32 /* SHA-256 */
+#define ACCESS_TOKEN_SHORT 16 /* bytes; a shorter one is warned of: it can be guessed */
 
 struct access_rule {
 	bool is_unix, open; /* open: anyone who can connect (TCP probes) */
@@ -31,5 +34,9 @@ void access_rule_clear(struct access_rule *rule);
 
 /* `fd` is the connection's, `authorization` the header's value or null. */
 enum access_verdict access_check(const struct access_rule *rule, int fd, const char *authorization);
+
+/* Of a rule with a token: whether `token` is it, in constant time; its digest. */
+bool access_token_right(const struct access_rule *rule, const char *token);
+void access_token_digest(const struct access_rule *rule, uint8_t ret[ACCESS_DIGEST_SIZE]);
 
 #endif

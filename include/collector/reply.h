@@ -13,6 +13,9 @@ void reply_body(struct evhttp_request *request, int status, const char *type,
                 const struct text *body);
 void reply_text(struct evhttp_request *request, const char *type, const struct text *body);
 
+/* Without a body (204). */
+void reply_empty(struct evhttp_request *request, int status);
+
 /* {"error": {"code", "message", "pointer"}}; `pointer` is a JSON pointer, or null. */
 void reply_error(struct evhttp_request *request, int status, const char *code, const char *message,
                  const char *pointer);
