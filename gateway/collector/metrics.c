@@ -44,7 +44,7 @@ worker_counters(const struct board *board, struct metrics *out)
 			metrics_head(out, counters[i].metric, "counter", counters[i].help);
 		metrics_sample(out, counters[i].metric, counters[i].labels,
 		               board_threads_sum(board, offsetof(struct board_thread, counters) +
-		                                      i * sizeof(_Atomic uint64_t)));
+		                                            i * sizeof(_Atomic uint64_t)));
 	}
 }
 
@@ -58,7 +58,7 @@ reasons(const struct board *board, struct metrics *out)
 		metrics_label(label, sizeof(label), "reason", close_reason_name(i));
 		metrics_sample(out, "tailrace_closes_total", label,
 		               board_threads_sum(board, offsetof(struct board_thread, reasons) +
-		                                      i * sizeof(_Atomic uint64_t)));
+		                                            i * sizeof(_Atomic uint64_t)));
 	}
 }
 
@@ -95,7 +95,7 @@ loop_lag(const struct board *board, struct metrics *out)
 	             "How long events waited for the others of their turn in a worker's loop.");
 	for (size_t i = 0; i < BOARD_LAG_BUCKETS; i++) {
 		count += board_threads_sum(board, offsetof(struct board_thread, loop_lag_buckets) +
-		                                i * sizeof(_Atomic uint64_t));
+		                                      i * sizeof(_Atomic uint64_t));
 		metrics_bucket(out, metric, "", bounds[i], count, NULL);
 	}
 	metrics_seconds(out, "tailrace_loop_lag_seconds_sum", "",
