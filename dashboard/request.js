@@ -194,6 +194,28 @@ function Breakdown({ title, rows, unattributed, total, all }) {
     </table>`;
 }
 
+const THREADS = [
+  {
+    key: "function",
+    label: "Function",
+    value: (t) => t.stack.map(where).join(" > "),
+    show: (t) => (t.stack.length ? html`<${Frame} frame=${t.stack.at(-1)} />` : "others"),
+    class: "wide",
+  },
+  { key: "count", label: "Jobs", value: (t) => t.count, class: "num" },
+  ...[
+    ["queue_ns", "Waited for a thread"],
+    ["run_ns", "Ran"],
+    ["cpu_ns", "Of that CPU"],
+  ].map(([key, label]) => ({
+    key,
+    label,
+    value: (t) => t[key],
+    show: (t) => ns(t[key]),
+    class: "num",
+  })),
+];
+
 const STALLS = [
   {
     key: "route",
@@ -333,6 +355,15 @@ function Profile({ of: x, all }) {
         columns=${STALLS}
         rows=${p.stalls}
         href=${(s) => (s.trace_id ? link(["request", s.trace_id]) : location.hash)}
+      />`
+    }
+    ${
+      p.threads?.length > 0 &&
+      html`<${Table}
+        name="threads"
+        caption="What ran in worker threads"
+        columns=${THREADS}
+        rows=${p.threads}
       />`
     }
     ${p.lanes?.length > 0 && html`<${Lanes} lanes=${p.lanes} total=${x.total_ns} />`}`;

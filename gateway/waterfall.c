@@ -10,6 +10,7 @@
 #define SMALL_SHARE 500      /* rows below 1/500 of their part are folded where there are several */
 #define LABEL_COLUMNS_MIN 20 /* indentation stops growing where less would be left for the text */
 #define STALLS_SHOWN_MAX 8
+#define THREADS_SHOWN_MAX 8
 
 static const char *
 text_of(const json_t *object, const char *key)
@@ -396,6 +397,37 @@ put_stalls(const struct table *w, const json_t *stalls)
 	}
 }
 
+/* What ran in worker threads, and how much of it was computing. */
+static void
+put_threads(const struct table *w, const json_t *threads)
+{
+	char run[TERM_DURATION_SIZE], cpu[TERM_DURATION_SIZE], queue[TERM_DURATION_SIZE];
+	const json_t *job;
+	struct term_line line;
+	size_t i;
+
+	json_array_foreach(threads, i, job)
+	{
+		const json_t *stack = json_object_get(job, "stack");
+		const json_t *frame = json_array_get(stack, json_array_size(stack) - 1);
+		const char *function = text_of(frame, "function");
+
+		if (i == THREADS_SHOWN_MAX)
+			break;
+		term_line_begin(&line, w->term);
+		term_line_pad(&line, 2);
+		term_line_printf(&line, TERM_PLAIN, "thread  %s  %u %s ran %s, %s of it CPU",
+		                 function == NULL ? "others" : function,
+		                 (unsigned)number_of(job, "count"),
+		                 number_of(job, "count") == 1 ? "job" : "jobs",
+		                 term_duration(w->term, number_of(job, "run_ns"), run),
+		                 term_duration(w->term, number_of(job, "cpu_ns"), cpu));
+		term_line_printf(&line, TERM_DIM, "  queued %s",
+		                 term_duration(w->term, number_of(job, "queue_ns"), queue));
+		term_line_end(&line);
+	}
+}
+
 static struct table_row
 part_row(const json_t *profile, const char *key, const char *label, const char *note,
          uint64_t from_ns)
@@ -453,6 +485,7 @@ put_profile(const struct table *w, const json_t *profile, uint64_t from_ns)
 	table_row(w, &out);
 	put_stream(w, profile, from_ns + app.ns);
 	put_stalls(w, json_object_get(profile, "stalls"));
+	put_threads(w, json_object_get(profile, "threads"));
 	if (json_is_true(json_object_get(profile, "truncated"))) {
 		struct term_line line;
 

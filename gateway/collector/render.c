@@ -273,6 +273,23 @@ stalls(struct text *out, const struct profile *p)
 }
 
 static void
+threads(struct text *out, const struct profile *p)
+{
+	text_puts(out, ",\"threads\":[");
+	for (size_t i = 0; i < p->thread_count; i++) {
+		const struct profile_thread *job = &p->threads[i];
+		text_puts(out, i > 0 ? ",{\"count\":" : "{\"count\":");
+		text_u64(out, job->count);
+		number(out, "queue_ns", job->queue_ns);
+		number(out, "run_ns", job->run_ns);
+		number(out, "cpu_ns", job->cpu_ns);
+		stack(out, job->stack);
+		text_puts(out, "}");
+	}
+	text_puts(out, "]");
+}
+
+static void
 process(struct text *out, const struct profile *p, const struct join *join)
 {
 	text_puts(out, ",\"profile\":{\"engine\":");
@@ -320,6 +337,7 @@ profile_object(struct text *out, const struct exchange_record *record, const str
 	rows(out, "stream_breakdown", &p->stream);
 	number(out, "stream_unattributed_ns", p->stream_unattributed_ns);
 	stalls(out, p);
+	threads(out, p);
 	text_puts(out, ",\"detail\":\"absent\",\"lanes\":[],\"deep\":null}");
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/xmem.h"
 #include "model/profile.h"
+#include "model/profile_threads.h"
 
 struct stack *
 stack_ref(struct stack *stack)
@@ -54,6 +55,7 @@ profile_free(struct profile *profile)
 		free(profile->stalls[i].route);
 	}
 	free(profile->stalls);
+	profile_threads_free(profile);
 	free(profile->route);
 	profile_process_unref(profile->process);
 	free(profile);
@@ -194,6 +196,7 @@ profile_append(struct profile *into, const struct profile *part)
 		stream_add(into, &part->stream.rows[i]);
 	for (size_t i = 0; i < part->stall_count; i++)
 		stall_add(into, &part->stalls[i]);
+	profile_threads_append(into, part);
 	into->stream_unattributed_ns += part->stream_unattributed_ns;
 	into->parts = part->parts;
 	into->final = part->final;

@@ -9,6 +9,7 @@
 #include "model/json_read.h"
 #include "model/flame.h"
 #include "model/profile_batch.h"
+#include "model/profile_threads.h"
 #include "model/text.h"
 #include "model/trace_context.h"
 
@@ -502,7 +503,8 @@ read_batch(struct reader *r, json_t *root)
 	if (!json_is_integer(version.value) || json_integer_value(version.value) != 1)
 		return read_fail(r->error, &version, "not version 1");
 	return read_process(r, &top) && read_stacks(r, &top) && read_profiles(r, &top) &&
-	       read_tails(r, &top) && read_details(r, &top) && read_gone(r, &top);
+	       profile_threads_read(r->error, &top, r->batch) && read_tails(r, &top) &&
+	       read_details(r, &top) && read_gone(r, &top);
 }
 
 static json_t *

@@ -151,6 +151,9 @@ batch_known(const struct instance *instance, const struct profile_batch *batch)
 		for (size_t k = 0; k < p->stall_count; k++)
 			if (!id_known(instance, batch, p->stalls[k].stack_id))
 				return false;
+		for (size_t k = 0; k < p->thread_count; k++)
+			if (!id_known(instance, batch, p->threads[k].stack_id))
+				return false;
 	}
 	for (size_t i = 0; i < batch->detail_count; i++)
 		for (size_t k = 0; k < batch->details[i]->stack_count; k++)
@@ -198,6 +201,9 @@ batch_resolve(const struct instance *instance, struct profile_batch *batch)
 		for (size_t k = 0; k < p->stall_count; k++)
 			p->stalls[k].stack =
 			    stack_ref(instance_stack(instance, p->stalls[k].stack_id));
+		for (size_t k = 0; k < p->thread_count; k++)
+			p->threads[k].stack =
+			    stack_ref(instance_stack(instance, p->threads[k].stack_id));
 	}
 	for (size_t i = 0; i < batch->detail_count; i++) {
 		struct detail *d = batch->details[i];

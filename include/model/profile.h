@@ -12,6 +12,7 @@
 #define PROFILE_STRING_MAX 512
 #define PROFILE_VERSION_MAX 128 /* of the app */
 #define PROFILE_ROWS_MAX 1024   /* breakdown, stream and stall rows of one profile together */
+#define PROFILE_THREADS_MAX 64  /* functions of thread jobs of one profile */
 #define PROFILE_LIFE_MAX_NS (24ull * 3600 * NS_PER_S)
 #define PROFILE_INSTANCE_SIZE 16
 
@@ -95,6 +96,13 @@ struct profile_stall {
 	char *route; /* owned, or null */
 };
 
+/* The thread jobs of one function together. */
+struct profile_thread {
+	int64_t stack_id;
+	struct stack *stack; /* ref, or null */
+	uint64_t count, queue_ns, run_ns, cpu_ns;
+};
+
 struct profile {
 	struct profile_key key;
 	struct profile_process *process; /* ref */
@@ -107,6 +115,8 @@ struct profile {
 	uint64_t unattributed_ns, stream_unattributed_ns;
 	struct profile_stall *stalls; /* owned */
 	size_t stall_count;
+	struct profile_thread *threads; /* owned, or null */
+	size_t thread_count;
 	size_t bytes; /* memory held, about; for the tables' bounds */
 };
 

@@ -58,6 +58,7 @@ class Profile:
     stream_unattributed_ns: int
     stalls: list[Any]
     cpu_ns: int | None
+    threads: dict[str | None, list[int]] = field(default_factory=dict)  # count, queue, run, CPU
 
     @property
     def app_ns(self) -> int:
@@ -127,6 +128,9 @@ def take() -> tuple[list[Profile], dict[str, int]]:
             raw[11] = [_row(r) for r in raw[11]]
             raw[13] = [_row(r) for r in raw[13]]
             profiles.append(Profile(*raw).check())
+        for key, part, jobs in json.loads(b"[" + _engine.take_jobs() + b"]"):
+            (p,) = [p for p in profiles if (p.key, p.part) == (key, part)]
+            p.threads = {_stacks[s][-1] if s >= 0 else None: row for s, *row in jobs}
         tails.update(json.loads(b"[" + ends + b"]"))
 
 

@@ -15,6 +15,7 @@ import anyio.to_thread
 import pytest
 from hook_support import BUSY_NS, LOOPS, MS, hook, plain, profile, request, run, take
 from starlette.concurrency import run_in_threadpool
+from tailrace import _engine, middleware
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
@@ -288,3 +289,116 @@ def test_samples_far_apart_share_the_time(loop):
     total = p.sum("thread_run")
     for name, ns in spent.items():
         assert abs(p.sum("thread_run", None, name) - ns) <= 0.1 * total, p.shown()
+
+
+def burn(ms):
+    end = time.thread_time_ns() + ms * MS
+    while time.thread_time_ns() < end:
+        pass
+
+
+def half_and_half():
+    time.sleep(0.03)
+    burn(20)
+
+
+def only_burns():
+    burn(10)
+
+
+def test_cpu_of_threads(loop):
+    """Per function: jobs, what they waited, ran and computed; those off the path count too."""
+
+    async def handler():
+        here = asyncio.get_running_loop()
+        await asyncio.gather(
+            asyncio.to_thread(half_and_half),
+            anyio.to_thread.run_sync(half_and_half),
+            here.run_in_executor(None, only_burns),
+        )
+
+    p = profile(loop, handler)
+    assert set(p.threads) == {"half_and_half", "only_burns"}
+    count, queue_ns, run_ns, cpu_ns = p.threads["half_and_half"]
+    assert count == 2 and queue_ns > 0
+    assert 40 * MS <= cpu_ns <= 40 * MS + 5 * MS
+    assert run_ns >= cpu_ns + 60 * MS
+    count, queue_ns, run_ns, cpu_ns = p.threads["only_burns"]
+    assert count == 1 and 10 * MS <= cpu_ns <= 15 * MS and run_ns >= cpu_ns
+    assert p.sum("thread_run", None, "half_and_half") <= run_ns + p.threads["half_and_half"][2]
+
+
+def test_waiting_for_a_thread_is_its_queue(loop):
+    async def handler():
+        here = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as pool:
+            await asyncio.gather(*(here.run_in_executor(pool, time.sleep, 0.03) for _ in range(3)))
+
+    p = profile(loop, handler)
+    ((count, queue_ns, run_ns, cpu_ns),) = p.threads.values()
+    assert count == 3 and run_ns >= 90 * MS and cpu_ns <= 20 * MS
+    assert queue_ns >= 85 * MS, "30 of the second, 60 of the third"
+
+
+@pytest.mark.parametrize("functions", [32, 33, 60])
+def test_functions_of_threads_are_bounded(loop, functions):
+    jobs = []
+    for i in range(functions):
+        space = {}
+        exec(f"def job{i}():\n    pass\n", space)
+        jobs.append(space[f"job{i}"])
+
+    async def handler():
+        for job in jobs:
+            await asyncio.to_thread(job)
+
+    p = profile(loop, handler)
+    assert len(p.threads) == 32
+    assert sum(row[0] for row in p.threads.values()) == functions
+    assert (None in p.threads) == (functions > 32)
+
+
+def test_jobs_of_a_part(loop):
+    """A long response tells with each part what has ended since the one before."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(3):
+            await asyncio.to_thread(only_burns)
+            await asyncio.sleep(0.06)
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main():
+        return await request(hook(app))
+
+    take()
+    _engine.configure(
+        in_app=[], library_prefixes=middleware._library_prefixes(), part_interval_ns=50 * MS
+    )
+    try:
+        key = run(loop, main)
+    finally:
+        _engine.configure(
+            in_app=[], library_prefixes=middleware._library_prefixes(), part_interval_ns=10_000 * MS
+        )
+    parts = [p for p in take()[0] if p.key == key]
+    assert len(parts) >= 3
+    assert sum(p.threads.get("only_burns", [0])[0] for p in parts) == 3
+    assert max(p.threads.get("only_burns", [0])[0] for p in parts) == 1
+
+
+def test_a_job_that_outlives_its_request_is_not_in_it(loop):
+    async def main():
+        app = hook(plain(leaves))
+        key = await request(app)
+        await asyncio.sleep(0.06)
+        return key
+
+    async def leaves():
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.04)
+        await asyncio.sleep(0.005)
+
+    take()
+    run(loop, main)
+    assert all(p.threads == {} for p in take()[0])

@@ -205,6 +205,9 @@ class FakeEngine:
             new, self.new = self.new, []
             return b",".join(taken), b",".join(tails), new
 
+    def take_jobs(self) -> bytes:
+        return b""
+
     def stacks(self) -> list[Any]:
         with self.lock:
             return list(self.all)

@@ -85,7 +85,7 @@ def test_request(gateway: Gateway, app: HandApp) -> None:
         "engine", "clock", "clock_slack_ns", "python", "loop", "pid", "instance", "hook_version",
         "app_queue_ns", "task_queue_ns", "app_ns", "app_out_ns", "app_stream_ns", "app_tail_ns",
         "cpu_ns", "ended", "truncated", "breakdown", "unattributed_ns", "stream_breakdown",
-        "stream_unattributed_ns", "stalls", "lanes", "deep",
+        "stream_unattributed_ns", "stalls", "threads", "lanes", "deep",
     }  # fmt: skip
 
 

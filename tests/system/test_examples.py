@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from harness import ROOT, AppServer, Gateway, start_gateway
+from harness import BINARY, ROOT, AppServer, Gateway, start_gateway
 
 MS = 1_000_000
 LATE_NS = 400 * MS  # of a timer or a thread on a machine that others load
@@ -90,6 +91,13 @@ def test_example(
     assert exchange["route"] == "GET /report/{number}"
     ran = spent(exchange, "thread_run", "report", "render")
     assert 25 * MS <= ran <= 30 * MS + LATE_NS, shown(exchange)
+    jobs = [t for t in exchange["profile"]["threads"] if t["stack"][-1]["function"] == "report"]
+    assert len(jobs) == 1 and jobs[0]["count"] == 1
+    assert 30 * MS <= jobs[0]["run_ns"] <= 30 * MS + LATE_NS
+    assert jobs[0]["cpu_ns"] <= jobs[0]["run_ns"] - 29 * MS, "it slept"
+    command = [BINARY, "show", exchange["trace_id"], "--control", f"unix:{first.control}"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert "thread  report  1 job ran" in told.stdout, told.stdout
 
     body, exchange = get(gateway, "/together")
     assert body == {"items": [1, 2]}
@@ -101,4 +109,4 @@ def test_example(
         urllib.request.urlopen(gateway.base + "/nowhere/9", timeout=20)
     lost = gateway.wait_profile(caught.value.headers["x-trace-id"])
     assert caught.value.code == 404 and "nowhere" not in (lost["route"] or "")
-    assert "Traceback" not in app.log() and "tailrace:" not in app.log(), app.log()
+    assert "Traceback" not in app.log() and "tailrace: an error" not in app.log(), app.log()

@@ -78,6 +78,7 @@ struct job;
 struct detail;
 struct span;
 struct deep;
+struct job_totals;
 
 /* Who a request is, for stalls and paths that outlive it: holds nothing of the app. */
 struct identity {
@@ -267,8 +268,9 @@ struct request {
 	struct lane *lanes;
 	struct lane *root; /* strong */
 	struct node *start_path, *end_path;
-	struct detail *detail; /* owned, or NULL */
-	struct deep *deep;     /* owned, or NULL */
+	struct detail *detail;   /* owned, or NULL */
+	struct deep *deep;       /* owned, or NULL */
+	struct job_totals *jobs; /* owned, or NULL */
 	int64_t enter_ns, start_ns, end_ns, part_ns, queued_ns;
 	uint32_t lane_count;
 	uint32_t part;
@@ -544,8 +546,12 @@ void rows_emit_tail(const struct request *request, int64_t tail_ns);
 /* False when full: the row is lost. */
 bool ring_put_profile(const char *row, size_t len);
 bool ring_put_tail(const char *row, size_t len);
+/* What goes beside the profile put last. */
+bool ring_put_jobs(const char *row, size_t len);
 /* (profile rows, tail rows), each joined by commas, whole rows, at most max_bytes. */
 PyObject *ring_take(size_t max_bytes);
+/* What goes beside the profiles taken so far, joined by commas. */
+PyObject *ring_take_jobs(void);
 void ring_after_fork(void);
 
 /* --- thread: jobs in worker threads ------------------------------------------------------------ */
@@ -559,7 +565,7 @@ struct job {
 	PyThreadState *thread;
 	PyCodeObject *base_code; /* borrowed from the code table */
 	struct sample_set *samples;
-	int64_t begin_ns;
+	int64_t begin_ns, queue_ns, begin_cpu_ns;
 	int32_t stack;
 	uint16_t number; /* in its request's detail, 0 = not there */
 	bool running, run_counted;
@@ -568,6 +574,16 @@ struct job {
 bool thread_init(void);
 void thread_source(struct source *source, int64_t now_ns);
 PyObject *thread_wrap(PyObject *func, bool submitted);
+
+/* --- jobs: what they took, by function --------------------------------------------------------- */
+
+/* CPU time of the calling thread. */
+int64_t jobs_cpu_now_ns(void);
+/* On the job's thread, when it has ended. */
+void jobs_add(struct request *request, const struct job *job, int64_t now_ns);
+/* Behind the request's profile into the ring: what ended since the last one. */
+void jobs_emit(struct request *request);
+void jobs_free(struct request *request);
 
 /* --- sampler ----------------------------------------------------------------------------------- */
 

@@ -141,6 +141,14 @@ take(PyObject *module, PyObject *arg)
 }
 
 static PyObject *
+take_jobs(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return ring_take_jobs();
+}
+
+static PyObject *
 all_stacks(PyObject *module, PyObject *unused)
 {
 	(void)module;
@@ -275,6 +283,8 @@ static PyMethodDef FUNCTIONS[] = {
     {"thresholds", thresholds, METH_VARARGS,
      "thresholds(wait_ns, stall_ns): from which waits and stalls on there are stacks."},
     {"bind_guard", bind_guard, METH_O, "bind_guard(say_stage): what hears of the guard's stages."},
+    {"take_jobs", take_jobs, METH_NOARGS,
+     "take_jobs() -> rows of what thread jobs took, of the profiles taken so far"},
     {"take", take, METH_O, "take(max_bytes) -> (profile rows, tail rows, stacks not taken before)"},
     {"stacks", all_stacks, METH_NOARGS, "stacks() -> list: all stacks of this process."},
     {"frame_in_app", frame_in_app, METH_O, "frame_in_app(code) -> bool: the app's own code?"},

@@ -296,6 +296,7 @@ request_dealloc(PyObject *self)
 		lane_detach(request->root);
 	lane_unref(request->root);
 	identity_unref(request->who);
+	jobs_free(request);
 	Py_CLEAR(request->loop);
 	PyObject_GC_Del(self);
 }

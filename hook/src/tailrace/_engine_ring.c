@@ -9,6 +9,9 @@ struct ring {
 
 static struct ring profiles = {.size = PROFILE_RING_BYTES};
 static struct ring tails = {.size = TAIL_RING_BYTES};
+/* Each record begins with the number of the profile it goes beside. */
+static struct ring jobs = {.size = TAIL_RING_BYTES};
+static uint64_t profiles_put, profiles_taken;
 
 static void
 copy_in(struct ring *ring, size_t at, const void *from, size_t len)
@@ -28,37 +31,50 @@ copy_out(const struct ring *ring, size_t at, void *to, size_t len)
 	memcpy((char *)to + first, ring->bytes, len - first);
 }
 
+/* number: stored before the row, or NULL. */
 static bool
-ring_put(struct ring *ring, const char *row, size_t len)
+ring_put(struct ring *ring, const uint64_t *number, const char *row, size_t len)
 {
-	uint32_t prefix = (uint32_t)len;
+	size_t head = number != NULL ? sizeof(*number) : 0;
+	uint32_t prefix = (uint32_t)(head + len);
 	if (ring->bytes == NULL && (ring->bytes = malloc(ring->size)) == NULL) {
 		engine_failed("memory");
 		return false;
 	}
-	if (len + sizeof(prefix) > ring->size - ring->used)
+	if (prefix + sizeof(prefix) > ring->size - ring->used)
 		return false;
-	copy_in(ring, ring->head + ring->used, &prefix, sizeof(prefix));
-	copy_in(ring, ring->head + ring->used + sizeof(prefix), row, len);
-	ring->used += len + sizeof(prefix);
+	size_t at = ring->head + ring->used;
+	copy_in(ring, at, &prefix, sizeof(prefix));
+	if (number != NULL)
+		copy_in(ring, at + sizeof(prefix), number, head);
+	copy_in(ring, at + sizeof(prefix) + head, row, len);
+	ring->used += prefix + sizeof(prefix);
 	return true;
 }
 
 bool
 ring_put_profile(const char *row, size_t len)
 {
-	return ring_put(&profiles, row, len);
+	bool put = ring_put(&profiles, NULL, row, len);
+	profiles_put += put;
+	return put;
+}
+
+bool
+ring_put_jobs(const char *row, size_t len)
+{
+	return ring_put(&jobs, &profiles_put, row, len);
 }
 
 bool
 ring_put_tail(const char *row, size_t len)
 {
-	return ring_put(&tails, row, len);
+	return ring_put(&tails, NULL, row, len);
 }
 
 /* How many bytes the oldest whole records make, joined by commas, up to max. */
 static size_t
-joined_size(const struct ring *ring, size_t max)
+joined_size(const struct ring *ring, size_t max, uint64_t *ret_records)
 {
 	size_t at = 0, size = 0;
 	while (at < ring->used) {
@@ -68,14 +84,16 @@ joined_size(const struct ring *ring, size_t max)
 			break;
 		size += len + (size > 0);
 		at += sizeof(len) + len;
+		++*ret_records;
 	}
 	return size;
 }
 
 static PyObject *
-take(struct ring *ring, size_t max)
+take(struct ring *ring, size_t max, uint64_t *ret_records)
 {
-	size_t size = joined_size(ring, max), at = 0;
+	*ret_records = 0;
+	size_t size = joined_size(ring, max, ret_records), at = 0;
 	PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
 	char *to = result != NULL ? PyBytes_AS_STRING(result) : NULL;
 	while (result != NULL && at < size) {
@@ -94,8 +112,11 @@ take(struct ring *ring, size_t max)
 PyObject *
 ring_take(size_t max_bytes)
 {
-	PyObject *rows = take(&profiles, max_bytes);
-	PyObject *ends = rows != NULL ? take(&tails, max_bytes) : NULL;
+	uint64_t taken, ignored;
+	PyObject *rows = take(&profiles, max_bytes, &taken);
+	PyObject *ends = rows != NULL ? take(&tails, max_bytes, &ignored) : NULL;
+	if (rows != NULL)
+		profiles_taken += taken;
 	if (ends == NULL) {
 		Py_XDECREF(rows);
 		return NULL;
@@ -103,9 +124,48 @@ ring_take(size_t max_bytes)
 	return Py_BuildValue("(NN)", rows, ends);
 }
 
+/* The oldest record where it goes beside a profile that was taken: its size without the number,
+ * else 0. */
+static size_t
+jobs_due(size_t at)
+{
+	uint32_t len;
+	uint64_t number;
+	if (at >= jobs.used)
+		return 0;
+	copy_out(&jobs, jobs.head + at, &len, sizeof(len));
+	copy_out(&jobs, jobs.head + at + sizeof(len), &number, sizeof(number));
+	return number <= profiles_taken ? len - sizeof(number) : 0;
+}
+
+PyObject *
+ring_take_jobs(void)
+{
+	const size_t before = sizeof(uint32_t) + sizeof(uint64_t);
+	size_t size = 0, used = 0, at = 0, len;
+	while ((len = jobs_due(used)) > 0) {
+		size += len + (size > 0);
+		used += before + len;
+	}
+	PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+	char *to = result != NULL ? PyBytes_AS_STRING(result) : NULL;
+	while (result != NULL && at < size) {
+		if (at > 0)
+			to[at++] = ',';
+		len = jobs_due(0);
+		copy_out(&jobs, jobs.head + before, to + at, len);
+		at += len;
+		jobs.head = (jobs.head + before + len) % jobs.size;
+		jobs.used -= before + len;
+	}
+	return result;
+}
+
 void
 ring_after_fork(void)
 {
+	jobs.head = jobs.used = 0;
+	profiles_put = profiles_taken = 0;
 	profiles.head = profiles.used = 0;
 	tails.head = tails.used = 0;
 }

@@ -388,6 +388,8 @@ rows_emit(struct request *request, int64_t tail_ns, bool is_final)
 	if (rows.cut || stream.cut || stalls.cut || all.cut ||
 	    !ring_put_profile(row_text, (size_t)(all.at - row_text)))
 		engine.dropped++;
+	else
+		jobs_emit(request);
 }
 
 void

@@ -95,6 +95,7 @@ job_begin(struct job *job, PyObject *const *args, Py_ssize_t count, int64_t now_
 	job->stack = walk_job(job->func, args, count);
 	if (job->path == NULL && job->lane->request == job->request)
 		job->path = lane_path_at(job->lane, now_ns);
+	job->queue_ns = job->path != NULL ? now_ns - job->path->end_ns : 0;
 	job->path = path_add(job->path, &queue, now_ns);
 	detail_name(job->request, job->number, job->stack);
 	detail_add(job->request, job->number, SEG_THREAD_QUEUE, STACK_NONE, 0, now_ns);
@@ -108,6 +109,7 @@ job_begin(struct job *job, PyObject *const *args, Py_ssize_t count, int64_t now_
 	Py_XDECREF(base);
 	Py_XDECREF(frame);
 	engine_check("thread");
+	job->begin_cpu_ns = jobs_cpu_now_ns();
 }
 
 static void
@@ -116,6 +118,7 @@ job_end(struct job *job)
 	int64_t now_ns = clock_now_ns();
 	job->running = false;
 	if (is_open(job)) {
+		jobs_add(job->request, job, now_ns);
 		add_run(job, now_ns);
 		detail_add(job->request, job->number, SEG_THREAD_RUN, job->stack, 0, now_ns);
 		detail_lane_end(job->request, job->number);

@@ -61,6 +61,7 @@ class Batch(NamedTuple):
     tails: bytes
     details: bytes = b""
     gone: bytes = b""
+    threads: bytes = b""
 
     @property
     def size(self) -> int:
@@ -236,9 +237,10 @@ class Sender:
             profiles, tails, stacks = self.engine.take(TAKE_BYTES)
             if not (profiles or tails or stacks):
                 break
-            taken += len(profiles) + len(tails)
+            threads = self.engine.take_jobs() if profiles else b""
+            taken += len(profiles) + len(tails) + len(threads)
             self._breather.tick()
-            for batch in self._batches(profiles, tails, stacks):
+            for batch in self._batches(profiles, tails, stacks, threads):
                 self._keep(batch)
         due = self.engine.details_due()
         if due:
@@ -275,9 +277,11 @@ class Sender:
             said = json.dumps(gone)[1:-1].encode() if gone else b""
             self._keep(Batch(b"", b"", b"", b",".join(rows), said))
 
-    def _batches(self, profiles: bytes, tails: bytes, stacks: Sequence[Stack]) -> Iterator[Batch]:
+    def _batches(
+        self, profiles: bytes, tails: bytes, stacks: Sequence[Stack], threads: bytes = b""
+    ) -> Iterator[Batch]:
         """Cuts into posts: stacks that do not fit beside the profiles go ahead of them."""
-        room = BODY_BYTES_MAX - HEAD_BYTES - len(profiles) - len(tails)
+        room = BODY_BYTES_MAX - HEAD_BYTES - len(profiles) - len(tails) - len(threads)
         if room < 0:
             lost = count_rows(profiles, self._breather)
             self.dropped += lost
@@ -291,7 +295,7 @@ class Sender:
         if len(last) > room:
             yield Batch(last, b"", b"")
             last = b""
-        yield Batch(last, profiles, tails)
+        yield Batch(last, profiles, tails, threads=threads)
 
     def _chunks(self, stacks: Sequence[Stack]) -> Iterator[bytes]:
         """Resolved stacks, joined by commas, at most STACK_BYTES and STACKS_PER_BATCH each."""
@@ -426,6 +430,7 @@ class Sender:
                 b"]",
                 b',"details":[' + batch.details + b"]" if batch.details else b"",
                 b',"gone":[' + batch.gone + b"]" if batch.gone else b"",
+                b',"threads":[' + batch.threads + b"]" if batch.threads else b"",
                 b"}",
             )
         )

@@ -1,0 +1,125 @@
+/* What thread jobs took, beside the profiles of a batch. */
+#include <stdlib.h>
+#include <string.h>
+#include "base/xmem.h"
+#include "model/profile_threads.h"
+
+#define FIELDS 3
+#define JOB_FIELDS 5
+
+/* The profile of that key and part, looked for from *at on: they come in the same order. Null
+ * where there is none (it was refused). */
+static struct profile *
+find(const struct profile_batch *batch, const struct profile_key *key, uint64_t part, size_t *at)
+{
+	for (size_t i = 0; i < batch->profile_count; i++) {
+		size_t index = (*at + i) % batch->profile_count;
+		struct profile *p = batch->profiles[index];
+		if (p->parts != part + 1 || memcmp(&p->key, key, sizeof(*key)) != 0)
+			continue;
+		*at = index;
+		return p;
+	}
+	return NULL;
+}
+
+static bool
+read_job(struct read_error *error, const struct place *at, struct profile_thread *ret)
+{
+	if (!read_row(error, at, JOB_FIELDS))
+		return false;
+	struct place stack = place_element(at, 0);
+	if (!json_is_integer(stack.value) || json_integer_value(stack.value) < -1)
+		return read_fail(error, &stack, "not a stack ID or -1");
+	ret->stack_id = json_integer_value(stack.value);
+	return read_u64(error, at, 1, INT64_MAX, &ret->count) &&
+	       read_u64(error, at, 2, INT64_MAX, &ret->queue_ns) &&
+	       read_u64(error, at, 3, INT64_MAX, &ret->run_ns) &&
+	       read_u64(error, at, 4, ret->run_ns, &ret->cpu_ns);
+}
+
+static bool
+read_jobs(struct read_error *error, const struct place *at, struct profile *profile)
+{
+	struct profile_thread job;
+	size_t count;
+	if (!read_array(error, at, PROFILE_THREADS_MAX, &count))
+		return false;
+	bool wanted = profile != NULL && profile->threads == NULL && count > 0;
+	if (wanted)
+		profile->threads = xcalloc(count, sizeof(*profile->threads));
+	for (size_t i = 0; i < count; i++) {
+		struct place row = place_element(at, i);
+		job = (struct profile_thread){0};
+		if (!read_job(error, &row, &job))
+			return false;
+		if (!wanted)
+			continue;
+		profile->threads[profile->thread_count++] = job;
+		profile->bytes += sizeof(job);
+	}
+	return true;
+}
+
+bool
+profile_threads_read(struct read_error *error, const struct place *top, struct profile_batch *batch)
+{
+	struct place at = place_member(top, "threads");
+	size_t count, found_at = 0;
+	if (at.value == NULL)
+		return true;
+	if (!read_array(error, &at, PROFILE_BATCH_MAX, &count))
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		struct place row = place_element(&at, i);
+		struct profile_key key;
+		uint64_t part;
+		if (!read_row(error, &row, FIELDS))
+			return false;
+		struct place key_at = place_element(&row, 0), jobs = place_element(&row, 2);
+		if (!profile_key_read(error, &key_at, &key) ||
+		    !read_u64(error, &row, 1, INT32_MAX - 1, &part) ||
+		    !read_jobs(error, &jobs, find(batch, &key, part, &found_at)))
+			return false;
+	}
+	return true;
+}
+
+/* One part's job into the profile put together. */
+static void
+add(struct profile *into, const struct profile_thread *job)
+{
+	for (size_t i = 0; i < into->thread_count; i++) {
+		struct profile_thread *same = &into->threads[i];
+		if (same->stack != job->stack)
+			continue;
+		same->count += job->count;
+		same->queue_ns += job->queue_ns;
+		same->run_ns += job->run_ns;
+		same->cpu_ns += job->cpu_ns;
+		return;
+	}
+	if (into->thread_count == PROFILE_THREADS_MAX) {
+		into->truncated = true;
+		return;
+	}
+	into->threads = xrealloc(into->threads, into->thread_count + 1, sizeof(*into->threads));
+	into->threads[into->thread_count] = *job;
+	stack_ref(into->threads[into->thread_count++].stack);
+	into->bytes += sizeof(*job);
+}
+
+void
+profile_threads_append(struct profile *into, const struct profile *part)
+{
+	for (size_t i = 0; i < part->thread_count; i++)
+		add(into, &part->threads[i]);
+}
+
+void
+profile_threads_free(struct profile *profile)
+{
+	for (size_t i = 0; i < profile->thread_count; i++)
+		stack_unref(profile->threads[i].stack);
+	free(profile->threads);
+}
