@@ -139,15 +139,20 @@ headline: deps-demo
 	@$(MAKE) --no-print-directory build
 	@cd demo && ../build/venv/bin/python headline.py
 
-# The demo's two waterfalls into docs/samples.
+# The documents' waterfalls into docs/samples: the demo's, the guide's.
 samples: deps-demo
 	@$(MAKE) --no-print-directory build
 	@SAMPLES=docs/samples scripts/demo
+	@cd demo && for tour in guide tour; do SAMPLES=docs/samples ../build/venv/bin/python $$tour.py; done
+
+# The pictures of docs/phases.md, from include/model/phases.def.
+pictures: deps-test
+	@build/venv/bin/python scripts/phase_pictures.py
 
 # What the documents claim, against the tree (part of `make lint` and `make test`).
 check-docs:
 	@build/venv/bin/python scripts/check_docs.py
-.PHONY: headline samples check-docs
+.PHONY: headline samples pictures check-docs
 
 # Every scenario, in every mode, on every CPython that is here.
 truth: deps-test

@@ -43,6 +43,7 @@ STRICT_FIGURES = ("README.md",)
 #: What only a measurement can say.
 BARE_FIGURE = re.compile(r"\d[\d.,]*\s?(?:µs|us\b|requests/s|req/s|exchanges/s|instructions)")
 PROGRAMS = {
+    *("usermod", "systemd-sysusers"),
     *("make", "tailrace", "curl", "sudo", "pip", "uvicorn", "ssh", "kill", "systemctl", "docker"),
     *("kubectl", "python", "python3", "git", "cd", "ssh", "podman", "source", "man", "journalctl"),
     *(
