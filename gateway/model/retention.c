@@ -228,17 +228,29 @@ retention_add(struct retention *r, size_t route, uint64_t window, const struct p
 	return verdict;
 }
 
+/* The window that tells most: the last whole one, or the newest where it is the busier already. */
+static const struct window *
+telling(const struct route_kept *route)
+{
+	const struct window *newest, *last;
+	newest_of(route, &newest, &last);
+	return last == NULL || newest->others > last->others ? newest : last;
+}
+
 void
 retention_forecast(const struct retention *r, size_t route, uint64_t *ret_over_ns, double *ret_rate)
 {
-	const struct window *newest, *last;
-	*ret_over_ns = 0;
-	*ret_rate = 1;
+	*ret_over_ns = UINT64_MAX;
+	*ret_rate = 0;
 	if (route >= r->route_count || r->routes[route] == NULL)
 		return;
-	newest_of(r->routes[route], &newest, &last);
-	if (last == NULL || last->others <= r->keep_random)
+	const struct window *w = telling(r->routes[route]);
+	if (w->others <= r->keep_random) {
+		*ret_over_ns = 0;
+		*ret_rate = 1;
 		return;
-	*ret_over_ns = r->keep_slowest > 0 ? last->slowest.at[0].total_ns : UINT64_MAX;
-	*ret_rate = (double)r->keep_random / (double)last->others;
+	}
+	if (r->keep_slowest > 0)
+		*ret_over_ns = w->slowest.at[0].total_ns;
+	*ret_rate = (double)r->keep_random / (double)w->others;
 }

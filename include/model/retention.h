@@ -33,8 +33,10 @@ struct retention_verdict retention_add(struct retention *retention, size_t route
                                        const struct profile_key *key, uint64_t total_ns,
                                        bool error);
 
-/* What is likely to be kept of a route, by its last whole window: exchanges over *ret_over_ns, and of
- * the others the share *ret_rate. Everything (0 and 1) where little is known or little happens. */
+/* What is likely to be kept of a route, by its last whole window or the newest where that is busier:
+ * exchanges over *ret_over_ns, and of the others the share *ret_rate. Everything (0 and 1) where
+ * little happens. Nothing (UINT64_MAX and 0) as long as no exchange of it was seen: profiles alone
+ * are not kept, and what is kept of the first exchanges can be asked for by its key. */
 void retention_forecast(const struct retention *retention, size_t route, uint64_t *ret_over_ns,
                         double *ret_rate);
 

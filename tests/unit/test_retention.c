@@ -57,13 +57,15 @@ test_quiet(void **state)
 	for (unsigned i = 0; i < 12; i++)
 		add(r, 1, i, 1000 - i, false);
 	assert_int_equal(count(0, 12), 12);
+	retention_forecast(r, 3, &over_ns, &rate); /* all of it is kept */
+	assert_true(over_ns == 0 && rate == 1);
 	add(r, 1, 12, 1, false); /* one past */
 	assert_int_equal(count(0, 13), 12);
 	for (unsigned i = 13; i < 25; i++)
 		add(r, 2, i, 1000, false); /* the next window has room again */
 	assert_int_equal(count(13, 25), 12);
 	retention_forecast(r, 0, &over_ns, &rate); /* a route of which nothing is known */
-	assert_true(over_ns == 0 && rate == 1);
+	assert_true(over_ns == UINT64_MAX && rate == 0);
 	retention_free(r);
 }
 
@@ -179,12 +181,15 @@ test_forecast(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 410; i++)
 		add(r, 1, i, i * 100, false);
-	retention_forecast(r, 3, &over_ns, &rate);
-	assert_true(over_ns == 0 && rate == 1); /* no whole window yet */
+	retention_forecast(r, 3, &over_ns, &rate); /* busy, though no window is whole yet */
+	assert_true(over_ns == 400 * 100 && rate == 20.0 / 400);
 	add(r, 2, 500, 1, false);
 	retention_forecast(r, 3, &over_ns, &rate);
-	assert_int_equal(over_ns, 400 * 100);
-	assert_true(rate == 20.0 / 400);
+	assert_true(over_ns == 400 * 100 && rate == 20.0 / 400);
+	for (unsigned i = 0; i < 1010; i++) /* busier than the whole one before */
+		add(r, 2, 1000 + i, 1000 + i, false);
+	retention_forecast(r, 3, &over_ns, &rate);
+	assert_true(over_ns == 2000 && rate == 20.0 / 1001);
 	retention_free(r);
 }
 

@@ -15,7 +15,7 @@ import re
 import secrets
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -130,7 +130,7 @@ class Sender:
         self._breather = Breather()
         self._frames = Frames(self.engine.frame_in_app, self._breather)
         self._wanted: deque[str] = deque(maxlen=WANTED_MAX)
-        self._sent: dict[str, None] = {}  # whose detail was sent, the oldest first
+        self._sent: OrderedDict[str, None] = OrderedDict()  # whose detail was sent, oldest first
         self._keeps: dict[str, tuple[int, float]] = {}
         self._greeting = False  # a post without rows is due, for what its answer tells
         self._turns_to_ask = 0  # until one is due because the last profiles are joined by then
@@ -267,7 +267,7 @@ class Sender:
                 continue
             self._sent[key] = None
             if len(self._sent) > WANTED_MAX:
-                del self._sent[next(iter(self._sent))]
+                self._sent.popitem(last=False)
             if rows and size + len(row) > DETAIL_BYTES:
                 self._keep(Batch(b"", b"", b"", b",".join(rows)))
                 rows, size = [], 0
