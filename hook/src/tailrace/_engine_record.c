@@ -3,13 +3,18 @@
 #include "_engine_detail.h"
 
 enum {
-	INDEX_SLOTS = DETAIL_RECORDS_MAX * 2,
+	BUCKETS = DETAIL_RECORDS_MAX * 2,
+	NOWHERE = DETAIL_RECORDS_MAX,
 	NUMBER_MASK = (1 << DETAIL_KIND_SHIFT) - 1,
 };
 
+/* Found by its key through chains of places: putting in and taking out touches no other record,
+ * which would be a miss of the cache each. */
 static struct {
 	struct record *records[DETAIL_RECORDS_MAX]; /* NULL: taken out */
-	uint32_t index[INDEX_SLOTS];                /* place + 1, by the key */
+	uint32_t hashes[DETAIL_RECORDS_MAX];
+	uint32_t nexts[DETAIL_RECORDS_MAX]; /* place + 1 of the next in its bucket */
+	uint32_t heads[BUCKETS];            /* place + 1 */
 	uint32_t first, count;
 	size_t bytes;
 } kept;
@@ -21,57 +26,56 @@ static struct {
 
 /* --- what is kept, found by its key --------------------------------------------------------- */
 
+/* Of both IDs: who calls the app round the gateway may repeat one of them for ever. */
 static uint32_t
-key_slot(const char *key)
+key_hash(const char *key)
 {
-	uint64_t x, y;
-	memcpy(&x, key + TRACE_LEN + 1, sizeof(x)); /* the span's 16 digits */
-	memcpy(&y, key + TRACE_LEN + 1 + sizeof(x), sizeof(y));
-	x = (x ^ x >> 29) * UINT64_C(0xbf58476d1ce4e5b9) + y;
-	x = (x ^ x >> 32) * UINT64_C(0x94d049bb133111eb);
-	return (uint32_t)(x >> 40) & (INDEX_SLOTS - 1);
+	uint64_t hash = 0, word;
+	for (size_t at = 0; at < TRACE_LEN + SPAN_LEN; at += sizeof(word)) {
+		memcpy(&word, key + at + (at >= TRACE_LEN), sizeof(word)); /* past the dash */
+		hash = (hash ^ word) * UINT64_C(0xbf58476d1ce4e5b9);
+		hash ^= hash >> 32;
+	}
+	hash *= UINT64_C(0x94d049bb133111eb); /* the last digits are a word's high bits */
+	hash ^= hash >> 32;
+	hash *= UINT64_C(0xbf58476d1ce4e5b9);
+	hash ^= hash >> 32;
+	return (uint32_t)hash;
 }
 
-static struct record *
-record_at(uint32_t slot)
-{
-	return kept.index[slot] != 0 ? kept.records[kept.index[slot] - 1] : NULL;
-}
-
-/* The slot of this key, or INDEX_SLOTS. */
+/* The place of this key, or NOWHERE. */
 static uint32_t
-find(const char *key)
+find(const char *key, uint32_t hash)
 {
-	for (uint32_t i = key_slot(key); kept.index[i] != 0; i = (i + 1) & (INDEX_SLOTS - 1))
-		if (memcmp(record_at(i)->key, key, DETAIL_KEY_LEN) == 0)
-			return i;
-	return INDEX_SLOTS;
+	for (uint32_t at = kept.heads[hash % BUCKETS]; at != 0; at = kept.nexts[at - 1])
+		if (kept.hashes[at - 1] == hash &&
+		    memcmp(kept.records[at - 1]->key, key, DETAIL_KEY_LEN) == 0)
+			return at - 1;
+	return NOWHERE;
 }
 
 static void
-index_put(uint32_t place)
+put_in(uint32_t place, struct record *record, uint32_t hash)
 {
-	uint32_t i = key_slot(kept.records[place]->key);
-	while (kept.index[i] != 0)
-		i = (i + 1) & (INDEX_SLOTS - 1);
-	kept.index[i] = place + 1;
+	uint32_t *head = &kept.heads[hash % BUCKETS];
+	kept.records[place] = record;
+	kept.hashes[place] = hash;
+	kept.nexts[place] = *head;
+	*head = place + 1;
+	kept.bytes += record->bytes;
 }
 
-/* Takes the record in this slot out; the caller owns it then. */
+/* Takes the record at this place out; the caller owns it then. */
 static struct record *
-take_out(uint32_t slot)
+take_out(uint32_t place)
 {
-	uint32_t place = kept.index[slot] - 1;
 	struct record *record = kept.records[place];
+	uint32_t *at = &kept.heads[kept.hashes[place] % BUCKETS];
+	while (*at != place + 1)
+		at = &kept.nexts[*at - 1];
+	*at = kept.nexts[place];
 	kept.records[place] = NULL;
-	kept.index[slot] = 0;
 	kept.bytes -= record->bytes;
-	for (uint32_t j = (slot + 1) & (INDEX_SLOTS - 1); kept.index[j] != 0;
-	     j = (j + 1) & (INDEX_SLOTS - 1)) {
-		uint32_t moved = kept.index[j] - 1;
-		kept.index[j] = 0;
-		index_put(moved);
-	}
 	return record;
 }
 
@@ -85,9 +89,8 @@ record_free(struct record *record)
 static void
 drop_oldest(void)
 {
-	struct record *oldest = kept.records[kept.first];
-	if (oldest != NULL)
-		record_free(take_out(find(oldest->key)));
+	if (kept.records[kept.first] != NULL)
+		record_free(take_out(kept.first));
 	kept.first = (kept.first + 1) % DETAIL_RECORDS_MAX;
 	kept.count--;
 }
@@ -96,17 +99,15 @@ drop_oldest(void)
 static void
 keep_for_a_while(struct record *record)
 {
+	uint32_t hash = key_hash(record->key);
 	while (kept.count > 0 &&
 	       (kept.count == DETAIL_RECORDS_MAX || kept.bytes + record->bytes > DETAIL_RING_BYTES))
 		drop_oldest();
-	if (record->bytes > DETAIL_RING_BYTES || find(record->key) != INDEX_SLOTS) {
+	if (record->bytes > DETAIL_RING_BYTES || find(record->key, hash) != NOWHERE) {
 		record_free(record);
 		return;
 	}
-	uint32_t place = (kept.first + kept.count++) % DETAIL_RECORDS_MAX;
-	kept.records[place] = record;
-	kept.bytes += record->bytes;
-	index_put(place);
+	put_in((kept.first + kept.count++) % DETAIL_RECORDS_MAX, record, hash);
 }
 
 static void
@@ -240,10 +241,10 @@ detail(PyObject *module, PyObject *arg)
 	(void)module;
 	if (key == NULL)
 		return NULL;
-	uint32_t slot = len == DETAIL_KEY_LEN ? find(key) : INDEX_SLOTS;
-	if (slot == INDEX_SLOTS)
+	uint32_t place = len == DETAIL_KEY_LEN ? find(key, key_hash(key)) : NOWHERE;
+	if (place == NOWHERE)
 		Py_RETURN_NONE;
-	struct record *record = take_out(slot);
+	struct record *record = take_out(place);
 	char *bytes = malloc(DETAIL_ROW_BYTES_MAX);
 	struct writer writer = {.at = bytes, .end = bytes + DETAIL_ROW_BYTES_MAX};
 	if (bytes != NULL) {
