@@ -232,7 +232,9 @@ record_new(const struct request *request)
 	                          .segments = detail->segment_count,
 	                          .steps = before + after,
 	                          .truncated = detail->truncated || cut};
-	snprintf(record->key, sizeof(record->key), "%s-%s", request->who->trace, request->span);
+	memcpy(record->key, request->who->trace, TRACE_LEN);
+	record->key[TRACE_LEN] = '-';
+	memcpy(record->key + TRACE_LEN + 1, request->span, SPAN_LEN);
 	memcpy(record_lanes(record), detail->lanes, record->lanes * sizeof(struct detail_lane));
 	memcpy(record_segments(record), detail->segments,
 	       record->segments * sizeof(struct detail_segment));

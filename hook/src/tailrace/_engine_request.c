@@ -217,14 +217,10 @@ static const struct {
 };
 enum { MESSAGE_COUNT = sizeof(MESSAGES) / sizeof(MESSAGES[0]) };
 
-/* The index in MESSAGES, MESSAGE_COUNT where it is none of them. */
 static int
-message_kind(PyObject *message)
+kind_of_text(PyObject *type)
 {
-	PyObject *type = PyDict_GetItemWithError(message, name_type);
-	if (type == NULL)
-		engine_check("message");
-	if (type == NULL || !PyUnicode_Check(type) || !PyUnicode_IS_ASCII(type))
+	if (!PyUnicode_Check(type) || !PyUnicode_IS_ASCII(type))
 		return MESSAGE_COUNT;
 	size_t len = (size_t)PyUnicode_GET_LENGTH(type);
 	int i = 0;
@@ -232,6 +228,29 @@ message_kind(PyObject *message)
 	                             MESSAGES[i].type[len] != '\0'))
 		i++;
 	return i;
+}
+
+/* The index in MESSAGES, MESSAGE_COUNT where it is none of them. An app's type is nearly always the
+ * same constant of its framework's code: the last one of each kind is kept and known again. */
+static int
+message_kind(PyObject *message)
+{
+	static PyObject *known[MESSAGE_COUNT]; /* strong */
+	PyObject *type = PyDict_GetItemWithError(message, name_type);
+	if (type == NULL) {
+		engine_check("message");
+		return MESSAGE_COUNT;
+	}
+	for (int i = 0; i < MESSAGE_COUNT; i++)
+		if (known[i] == type)
+			return i;
+	int kind = kind_of_text(type);
+	if (kind < MESSAGE_COUNT && PyUnicode_CheckExact(type)) {
+		PyObject *before = known[kind];
+		known[kind] = Py_NewRef(type);
+		Py_XDECREF(before);
+	}
+	return kind;
 }
 
 PyObject *

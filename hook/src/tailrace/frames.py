@@ -26,6 +26,10 @@ class Breather:
     def __init__(self) -> None:
         self._since_ns = time.monotonic_ns()
 
+    def rested(self) -> None:
+        """The GIL was given away until now: a new slice begins."""
+        self._since_ns = time.monotonic_ns()
+
     def tick(self) -> None:
         """Sleeps for a moment where the current slice has lasted long enough."""
         if time.monotonic_ns() - self._since_ns >= self.SLICE_NS:

@@ -203,6 +203,7 @@ class Sender:
         delay_s = INTERVAL_S
         while failures < FAILURES_MAX:
             self._wake.wait(delay_s)
+            self._breather.rested()
             flushing = self._wake.is_set()
             self._wake.clear()
             try:
@@ -242,6 +243,8 @@ class Sender:
             self._breather.tick()
             for batch in self._batches(profiles, tails, stacks, threads):
                 self._keep(batch)
+            if takes_max == TAKES_PER_TURN and 0 < len(profiles) + len(tails) < TAKE_BYTES // 2:
+                break  # what little may be left waits for the next turn
         due = self.engine.details_due()
         if due:
             self._collect_details(due)
@@ -436,6 +439,7 @@ class Sender:
         )
         self._breather.tick()
         answer = self._connection.post(body, timeout_s)
+        self._breather.rested()
         self._backoff_s = BACKOFF_S[0]
         return answer
 
