@@ -75,7 +75,8 @@ def test_joins(gateway: Gateway, app: HandApp) -> None:
     assert answer == {"accepted": 1, "refused": 0, "stacks": "ok"}
     assert result(gateway, "ok") == before + 1
     exchange = wait_exchange(gateway, profile[0][:32], lambda x: x["profile"] is not None)
-    assert post(gateway, batch(request(gateway, app)))[1]["keep"] == {"GET /hand/{made}": everything}
+    keep = post(gateway, batch(request(gateway, app)))[1]["keep"]
+    assert keep == {"GET /hand/{made}": everything}
     assert exchange["route"] == "GET /hand/{made}"
     got = exchange["profile"]
     phases = {phase["name"]: phase["ns"] for phase in exchange["phases"]}
