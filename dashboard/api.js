@@ -8,6 +8,9 @@ export class ApiError extends Error {
   }
 }
 
+// Somebody has to log in (again): the shell listens.
+export const OUT = "tailrace-out";
+
 async function failure(response) {
   try {
     const { error } = await response.json();
@@ -24,6 +27,7 @@ async function ask(path, options) {
   } catch {
     throw new ApiError(0, "unreachable", "the gateway's control listener does not answer");
   }
+  if (response.status === 401 && path !== "/login") window.dispatchEvent(new Event(OUT));
   if (!response.ok) throw await failure(response);
   return response;
 }
@@ -36,10 +40,52 @@ export async function getText(path, signal) {
   return (await ask(path, { signal })).text();
 }
 
+// Events of a stream, until the returned function is called. on.events maps names of events to
+// what takes their data; on.open: it (again) streams; on.failed: an ApiError, and it may come back
+// by itself.
+export function stream(path, on) {
+  let source,
+    timer,
+    ended = false;
+  const why = async () => {
+    const abort = new AbortController();
+    try {
+      await ask(path, { signal: abort.signal });
+      abort.abort();
+      return new ApiError(0, "unreachable", "the stream ended");
+    } catch (error) {
+      return error;
+    }
+  };
+  const begin = () => {
+    source = new EventSource(path);
+    source.onopen = () => on.open?.();
+    source.onerror = async () => {
+      if (source.readyState !== EventSource.CLOSED) {
+        on.failed?.(new ApiError(0, "unreachable", "the stream broke off"));
+        return;
+      }
+      const error = await why(); // an EventSource does not say
+      if (ended) return;
+      on.failed?.(error);
+      timer = setTimeout(begin, 5000);
+    };
+    for (const [name, take] of Object.entries(on.events))
+      source.addEventListener(name, (event) => take(JSON.parse(event.data)));
+  };
+  begin();
+  return () => {
+    ended = true;
+    clearTimeout(timer);
+    source.close();
+  };
+}
+
 // The header tells a page of ours from a form of somebody else's.
 export async function postJson(path, body) {
   const headers = { "Content-Type": "application/json", "X-Tailrace-Page": "1" };
-  return (await ask(path, { method: "POST", headers, body: JSON.stringify(body ?? {}) })).json();
+  const response = await ask(path, { method: "POST", headers, body: JSON.stringify(body ?? {}) });
+  return response.status === 204 ? null : response.json();
 }
 
 export function query(parameters) {

@@ -1,7 +1,8 @@
 // The shell: which view the address names, the keys, help.
 import { render } from "preact";
-import { useEffect, useState } from "preact/hooks";
-import { html } from "./parts.js";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { html, useApi } from "./parts.js";
+import { Login, logOut, useLogin } from "./login.js";
 import { usePlace } from "./router.js";
 import { Routes } from "./routes.js";
 import { Route } from "./route.js";
@@ -39,13 +40,13 @@ function View({ place }) {
     case "request":
       return html`<${Request} trace=${id} query=${query} key=${id} />`;
     case "incidents":
-      return html`<${Incidents} />`;
+      return html`<${Incidents} query=${query} />`;
     case "incident":
-      return html`<${Incident} id=${id} key=${id} />`;
+      return html`<${Incident} id=${id} query=${query} key=${id} />`;
     case "live":
       return html`<${Live} query=${query} />`;
     case "health":
-      return html`<${Health} query=${query} />`;
+      return html`<${Health} tab=${id} query=${query} />`;
     default:
       return html`<div class="note">
         <h1>No such page</h1>
@@ -85,7 +86,13 @@ function useKeys(setHelp) {
 }
 
 function Help({ close }) {
-  return html`<div class="help" role="dialog" aria-label="Keys">
+  const box = useRef(null);
+  useEffect(() => {
+    const before = document.activeElement;
+    box.current.querySelector("button").focus();
+    return () => before?.focus?.();
+  }, []);
+  return html`<div class="help" role="dialog" aria-label="Keys" ref=${box}>
     <h2>Keys</h2>
     <dl>
       ${KEYS.map(
@@ -98,22 +105,35 @@ function Help({ close }) {
   </div>`;
 }
 
-function Place({ of: [name, label], here }) {
+function Place({ of: [name, label], here, firing }) {
   const current = name === here ? "page" : undefined;
-  return html`<a href=${`#/${name}`} aria-current=${current}>${label}</a>`;
+  const told = name === "incidents" && firing > 0;
+  return html`<a href=${`#/${name}`} aria-current=${current}
+    >${label}
+    ${told && html`<span class="count" aria-label=${`${firing} firing`}>${firing}</span>`}</a
+  >`;
+}
+
+// How many incidents are firing: seen from every page.
+function useFiring(ask) {
+  const answer = useApi(ask ? "/api/v1/incidents?status=firing&limit=100" : null, 15000);
+  return answer.data?.incidents.length ?? 0;
 }
 
 function App() {
   const place = usePlace();
   const [help, setHelp] = useState(false);
+  const login = useLogin();
+  const firing = useFiring(login.in);
   useKeys(setHelp);
   const here =
     { route: "routes", request: "routes", incident: "incidents" }[place.parts[0]] ??
     place.parts[0] ??
     "routes";
   useEffect(() => {
-    document.title = `tailrace: ${place.parts.join(" ") || "routes"}`;
-  }, [place]);
+    const what = place.parts.join(" ") || "routes";
+    document.title = `${firing ? `(${firing}) ` : ""}tailrace: ${what}`;
+  }, [place, firing]);
   return html`<a
       class="skip"
       href="#main"
@@ -126,11 +146,18 @@ function App() {
     <header>
       <strong class="brand">tailrace</strong>
       <nav aria-label="Pages">
-        ${PLACES.map((place) => html`<${Place} of=${place} here=${here} />`)}
+        ${PLACES.map((p) => html`<${Place} of=${p} here=${here} firing=${firing} />`)}
       </nav>
+      ${
+        login.needed &&
+        login.in &&
+        html`<button onClick=${() => logOut(login.look)}>Log out</button>`
+      }
       <button class="keys" onClick=${() => setHelp(true)} aria-label="Keys">?</button>
     </header>
-    <main id="main" tabindex="-1"><${View} place=${place} /></main>
+    <main id="main" tabindex="-1">
+      ${login.in ? html`<${View} place=${place} />` : html`<${Login} look=${login.look} />`}
+    </main>
     ${help && html`<${Help} close=${() => setHelp(false)} />`}
     <footer class="quiet">
       Times are UTC. Durations are measured, those with ~ estimated from samples.

@@ -1,13 +1,18 @@
-// Charts on canvas (uPlot), the heat map, flame graphs (d3-flame-graph).
-import { useEffect, useRef } from "preact/hooks";
+// Charts on canvas (uPlot), the heat map.
+import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
-import flamegraph from "d3-flame-graph";
-import { select } from "d3-selection";
 import { html } from "./parts.js";
-import { ns, percent, signedNs, time } from "./format.js";
+import { ns, time } from "./format.js";
 
 export const color = (name) =>
   getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+// Whole minutes need no seconds, whole days no clock.
+function clock(t) {
+  const text = time(t);
+  if (t % 86400 === 0) return text.slice(5, 10);
+  return t % 60 === 0 ? text.slice(11, 16) : text.slice(11);
+}
 
 function axes(format) {
   const line = {
@@ -17,7 +22,7 @@ function axes(format) {
     font: "11px system-ui",
   };
   return [
-    { ...line, values: (_, ts) => ts.map((t) => time(t, false)), space: 80 },
+    { ...line, values: (_, ts) => ts.map(clock), space: 70, size: 26 },
     { ...line, values: (_, vs) => vs.map(format), size: 64 },
   ];
 }
@@ -55,6 +60,29 @@ function marks(deploys, incidents) {
   };
 }
 
+// Which theme is on: canvases have to be drawn again when it changes.
+export function useTheme() {
+  const media = window.matchMedia("(prefers-color-scheme: dark)");
+  const [dark, setDark] = useState(media.matches);
+  useEffect(() => {
+    const changed = () => setDark(media.matches);
+    media.addEventListener("change", changed);
+    return () => media.removeEventListener("change", changed);
+  }, []);
+  return dark;
+}
+
+// For who cannot see it: the last value and the highest of each line.
+function told(series, format) {
+  return series
+    .map((s) => {
+      const known = s.values.filter((v) => v !== null && v !== undefined);
+      if (!known.length) return `${s.label}: none`;
+      return `${s.label}: last ${format(known.at(-1))}, at most ${format(Math.max(...known))}`;
+    })
+    .join("; ");
+}
+
 // One chart; `series` are {label, values, stroke, fill, width, bars}; a drag selects a span.
 export function Chart({
   title,
@@ -67,7 +95,7 @@ export function Chart({
   onSpan,
 }) {
   const box = useRef(null);
-  const theme = window.matchMedia("(prefers-color-scheme: dark)").matches;
+  const theme = useTheme();
   useEffect(() => {
     const options = {
       width: box.current.clientWidth || 600,
@@ -98,7 +126,7 @@ export function Chart({
           fill: s.fill,
           width: s.width ?? 1.5,
           spanGaps: false,
-          points: { show: s.values.filter((v) => v !== null).length < 40, size: 4 },
+          points: { show: !s.fill && s.values.filter((v) => v !== null).length < 40, size: 4 },
           paths: s.bars ? uPlot.paths.bars({ size: [0.9, 40] }) : undefined,
           value: (_, v) => (v === null ? "–" : format(v)),
         })),
@@ -116,7 +144,7 @@ export function Chart({
   }, [t, series, theme]);
   return html`<figure class="chart">
     <figcaption>${title}</figcaption>
-    <div ref=${box} role="img" aria-label=${title}></div>
+    <div ref=${box} role="img" aria-label=${`${title}: ${told(series, format)}`}></div>
   </figure>`;
 }
 
@@ -124,13 +152,14 @@ export function Chart({
 export function stack(parts) {
   const base = new Array(parts[0]?.values.length ?? 0).fill(0);
   return parts
-    .map((p) => ({ ...p, values: p.values.map((v, i) => (base[i] += v ?? 0)) }))
+    .map((p) => ({ ...p, values: p.values.map((v, i) => (v === null ? null : (base[i] += v))) }))
     .reverse();
 }
 
 // How many requests lay where: time across, latency upwards (logarithmic, as the bands are).
 export function HeatMap({ points, title }) {
   const canvas = useRef(null);
+  const theme = useTheme();
   const bands = points.flatMap((p) => p.bands);
   const low = Math.min(...bands.map((b) => b[0] || b[1] / 1.19)),
     high = Math.max(...bands.map((b) => b[1]));
@@ -156,9 +185,9 @@ export function HeatMap({ points, title }) {
         );
       }
     });
-  }, [points]);
+  }, [points, theme]);
   if (!bands.length) return null;
-  return html`<figure class="chart">
+  return html`<figure class="chart wide-chart">
     <figcaption>${title}</figcaption>
     <div class="heat">
       <span class="quiet">${ns(high)}</span
@@ -169,94 +198,8 @@ export function HeatMap({ points, title }) {
       ></canvas
       ><span class="quiet">${ns(low)}</span>
     </div>
-  </figure>`;
-}
-
-const leadsToApp = (tree) => (tree.children ?? []).some((c) => c.in_app || leadsToApp(c));
-
-// Children, those of the server's and the framework's frames above the app's own in their place.
-const below = (tree, all) =>
-  (tree.children ?? []).flatMap((c) =>
-    !all && !c.in_app && !c.kind && leadsToApp(c) ? below(c, all) : [c],
-  );
-
-function node(tree, all) {
-  return {
-    name: tree.name,
-    kind: tree.kind,
-    inApp: tree.in_app,
-    value: tree.ns,
-    before: tree.baseline_ns,
-    count: tree.count,
-    children: below(tree, all).map((c) => node(c, all)),
-  };
-}
-
-// What the app's own code is stands out; differences are red where it grew, blue where it shrank.
-function paint(d, differ, whole) {
-  const { inApp, kind, value, before } = d.data;
-  if (!differ) return color(kind ? `kind-${kind}` : inApp ? "flame-app" : "flame-lib");
-  if (!before) return color("flame-new");
-  const part = Math.max(-1, Math.min(1, ((value - before) / whole) * 3));
-  const strength = Math.round(Math.abs(part) * 100);
-  const hue = part >= 0 ? color("grew") : color("shrank");
-  return `color-mix(in srgb, ${hue} ${strength}%, ${color("flame-lib")})`;
-}
-
-function label(d, differ, whole) {
-  const text = `${d.data.name}  ${ns(d.data.value)} per request, ${percent(d.data.value / whole)}`;
-  return differ
-    ? `${text}; before ${ns(d.data.before ?? 0)}, ${signedNs(d.data.value - (d.data.before ?? 0))}`
-    : text;
-}
-
-export function Flame({ tree, differ = false, title, search = "", all = false }) {
-  const box = useRef(null);
-  const told = useRef(null);
-  const graph = useRef(null);
-  useEffect(() => {
-    const whole = tree.ns || 1;
-    graph.current = flamegraph()
-      .width(box.current.clientWidth || 800)
-      .cellHeight(18)
-      .minFrameSize(2)
-      .inverted(true)
-      .transitionDuration(0)
-      .sort((a, b) => b.value - a.value)
-      .tooltip(false)
-      .title("")
-      .setColorMapper((d) => paint(d, differ, whole))
-      .setLabelHandler((d) => label(d, differ, whole))
-      .getName((d) => d.data.name)
-      .setDetailsElement(told.current);
-    const root = select(box.current);
-    root.datum(node(tree, all)).call(graph.current);
-    const watch = new ResizeObserver(() => {
-      graph.current?.width(box.current.clientWidth);
-      graph.current?.update();
-    });
-    watch.observe(box.current);
-    return () => {
-      watch.disconnect();
-      graph.current.destroy();
-      graph.current = null;
-    };
-  }, [tree, differ, all]);
-  useEffect(() => {
-    if (search) graph.current?.search(search);
-    else graph.current?.clear();
-  }, [search, tree, all]);
-  return html`<figure class="chart">
-    <figcaption>
-      ${title}${
-        differ &&
-        html`<span class="key">
-          <span class="swatch grew"></span>grew <span class="swatch shrank"></span>shrank
-          <span class="swatch new"></span>new</span
-        >`
-      } <button onClick=${() => graph.current?.resetZoom()}>Reset zoom</button>
-    </figcaption>
-    <div class="flame" ref=${box} role="img" aria-label=${title}></div>
-    <p class="told" ref=${told} aria-live="polite"></p>
+    <div class="ends quiet">
+      <span>${time(points[0].t)} UTC</span><span>${time(points.at(-1).t)}</span>
+    </div>
   </figure>`;
 }

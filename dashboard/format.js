@@ -25,6 +25,7 @@ export function count(value) {
   if (value === null || value === undefined) return "–";
   if (value >= 1e6) return `${(value / 1e6).toFixed(2)} M`;
   if (value >= 1e4) return `${(value / 1e3).toFixed(1)} k`;
+  if (value > 0 && value < 0.005) return "<0.01";
   return Number.isInteger(value) ? String(value) : value.toFixed(2);
 }
 
@@ -39,8 +40,21 @@ export function bytes(value) {
   return `${value} B`;
 }
 
+// "42 s", "17 min", "5 h", "3 d".
+export function age(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  for (const [scale, unit] of [
+    [86400, "d"],
+    [3600, "h"],
+    [60, "min"],
+  ])
+    if (seconds >= 2 * scale) return `${Math.floor(seconds / scale)} ${unit}`;
+  return `${Math.round(seconds)} s`;
+}
+
 export function percent(share, digits = 1) {
-  return share === null || share === undefined ? "–" : `${(share * 100).toFixed(digits)} %`;
+  if (share === null || share === undefined) return "–";
+  return `${(share * 100).toFixed(digits).replace(/^-(0(\.0*)?)$/, "$1")} %`;
 }
 
 // A share and its interval: "82 % (71 % to 93 %)".
@@ -66,8 +80,9 @@ export function isoTime(text) {
   return text ? text.slice(0, 10) + " " + text.slice(11, 23) : "–";
 }
 
+// Unix seconds, of ISO text or of themselves.
 export function toSeconds(iso) {
-  return Math.floor(Date.parse(iso) / 1000);
+  return typeof iso === "number" ? iso : Math.floor(Date.parse(iso) / 1000);
 }
 
 // A cell that a spreadsheet would take for a formula is made a text.

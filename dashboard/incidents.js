@@ -1,9 +1,10 @@
 // Regressions: the list, and one with its evidence and cause.
 import { useState } from "preact/hooks";
-import { html, Answer, Failure, Table, useApi } from "./parts.js";
+import { html, Answer, Failure, matches, Search, useApi } from "./parts.js";
+import { Table } from "./table.js";
 import { FlameView } from "./route.js";
 import { between, count, ns, percent, time, toSeconds } from "./format.js";
-import { link } from "./router.js";
+import { link, setQuery } from "./router.js";
 import { postJson } from "./api.js";
 
 const COLUMNS = [
@@ -28,28 +29,49 @@ const COLUMNS = [
   },
 ];
 
-export function Incidents() {
-  const answer = useApi("/api/v1/incidents?limit=200", 10000);
-  return html`<div class="bar"><h1>Incidents</h1></div>
+function None() {
+  return html`<div class="note">
+    <h2>No incidents</h2>
+    <p>
+      Each route is compared with its own past once it has enough of it; what it still needs stands
+      at its state on the <a href="#/routes">routes</a>. Fixed thresholds (alerts.rules) work from
+      the first minute, and <code>tailrace deploy VERSION</code> marks what to look behind.
+    </p>
+  </div>`;
+}
+
+const STATUSES = ["firing", "resolved", "accepted", "merged"];
+
+export function Incidents({ query }) {
+  const answer = useApi("/api/v1/incidents?limit=500", 10000);
+  const wanted = (i) =>
+    (!query.status || i.status === query.status) && matches(`${i.title} ${i.route}`, query.q);
+  return html`<div class="bar">
+      <h1>Incidents</h1>
+      <${Search} what="incidents" value=${query.q} />
+      <label
+        >Status
+        <select value=${query.status ?? ""} onChange=${(e) => setQuery({ status: e.target.value })}>
+          <option value="">all</option>
+          ${STATUSES.map((s) => html`<option value=${s}>${s}</option>`)}
+        </select></label
+      >
+    </div>
     <${Answer} of=${answer}
       >${(data) =>
         data.incidents.length
           ? html`<${Table}
               name="incidents"
-              caption="Newest first"
+              caption=${`${data.incidents.filter(wanted).length} incidents, newest first`}
               main=${true}
+              sort="sort"
+              query=${query}
               columns=${COLUMNS}
-              rows=${data.incidents}
+              rows=${data.incidents.filter(wanted)}
+              rowKey=${(i) => i.id}
               href=${(i) => link(["incident", i.id])}
             />`
-          : html`<div class="note">
-              <h2>No incidents</h2>
-              <p>
-                Each route is compared with its own past once it has enough of it; what it still
-                needs stands at its state on the <a href="#/routes">routes</a>. Fixed thresholds
-                (alerts.rules) work from the first minute.
-              </p>
-            </div>`}<//
+          : html`<${None} />`}<//
     >`;
 }
 
@@ -127,7 +149,16 @@ function Distribution({ of: d }) {
 }
 
 const ROWS = [
-  { key: "frame", label: "Where", value: (r) => r.frame ?? r.cause ?? r.kind, class: "wide" },
+  {
+    key: "frame",
+    label: "Where",
+    value: (r) => r.frame ?? r.cause ?? r.kind,
+    class: "wide",
+    show: (r) =>
+      html`<span class=${Math.abs(r.share) < 0.01 ? "quiet" : ""}
+        >${r.frame ?? r.cause ?? r.kind}</span
+      >`,
+  },
   { key: "kind", label: "Kind", value: (r) => [r.kind, r.cause].filter(Boolean).join(" · ") },
   {
     key: "delta",
@@ -165,7 +196,7 @@ function Exemplars({ of: exemplars }) {
 }
 
 // The flame's query, as the API gives it: "/api/v1/routes/3/flame?from=…".
-function flameOf(text) {
+function flameOf(text, query) {
   const found = /routes\/(\d+)\/flame\?(.*)/.exec(text ?? "");
   if (!found) return null;
   const q = Object.fromEntries(new URLSearchParams(found[2]));
@@ -175,12 +206,14 @@ function flameOf(text) {
     to=${q.to}
     baselineFrom=${q.baseline_from}
     baselineTo=${q.baseline_to}
-    title="What made it differ"
+    title="Where it grew"
+    rows=${false}
+    query=${query}
   />`;
 }
 
 function evidence(e) {
-  const p = e.p_deploy ? `, p ${e.p_deploy}` : "";
+  const p = e.p_deploy ? `, p ${e.p_deploy < 0.001 ? "< 0.001" : e.p_deploy.toFixed(3)}` : "";
   const nats = `evidence ${e.nats?.toFixed(1)} nats of ${e.threshold?.toFixed(1)}`;
   return `${nats}, ${count(e.requests)} requests${p}`;
 }
@@ -201,10 +234,42 @@ function CauseRows({ rows }) {
   />`;
 }
 
-export function Incident({ id }) {
-  const answer = useApi(`/api/v1/incidents/${id}`, 30000);
+function Accept({ of: i, done }) {
   const [failed, setFailed] = useState(null);
-  const accept = () => postJson(`/api/v1/incidents/${id}/accept`).then(answer.again, setFailed);
+  const [sure, setSure] = useState(false);
+  if (i.status !== "firing") return null;
+  const accept = () => postJson(`/api/v1/incidents/${i.id}/accept`).then(done, setFailed);
+  return html`<div class="bar">
+      ${
+        sure
+          ? html`<span>The level of now becomes the normal one.</span>
+              <button class="main" onClick=${accept}>Accept it</button>
+              <button onClick=${() => setSure(false)}>Leave it</button>`
+          : html`<button onClick=${() => setSure(true)}>Accept the new level…</button>`
+      }
+    </div>
+    ${failed && html`<${Failure} error=${failed} />`}`;
+}
+
+function Routed({ names }) {
+  return names.map((name) => html`<a href=${link(["route", name])}>route ${name}</a> `);
+}
+
+function History({ of: history }) {
+  return html`<h2>What was told</h2>
+    <ol class="history">
+      ${history.map(
+        (e) =>
+          html`<li>
+            <strong>${time(toSeconds(e.t))} UTC</strong>${" "}
+            <span class=${`state ${e.status}`}>${e.status}</span> ${e.text}
+          </li>`,
+      )}
+    </ol>`;
+}
+
+export function Incident({ id, query }) {
+  const answer = useApi(`/api/v1/incidents/${id}`, 30000);
   return html`<${Answer} of=${answer}
     >${(i) =>
       html` <div class="bar">
@@ -212,23 +277,19 @@ export function Incident({ id }) {
           <span class=${`state ${i.status}`}>${i.status}</span>
         </div>
         <p class="sentence">${i.text}</p>
-        ${failed && html`<${Failure} error=${failed} />`}
         <div class="bar">
           <span>Since ${time(toSeconds(i.since))} UTC (± ${i.since_uncertainty_s ?? 0} s)</span>
+          ${i.ended && html`<span>ended ${time(toSeconds(i.ended))} UTC</span>`}
           ${i.deploy && html`<span>deploy ${i.deploy.version} ${i.deploy.verdict}</span>`}
+          <${Routed} names=${i.routes ?? [i.route]} />
           ${i.evidence && html`<span class="quiet">${evidence(i.evidence)}</span>`}
-          ${i.status === "firing" && html`<button onClick=${accept}>Accept the new level</button>`}
         </div>
-        <${Before} of=${i} /><${Distribution} of=${i.distributions} />
+        <${Accept} of=${i} done=${answer.again} />
+        <div class="sides"><${Before} of=${i} /><${Distribution} of=${i.distributions} /></div>
         ${i.cause && html`<p>${causeText(i.cause)}</p>`}
         ${i.cause?.rows?.length > 0 && html`<${CauseRows} rows=${i.cause.rows} />`}
-        ${i.exemplars && html`<${Exemplars} of=${i.exemplars} />`} ${flameOf(i.flame)}
-        ${
-          i.history?.length > 0 &&
-          html`<h2>History</h2>
-            <ol>
-              ${i.history.map((e) => html`<li>${`${time(e.t)} UTC, ${e.status}: ${e.text}`}</li>`)}
-            </ol>`
-        }`}<//
+        ${i.exemplars && html`<${Exemplars} of=${i.exemplars} />`}
+        ${flameOf(i.links?.flame ?? i.flame, query)}
+        ${i.history?.length > 0 && html`<${History} of=${i.history} />`}`}<//
   >`;
 }

@@ -1,9 +1,9 @@
 // Pieces that several views are made of.
 import { h } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import htm from "htm";
 import { getJson } from "./api.js";
-import { download, toCsv } from "./format.js";
+import { setQuery } from "./router.js";
 
 export const html = htm.bind(h);
 
@@ -65,18 +65,20 @@ export function useApi(path, everyMs = 0) {
   };
 }
 
+const ADVICE = {
+  0: "Is tailrace running? Look at its log. This page tries again by itself.",
+  401: "This listener asks for a token: log in.",
+  403: "This listener does not let this user in (control.listeners[].allow_users).",
+  404: "It may have been evicted, or was never kept: see store.keep_slowest and store.max_bytes.",
+  503: "The collector is busy; it will answer again.",
+  foreign_host: "Open the page by an address or as localhost, or set alerts.dashboard_url.",
+};
+
 export function Failure({ error, again }) {
-  const login = error.status === 401;
-  const advice = {
-    0: "Is tailrace running? Look at its log. This page tries again by itself.",
-    401: "This listener asks for a token: log in.",
-    403: "This listener does not let this user in (control.listeners[].allow_users).",
-    404: "It may have been evicted, or was never kept: see store.keep_slowest and store.max_bytes.",
-    503: "The collector is busy; it will answer again.",
-  }[error.status];
+  const advice = ADVICE[error.code] ?? ADVICE[error.status];
   return html`<div class="note bad" role="alert">
     <p><strong>${error.message}</strong></p>
-    ${advice && html`<p>${advice}</p>`} ${login && html`<p><a href="#/login">Log in</a></p>`}
+    ${advice && html`<p>${advice}</p>`}
     ${again && html`<button onClick=${again}>Try again</button>`}
   </div>`;
 }
@@ -146,103 +148,6 @@ export function Sparkline({ values, label }) {
   </svg>`;
 }
 
-function sorted(rows, columns, order) {
-  const column = columns.find((c) => c.key === order.key);
-  if (!column) return rows;
-  const value = column.sort ?? column.value;
-  const compare = (a, b) => {
-    const x = value(a),
-      y = value(b);
-    if (x === y) return 0;
-    if (x === null || x === undefined) return 1;
-    if (y === null || y === undefined) return -1;
-    return (x < y ? -1 : 1) * (order.down ? -1 : 1);
-  };
-  return [...rows].sort(compare);
-}
-
-function direction(order, column) {
-  if (order.key !== column.key) return "none";
-  return order.down ? "descending" : "ascending";
-}
-
-const turned = (order, c) => ({ key: c.key, down: direction(order, c) !== "descending" });
-
-// j and k move through rows, Enter opens one: the view's main table listens.
-function useRowKeys(count, open) {
-  const [at, setAt] = useState(-1);
-  const now = useRef({}); // a key may come before the page has drawn what the last one chose
-  now.current = { ...now.current, count, open };
-  useEffect(() => {
-    const choose = (row) => setAt((now.current.at = row));
-    const pressed = (event) => {
-      const held = event.metaKey || event.ctrlKey || event.altKey;
-      if (event.target.matches("input, select, textarea") || held) return;
-      const { at: row = -1, count: rows, open: go } = now.current;
-      if (event.key === "j") choose(Math.min(row + 1, rows - 1));
-      else if (event.key === "k") choose(Math.max(row - 1, 0));
-      else if (event.key === "Enter" && row >= 0 && !event.target.matches("a, button")) go(row);
-    };
-    window.addEventListener("keydown", pressed);
-    return () => window.removeEventListener("keydown", pressed);
-  }, []);
-  return at;
-}
-
-export function Table({ name, columns, rows, order: first, href, caption, main }) {
-  const [order, setOrder] = useState(first ?? {});
-  const body = useRef(null);
-  const shown = sorted(rows, columns, order);
-  const at = useRowKeys(main ? shown.length : 0, (i) => href && (location.hash = href(shown[i])));
-  useEffect(() => {
-    body.current?.children[at]?.scrollIntoView({ block: "nearest" });
-  }, [at]);
-  const save = (kind) =>
-    kind === "csv"
-      ? download(`${name}.csv`, "text/csv", toCsv(columns, shown))
-      : download(`${name}.json`, "application/json", JSON.stringify(shown, null, 1));
-  return html`<div class="tablebox" tabindex="0" role="region" aria-label=${caption}>
-    <table>
-      <caption>
-        ${caption}
-        <span class="save">
-          <button onClick=${() => save("csv")} aria-label=${`${caption} as CSV`}>CSV</button>
-          <button onClick=${() => save("json")} aria-label=${`${caption} as JSON`}>JSON</button>
-        </span>
-      </caption>
-      <thead>
-        <tr>
-          ${columns.map(
-            (c) =>
-              html`<th scope="col" class=${c.class} aria-sort=${direction(order, c)}>
-                <button class="sort" onClick=${() => setOrder(turned(order, c))} title=${c.title}>
-                  ${c.label}${order.key === c.key ? (order.down ? " ↓" : " ↑") : ""}
-                </button>
-              </th>`,
-          )}
-        </tr>
-      </thead>
-      <tbody ref=${body}>
-        ${shown.map(
-          (row, i) =>
-            html`<tr class=${i === at ? "at" : ""}>
-              ${columns.map(
-                (c, n) =>
-                  html`<td class=${c.class}>
-                    ${
-                      n === 0 && href
-                        ? html`<a href=${href(row)}>${(c.show ?? c.value)(row)}</a>`
-                        : (c.show ?? c.value)(row)
-                    }
-                  </td>`,
-              )}
-            </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
-}
-
 export function Frame({ frame }) {
   return html`<span
     class=${frame.in_app ? "frame app" : "frame"}
@@ -252,4 +157,70 @@ export function Frame({ frame }) {
       >${frame.in_app ? ` ${frame.file}:${frame.line}` : ""}</span
     ></span
   >`;
+}
+
+// What `/` leads to: a filter that stands in the address as q.
+export function Search({ what, value, main = true, onChange }) {
+  const label = `Filter ${what}`;
+  return html`<input
+    type="search"
+    id=${main ? "search" : undefined}
+    placeholder=${main ? `${label} ( / )` : label}
+    aria-label=${label}
+    value=${value ?? ""}
+    onInput=${(e) => (onChange ?? ((q) => setQuery({ q }, true)))(e.target.value)}
+  />`;
+}
+
+// Whether `text` has all words of a filter in it.
+export function matches(text, wanted) {
+  const lower = text.toLowerCase();
+  return (wanted ?? "")
+    .toLowerCase()
+    .split(/\s+/)
+    .every((word) => lower.includes(word));
+}
+
+export const WINDOWS = { "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400, "7d": 604800 };
+
+// The span that is looked at, from now back; `clears` are parameters that lie in the old one.
+export function Window({ value, clears = {} }) {
+  return html`<label
+    >Last
+    <select value=${value} onChange=${(e) => setQuery({ window: e.target.value, ...clears })}>
+      ${Object.keys(WINDOWS).map((w) => html`<option value=${w}>${w}</option>`)}
+    </select></label
+  >`;
+}
+
+// Numbers that are read at a glance: [name, value, what it means, class].
+export function Tiles({ of }) {
+  return html`<dl class="tiles">
+    ${of.map(
+      ([name, value, what, look = ""]) =>
+        html`<div title=${what}>
+          <dt>${name}</dt>
+          <dd class=${look}>${value}</dd>
+        </div>`,
+    )}
+  </dl>`;
+}
+
+// What the colours of bars and charts mean; `names` without their prefix.
+export function Legend({ names, prefix }) {
+  return html`<p class="legend quiet">
+    ${names.map(
+      (n) =>
+        html`<span class="key"
+          ><span class=${`swatch ${prefix}-${n}`}></span>${n.replaceAll("_", " ")}</span
+        >`,
+    )}
+  </p>`;
+}
+
+// Of some phases or kinds those that are worth a colour: half a percent of one bar, or more.
+export function worthShowing(names, bars) {
+  const whole = (bar) => names.reduce((sum, name) => sum + (bar[name] ?? 0), 0) || 1;
+  const sums = bars.map((bar) => [bar, whole(bar)]);
+  return names.filter((name) => sums.some(([bar, sum]) => (bar[name] ?? 0) / sum >= 0.005));
 }

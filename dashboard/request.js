@@ -1,17 +1,31 @@
-// One request: the waterfall, the app's part unfolded, lanes, stalls.
-import { html, Answer, Frame, Table, useApi } from "./parts.js";
+// One request: the waterfall of its phases, the app's part unfolded (profile.js), exports.
+import { useEffect, useState } from "preact/hooks";
+import { html, Answer, useApi } from "./parts.js";
+import { Bar, Profile } from "./profile.js";
+import { Save } from "./table.js";
 import { bytes, download, isoTime, ns, percent } from "./format.js";
-import { link, setQuery } from "./router.js";
+import { link } from "./router.js";
 import { query as search } from "./api.js";
 
-const width = (share) => ({ width: `${Math.max(0, Math.min(1, share)) * 100}%` });
+const PHASE_COLUMNS = [
+  { key: "name", label: "Phase", value: (p) => p.name },
+  { key: "ns", label: "ns", value: (p) => p.ns },
+];
 
-function Bar({ from, size, total, name }) {
-  const left = `${(from / total) * 100}%`;
-  return html`<span class="track"
-    ><span class=${`fill ${name}`} style=${{ marginLeft: left, ...width(size / total) }}></span
-  ></span>`;
-}
+const PHASE_HELP = {
+  head: "the client's first byte to the end of its head",
+  admit: "route, trace and limits",
+  queue: "waiting for a free slot at a server",
+  retry: "attempts before the last",
+  connect: "connecting to the server",
+  dispatch: "to the first byte sent to it",
+  send: "sending the request",
+  wait: "to the app's first byte",
+  reply_head: "reading its head",
+  reply: "to the first byte at the client",
+  stream: "the body, as the app sends it",
+  drain: "the rest, as the client takes it",
+};
 
 // Phases of zero length are named in one line: twelve rows of nothing help nobody.
 function Phases({ of: x }) {
@@ -24,13 +38,14 @@ function Phases({ of: x }) {
       <span class="quiet"
         >first byte in to last byte out: ${ns(x.total_ns)}, the sum of its phases</span
       >
+      <${Save} name="phases" caption="Phases" columns=${PHASE_COLUMNS} rows=${x.phases} />
     </h2>
     <table class="fall">
       <tbody>
         ${shown.map(
           (p) =>
             html`<tr>
-              <th scope="row">${p.name}</th>
+              <th scope="row" title=${PHASE_HELP[p.name]}>${p.name}</th>
               <td class="num">${ns(p.ns)}</td>
               <td class="num quiet">${percent(p.ns / x.total_ns)}</td>
               <td class="rest">
@@ -43,264 +58,6 @@ function Phases({ of: x }) {
     ${zero.length > 0 && html`<p class="quiet">0: ${zero.map((p) => p.name).join(", ")}</p>`}`;
 }
 
-function AppTrack({ of: x }) {
-  const p = x.profile;
-  const begin = phaseStart(x, "send");
-  const rows = [
-    ["app_queue", "sent to ASGI call", begin, p.app_queue_ns],
-    ["app", "ASGI call to response start", begin + p.app_queue_ns, p.app_ns],
-    [
-      "app_out",
-      "response start to first byte read",
-      begin + p.app_queue_ns + p.app_ns,
-      p.app_out_ns,
-    ],
-    [
-      "app_stream",
-      "response start to last body message",
-      begin + p.app_queue_ns + p.app_ns,
-      p.app_stream_ns,
-    ],
-    ["app_tail", "after that: background tasks, never latency", null, p.app_tail_ns],
-  ];
-  return html`<table class="fall">
-    <tbody>
-      ${rows
-        .filter((r) => r[3] !== null)
-        .map(
-          ([name, what, from, size]) =>
-            html`<tr>
-              <th scope="row" title=${what}>${name}</th>
-              <td class="num">${ns(size)}</td>
-              <td class="num quiet">${percent(size / x.total_ns)}</td>
-              <td class="rest">
-                ${
-                  from === null
-                    ? html`<span class="quiet">${what}</span>`
-                    : html`<${Bar}
-                        from=${from}
-                        size=${size}
-                        total=${x.total_ns}
-                        name=${`track-${name}`}
-                      />`
-                }
-              </td>
-            </tr>`,
-        )}
-    </tbody>
-  </table>`;
-}
-
-function phaseStart(x, name) {
-  let at = 0;
-  for (const p of x.phases) {
-    if (p.name === name) break;
-    at += p.ns;
-  }
-  return at;
-}
-
-const where = (frame) => `${frame.module}:${frame.function}`;
-
-// Rows merged into a tree of the app's own frames, library frames only at the leaves.
-export function treeOf(rows, all) {
-  const root = { ns: 0, children: new Map() };
-  for (const row of rows) {
-    const inner = row.stack.map((f) => f.in_app).lastIndexOf(true);
-    const frames = row.stack.filter((f, i) => all || f.in_app || i > inner);
-    const kind = row.kind + (row.cause ? ` · ${row.cause}` : "");
-    let at = root.children.get(kind);
-    if (!at)
-      root.children.set(
-        kind,
-        (at = { label: kind, kind: row.kind, ns: 0, count: 0, exact: true, children: new Map() }),
-      );
-    for (const step of [
-      at,
-      ...frames.map((frame) => {
-        const key = where(frame);
-        let next = at.children.get(key);
-        if (!next)
-          at.children.set(
-            key,
-            (next = { frame, kind: row.kind, ns: 0, count: 0, exact: true, children: new Map() }),
-          );
-        return (at = next);
-      }),
-    ]) {
-      step.ns += row.ns;
-      step.count += row.count;
-      step.exact &&= row.exact;
-    }
-    if (row.by) at.by = row.by;
-  }
-  return root;
-}
-
-function Kind({ of }) {
-  return html`<span class=${`kind kind-${of.kind}`}>${of.label}</span>`;
-}
-
-function Waker({ by }) {
-  const name = by.route ?? by.trace_id;
-  return html`<a class="quiet" href=${link(["request", by.trace_id])}>${` woken by ${name}`}</a>`;
-}
-
-function Node({ node, total, depth }) {
-  const children = [...node.children.values()].sort((a, b) => b.ns - a.ns);
-  const estimated = node.exact ? "" : "~";
-  return html`<tr class=${`depth${Math.min(depth, 12)}`}>
-      <th scope="row" style=${{ paddingLeft: `${depth * 1.1 + 0.3}em` }}>
-        ${node.frame ? html`<${Frame} frame=${node.frame} />` : html`<${Kind} of=${node} />`}
-        ${node.by && html`<${Waker} by=${node.by} />`}
-      </th>
-      <td class="num quiet">×${node.count}</td>
-      <td class="num" title=${node.exact ? "measured" : "an estimate from samples"}>
-        ${estimated}${ns(node.ns)}
-      </td>
-      <td class="num quiet">${percent(node.ns / total)}</td>
-      <td class="rest">
-        <span class="track"
-          ><span class=${`fill kind-${node.kind}`} style=${width(node.ns / total)}></span
-        ></span>
-      </td>
-    </tr>
-    ${children.map((c) => html`<${Node} node=${c} total=${total} depth=${depth + 1} />`)}`;
-}
-
-function Breakdown({ title, rows, unattributed, total, all }) {
-  const kinds = [...treeOf(rows, all).children.values()].sort((a, b) => b.ns - a.ns);
-  return html`<h3>${title} <span class="quiet">${ns(total)}</span></h3>
-    <table class="fall">
-      <thead class="sr">
-        <tr>
-          <th>What</th>
-          <th>Times</th>
-          <th>Time</th>
-          <th>Share</th>
-          <th>Bar</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${kinds.map((k) => html`<${Node} node=${k} total=${total || 1} depth=${0} />`)}
-        <tr>
-          <th scope="row">unattributed</th>
-          <td></td>
-          <td class="num">${ns(unattributed)}</td>
-          <td class="num quiet">${percent(total ? unattributed / total : 0)}</td>
-          <td></td>
-        </tr>
-      </tbody>
-    </table>`;
-}
-
-const THREADS = [
-  {
-    key: "function",
-    label: "Function",
-    value: (t) => t.stack.map(where).join(" > "),
-    show: (t) => (t.stack.length ? html`<${Frame} frame=${t.stack.at(-1)} />` : "others"),
-    class: "wide",
-  },
-  { key: "count", label: "Jobs", value: (t) => t.count, class: "num" },
-  ...[
-    ["queue_ns", "Waited for a thread"],
-    ["run_ns", "Ran"],
-    ["cpu_ns", "Of that CPU"],
-  ].map(([key, label]) => ({
-    key,
-    label,
-    value: (t) => t[key],
-    show: (t) => ns(t[key]),
-    class: "num",
-  })),
-];
-
-const STALLS = [
-  {
-    key: "route",
-    label: "Culprit",
-    value: (s) => s.route ?? s.trace_id ?? "no request",
-    class: "wide",
-  },
-  { key: "state", label: "The loop was", value: (s) => s.state ?? "unknown" },
-  {
-    key: "ns",
-    label: "Held this request",
-    value: (s) => s.ns,
-    show: (s) => ns(s.ns),
-    class: "num",
-  },
-  {
-    key: "where",
-    label: "Where",
-    value: (s) => s.stack.map(where).join(" > "),
-    show: (s) =>
-      s.stack.length
-        ? html`<${Frame} frame=${s.stack.findLast((f) => f.in_app) ?? s.stack.at(-1)} />`
-        : "–",
-  },
-];
-
-function segmentText(kind, length, waker) {
-  return `${kind} ${ns(length)}${waker >= 0 ? `, woken by lane ${waker}` : ""}`;
-}
-
-function laneText(lane) {
-  const times = `run ${ns(lane.run_ns)}, ready ${ns(lane.ready_ns)}, wait ${ns(lane.wait_ns)}`;
-  return `lane ${lane.id}: ${times}`;
-}
-
-function Lanes({ lanes, total }) {
-  const colors = {
-    run: "kind-run",
-    ready: "kind-ready",
-    wait: "kind-wait",
-    thread_queue: "kind-thread_queue",
-    thread_run: "kind-thread_run",
-  };
-  return html`<h3>
-      Lanes
-      <span class="quiet"
-        >tasks and thread jobs that worked for this request, from its first byte</span
-      >
-    </h3>
-    <table class="fall lanes">
-      <tbody>
-        ${lanes.map(
-          (lane) =>
-            html`<tr>
-              <th scope="row">
-                ${lane.id} ${lane.name ?? lane.kind}
-                ${lane.parent !== null && html`<span class="quiet"> of ${lane.parent}</span>`}
-              </th>
-              <td class="rest">
-                <svg
-                  viewBox="0 0 1000 12"
-                  preserveAspectRatio="none"
-                  role="img"
-                  aria-label=${laneText(lane)}
-                >
-                  ${(lane.timeline ?? []).map(
-                    ([from, to, kind, , waker]) =>
-                      html`<rect
-                        class=${colors[kind] ?? "kind-run"}
-                        x=${(from / total) * 1000}
-                        width=${Math.max(((to - from) / total) * 1000, 0.5)}
-                        y=${kind === "wait" ? 4 : 0}
-                        height=${kind === "wait" ? 4 : 12}
-                      >
-                        <title>${segmentText(kind, to - from, waker)}</title></rect
-                      >`,
-                  )}
-                </svg>
-              </td>
-            </tr>`,
-        )}
-      </tbody>
-    </table>`;
-}
-
 const MISSING = {
   no_hook: "The app has no hook (tailrace.wrap, TAILRACE_CALLBACK), or was not reached.",
   late: "The profile did not come within profile.join_timeout_ms.",
@@ -310,65 +67,6 @@ const MISSING = {
   pending: "The profile is on its way; this page asks again.",
 };
 
-function placeText(p) {
-  const clock = p.clock === "shared" ? "same clock" : `placed within ${ns(p.clock_slack_ns)}`;
-  return `${p.loop}, Python ${p.python}, pid ${p.pid}; ${clock}`;
-}
-
-function Profile({ of: x, all }) {
-  const p = x.profile;
-  return html`<h2>
-      App
-      <span class="quiet">${placeText(p)}</span>
-    </h2>
-    <${AppTrack} of=${x} />
-    <label class="bar"
-      ><input
-        type="checkbox"
-        checked=${all}
-        onChange=${(e) => setQuery({ frames: e.target.checked ? "all" : "" }, true)}
-      />
-      library frames too</label
-    >
-    <${Breakdown}
-      title="What app was made of"
-      rows=${p.breakdown}
-      unattributed=${p.unattributed_ns}
-      total=${p.app_ns}
-      all=${all}
-    />
-    ${
-      p.stream_breakdown.length > 0 &&
-      html`<${Breakdown}
-        title="While the body was sent"
-        rows=${p.stream_breakdown}
-        unattributed=${p.stream_unattributed_ns}
-        total=${p.app_stream_ns}
-        all=${all}
-      />`
-    }
-    ${
-      p.stalls.length > 0 &&
-      html`<${Table}
-        name="stalls"
-        caption="Who held the loop while this request was due"
-        columns=${STALLS}
-        rows=${p.stalls}
-        href=${(s) => (s.trace_id ? link(["request", s.trace_id]) : location.hash)}
-      />`
-    }
-    ${
-      p.threads?.length > 0 &&
-      html`<${Table}
-        name="threads"
-        caption="What ran in worker threads"
-        columns=${THREADS}
-        rows=${p.threads}
-      />`
-    }
-    ${p.lanes?.length > 0 && html`<${Lanes} lanes=${p.lanes} total=${x.total_ns} />`}`;
-}
-
 const OVERLAY_HELP = {
   kernel_in_ns: "in the kernel before the gateway read it",
   idle_before_ns: "the client's pause before this request",
@@ -376,10 +74,17 @@ const OVERLAY_HELP = {
   client_body_ns: "waiting for the client's bytes",
 };
 
+function tunnelText(t) {
+  const moved = `${bytes(t.client_bytes)} from the client, ${bytes(t.server_bytes)} from the app`;
+  return `${ns(t.ns)}, ${moved}${t.cause ? `, ended by ${t.cause}` : ""}`;
+}
+
 function Facts({ of: x }) {
   const c = x.connection;
   const overlays = Object.entries(x.overlays).filter(([, v]) => typeof v === "number" && v > 0);
   const facts = [
+    ["Trace", html`<span class="mono">${x.trace_id}</span>`],
+    ["Span", html`<span class="mono">${x.span_id}</span>`],
     ["Started", `${isoTime(x.start)} UTC`],
     ["Client", `${c.client}${c.client_reused ? " (kept alive)" : ""}`],
     [
@@ -388,7 +93,7 @@ function Facts({ of: x }) {
     ],
     ["Bodies", `${bytes(c.request_body_bytes)} in, ${bytes(c.response_body_bytes)} out`],
     ...(x.died_in ? [["Ended in", `${x.died_in}: ${x.cause}`]] : []),
-    ...(x.tunnel ? [["Tunnel", JSON.stringify(x.tunnel)]] : []),
+    ...(x.tunnel ? [["Tunnel", tunnelText(x.tunnel)]] : []),
     ...overlays.map(([k, v]) => [
       k.replace(/_ns$/, "").replaceAll("_", " "),
       `${ns(v)}${OVERLAY_HELP[k] ? `, ${OVERLAY_HELP[k]}` : ""}`,
@@ -403,13 +108,65 @@ function Facts({ of: x }) {
   </dl>`;
 }
 
+// For a shell: quoted whole, whatever a client put into the path.
 const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-const FORMATS = ["speedscope", "collapsed", "chrome"];
+const EXPORTS = [
+  ["speedscope", "speedscope.json", "of this site below /speedscope/, and of speedscope.app"],
+  ["chrome", "trace.json", "Perfetto, chrome://tracing"],
+  ["collapsed", "collapsed.txt", "flame graph tools"],
+];
 
-function Export({ trace, format }) {
-  const path = `/api/v1/requests/${trace}/profile${search({ format })}`;
-  return html`<a href=${path} download=${`${trace}.${format}`}>${format}</a>`;
+function exportPath(x, format) {
+  return `/api/v1/requests/${x.trace_id}/profile${search({ format, span: x.span_id })}`;
+}
+
+function Exports({ of: x }) {
+  if (!x.profile) return null;
+  const deep = x.profile.deep !== null;
+  const viewer = `/speedscope/#profileURL=${encodeURIComponent(exportPath(x, "speedscope"))}`;
+  return html`<a class="button" href=${viewer} target="_blank" rel="noopener">Open in speedscope</a>
+    <span class="quiet">Download</span>
+    ${EXPORTS.map(
+      ([format, file, what]) =>
+        html`<a href=${exportPath(x, format)} download=${`${x.trace_id}.${file}`} title=${what}
+          >${format}</a
+        >`,
+    )}
+    ${deep && html`<${DeepExports} of=${x} />`}`;
+}
+
+// These are made by the hook's package: the page gives the command.
+function DeepExports({ of: x }) {
+  return ["pstats", "callgrind", "html"].map((format) => {
+    const command = `tailrace export ${x.trace_id} --format ${format} >${x.trace_id}.${format}`;
+    return html`<${Copy} text=${command} label=${`${format} (copy command)`} />`;
+  });
+}
+
+function Copy({ text, label }) {
+  const [done, setDone] = useState("");
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      setDone("copied");
+    } catch {
+      setDone("not allowed here: see the title");
+    }
+    setTimeout(() => setDone(""), 2000);
+  };
+  return html`<button onClick=${copy} title=${text}>${label}</button>
+    <span class="quiet" role="status">${done}</span>`;
+}
+
+// The gateway's first listener as the configuration says it; "any address" is the host we are at.
+function useBase() {
+  const answer = useApi("/api/v1/config");
+  const listener = answer.data?.config.listeners[0];
+  if (!listener || listener.address.startsWith("unix:")) return "http://127.0.0.1:8080";
+  const any = /^(0\.0\.0\.0|\[::\]|\*)(?=:)/;
+  const address = listener.address.replace(any, location.hostname || "127.0.0.1");
+  return `${listener.tls ? "https" : "http"}://${address}`;
 }
 
 function Others({ of }) {
@@ -421,19 +178,32 @@ function Others({ of }) {
 }
 
 function Tools({ of: x }) {
-  const curl = `curl -i -X ${quote(x.method)} ${quote(`http://127.0.0.1:8080${x.path}`)}`;
+  const curl = `curl -i -X ${quote(x.method)} ${quote(useBase() + x.path)}`;
+  const json = () => download(`${x.trace_id}.json`, "application/json", JSON.stringify(x, null, 1));
   return html`<div class="bar">
-    <button onClick=${() => navigator.clipboard.writeText(curl)} title=${curl}>Copy as curl</button>
-    <button onClick=${() => download(`${x.trace_id}.json`, "application/json", JSON.stringify(x))}>
-      JSON
-    </button>
-    ${x.profile && FORMATS.map((f) => html`<${Export} trace=${x.trace_id} format=${f} />`)}
-    <span class="mono quiet">trace ${x.trace_id} · span ${x.span_id}</span>
+    <${Copy} text=${curl} label="Copy as curl" />
+    <${Copy} text=${x.trace_id} label="Copy trace ID" />
+    <button onClick=${json}>JSON</button>
+    <${Exports} of=${x} />
   </div>`;
 }
 
+function Missing({ of: x }) {
+  return html`<div class="note">
+    <h2>No profile</h2>
+    <p>${MISSING[x.profile_missing] ?? x.profile_missing}</p>
+  </div>`;
+}
+
+// A profile on its way is asked for again.
 export function Request({ trace, query }) {
-  const answer = useApi(`/api/v1/requests/${trace}${search({ span: query.span })}`);
+  const [pending, setPending] = useState(false);
+  const answer = useApi(
+    `/api/v1/requests/${trace}${search({ span: query.span })}`,
+    pending ? 1000 : 0,
+  );
+  const waits = answer.data?.profile_missing === "pending" || answer.data?.provisional === true;
+  useEffect(() => setPending(waits), [waits]);
   return html`<${Answer} of=${answer}
     >${(x) =>
       html` <div class="bar">
@@ -441,15 +211,13 @@ export function Request({ trace, query }) {
           <span class=${x.status >= 500 || x.status === null ? "state firing" : "state ok"}
             >${x.status ?? "no answer"}</span
           >
-          <strong>${ns(x.total_ns)}</strong><span class="quiet">route ${x.route}</span>
+          <strong class="big">${ns(x.total_ns)}</strong>
+          <a href=${link(["route", x.route])}>route ${x.route}</a>
         </div>
         <${Tools} of=${x} /><${Facts} of=${x} /><${Phases} of=${x} /> ${
           x.profile
             ? html`<${Profile} of=${x} all=${query.frames === "all"} />`
-            : html`<div class="note">
-                <h2>No profile</h2>
-                <p>${MISSING[x.profile_missing] ?? x.profile_missing}</p>
-              </div>`
+            : html`<${Missing} of=${x} />`
         }
         ${x.others?.length > 0 && html`<${Others} of=${x} />`}`}<//
   >`;

@@ -1,14 +1,13 @@
 // One route over time.
-import { useMemo, useState } from "preact/hooks";
-import { html, Answer, KINDS, PHASES, Table, useApi } from "./parts.js";
-import { Chart, Flame, HeatMap, color, stack } from "./charts.js";
-import { between, count, isoTime, ns, percent, signedNs, time } from "./format.js";
+import { useMemo } from "preact/hooks";
+import { html, Answer, KINDS, PHASES, Search, Tiles, useApi, Window, WINDOWS } from "./parts.js";
+import { PROFILE, requestHref, requestKey, STARTED, STATUS, TOTAL, TRACE } from "./columns.js";
+import { Table } from "./table.js";
+import { Chart, HeatMap, color, stack } from "./charts.js";
+import { Flame } from "./flame.js";
+import { between, count, ns, percent, signedNs, time } from "./format.js";
 import { link, setQuery } from "./router.js";
 import { query as search } from "./api.js";
-
-const WINDOWS = { "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400, "7d": 604800 };
-
-const per = (sum, requests) => (requests ? sum / requests : 0);
 
 function Latency({ data, span }) {
   const { points, deploys, incidents } = data;
@@ -69,7 +68,7 @@ function Stacked({ title, data, names, of, prefix, span }) {
     return stack(
       used.map((n) => ({
         label: n.replace("_", " "),
-        values: points.map((p) => per(p[of][n], p.requests)),
+        values: points.map((p) => (p.requests ? p[of][n] / p.requests : null)),
         stroke: color(`${prefix}-${n}`),
         fill: color(`${prefix}-${n}`),
         width: 0.5,
@@ -81,7 +80,7 @@ function Stacked({ title, data, names, of, prefix, span }) {
     : null;
 }
 
-const ROWS = [
+export const WHERE = [
   { key: "frame", label: "Where", value: (r) => r.frame ?? r.cause ?? r.kind, class: "wide" },
   { key: "kind", label: "Kind", value: (r) => [r.kind, r.cause].filter(Boolean).join(" · ") },
   { key: "ns", label: "Per request", value: (r) => r.ns, show: (r) => ns(r.ns), class: "num" },
@@ -118,109 +117,109 @@ const DIFFERENCE = [
   },
 ];
 
+function growthText(data) {
+  const before = data.baseline;
+  const span = `${time(before.from)} to ${time(before.to)} UTC`;
+  const verdict = data.rows[0]?.verdict
+    ? ` The first row is ${VERDICT[data.rows[0].verdict]}.`
+    : "";
+  const growth = `Mean time ${signedNs(data.growth_ns)} against ${span}`;
+  return `${growth} (${count(before.requests)} requests).${verdict}`;
+}
+
+const VERDICT = {
+  named: "the cause: it stands clear of the second",
+  likely: "likely the cause",
+  "not enough requests": "not certain: there are not enough requests",
+};
+
 function Causes({ data }) {
   const differ = data.baseline !== null;
   const rows = data.rows.slice(0, 100);
-  return html`${
-      differ &&
-      html`<p>
-        Mean time ${signedNs(data.growth_ns)} against ${time(data.baseline.from)} to
-        ${time(data.baseline.to)} (${count(data.baseline.requests)} requests).
-        ${data.rows[0]?.verdict ? ` Verdict of the first row: ${data.rows[0].verdict}.` : ""}
-      </p>`
-    }
+  return html`${differ && html`<p>${growthText(data)}</p>`}
     <${Table}
       name="rows"
       caption=${differ ? "What made it differ" : "What a request's time is made of"}
-      columns=${differ ? [...ROWS, ...DIFFERENCE] : ROWS}
+      columns=${differ ? [...WHERE, ...DIFFERENCE] : WHERE}
       rows=${rows}
     />`;
 }
 
-export function FlameView({ id, from, to, baselineFrom, baselineTo, title }) {
-  const [wanted, setWanted] = useState("");
-  const [all, setAll] = useState(false);
+export function FlameView({ id, from, to, baselineFrom, baselineTo, title, query, rows = true }) {
+  const all = query.frames === "all";
   const answer = useApi(
     `/api/v1/routes/${id}/flame` +
       search({ from, to, baseline_from: baselineFrom, baseline_to: baselineTo }),
   );
-  return html`<${Answer} of=${answer}
-    >${(data) =>
-      data.requests === 0
-        ? html`<p class="quiet">No requests in this span.</p>`
-        : html`<div class="bar">
-              <h2>${title}</h2>
-              <input
-                type="search"
-                placeholder="Find a frame"
-                aria-label="Find a frame in the flame graph"
-                onInput=${(e) => setWanted(e.target.value)}
+  return html`<div class="bar">
+      <h2>${title}</h2>
+      <${Search}
+        what="frames"
+        main=${false}
+        value=${query.find}
+        onChange=${(find) => setQuery({ find }, true)}
+      />
+      <label
+        ><input
+          type="checkbox"
+          checked=${all}
+          onChange=${(e) => setQuery({ frames: e.target.checked ? "all" : "" }, true)}
+        />
+        library frames too</label
+      >
+    </div>
+    <${Answer} of=${answer}
+      >${(data) =>
+        data.requests === 0
+          ? html`<div class="note">
+              <p>
+                No requests of this route between ${time(from)} and ${time(to)} UTC. Choose another
+                span.
+              </p>
+            </div>`
+          : html`<p class="quiet">
+                ${count(data.requests)} requests; ${percent(data.coverage?.joined_ratio, 0)} of
+                those sent to the app have a profile
+              </p>
+              <${Flame}
+                tree=${data.tree}
+                differ=${data.baseline !== null}
+                search=${query.find ?? ""}
+                all=${all}
+                zoom=${query.zoom}
+                title=${data.baseline ? "Difference" : "Flame graph, mean per request"}
               />
-              <label
-                ><input
-                  type="checkbox"
-                  checked=${all}
-                  onChange=${(e) => setAll(e.target.checked)}
-                />
-                library frames too</label
-              >
-              <span class="quiet"
-                >${count(data.requests)} requests, ${percent(data.coverage?.joined_ratio, 0)} of
-                those sent have a profile</span
-              >
-            </div>
-            <${Flame}
-              tree=${data.tree}
-              differ=${data.baseline !== null}
-              search=${wanted}
-              all=${all}
-              title=${data.baseline ? "Difference" : "Flame graph, mean per request"}
-            />
-            <${Causes} data=${data} />`}<//
-  >`;
+              ${rows && html`<${Causes} data=${data} />`}`}<//
+    >`;
 }
 
-const REQUESTS = [
-  { key: "trace", label: "Trace", value: (r) => r.trace_id, class: "mono" },
-  { key: "start", label: "Started (UTC)", value: (r) => r.start, show: (r) => isoTime(r.start) },
-  {
-    key: "status",
-    label: "Status",
-    value: (r) => r.status,
-    show: (r) => r.status ?? "none",
-    class: "num",
-  },
-  {
-    key: "total",
-    label: "Total",
-    value: (r) => r.total_ns,
-    show: (r) => ns(r.total_ns),
-    class: "num",
-  },
-  {
-    key: "profile",
-    label: "Profile",
-    value: (r) => r.has_profile,
-    show: (r) => (r.has_profile ? "yes" : html`<span class="quiet">no</span>`),
-  },
-];
+const REQUESTS = [TRACE, STARTED, STATUS, TOTAL, PROFILE];
 
-export function Requests({ route, main, sort = "slowest", limit = 50 }) {
-  const answer = useApi(`/api/v1/requests${search({ route, sort, limit })}`, 10000);
-  return html`<${Answer} of=${answer}
-    >${(data) =>
-      html`<${Table}
-        name="requests"
-        main=${main}
-        caption=${sort === "slowest" ? "Slowest requests kept" : "Newest requests"}
-        columns=${REQUESTS}
-        rows=${data.requests}
-        href=${(r) => link(["request", r.trace_id], { span: r.span_id })}
-      />`}<//
-  >`;
+function Requests({ route, query }) {
+  const sort = query.requests === "latest" ? "latest" : "slowest";
+  const answer = useApi(`/api/v1/requests${search({ route, sort, limit: 50 })}`, 10000);
+  const other = sort === "latest" ? "slowest" : "latest";
+  return html`<div class="bar">
+      <h2>Requests</h2>
+      <button onClick=${() => setQuery({ requests: other }, true)}>
+        ${other === "latest" ? "Newest instead" : "Slowest instead"}
+      </button>
+    </div>
+    <${Answer} of=${answer}
+      >${(data) =>
+        html`<${Table}
+          name="requests"
+          main=${true}
+          caption=${sort === "slowest" ? "Slowest kept" : "Newest kept"}
+          columns=${REQUESTS}
+          rows=${data.requests}
+          rowKey=${requestKey}
+          href=${requestHref}
+        />`}<//
+    >`;
 }
 
-const WHOLE = { from: "", to: "", base_from: "", base_to: "" };
+const WHOLE = { from: "", to: "", base_from: "", base_to: "", zoom: "" };
 
 function IncidentLink({ of }) {
   const text = `${of.status} since ${time(of.since)}`;
@@ -236,6 +235,7 @@ function Span({ query, from, to }) {
     ${
       query.base_from
         ? html`<a
+            class="button"
             href=${link(["route", query.id], { ...query, id: "", base_from: "", base_to: "" })}
             >without comparison</a
           >`
@@ -247,48 +247,71 @@ function Span({ query, from, to }) {
   </div>`;
 }
 
-export function Route({ id, query }) {
+// What there is of a young route fills the charts: emptiness before its first request is cut.
+function trimmed(data) {
+  const first = data.points.findIndex((p) => p.requests > 0);
+  if (first < data.points.length / 2) return data;
+  return { ...data, points: data.points.slice(Math.max(first - 1, 0)) };
+}
+
+function headline(points) {
+  const sum = (of) => points.reduce((a, p) => a + of(p), 0);
+  const requests = sum((p) => p.requests),
+    errors = sum((p) => p.errors);
+  const mean = requests ? sum((p) => p.phases_ns && total(p.phases_ns)) / requests : null;
+  const sent = sum((p) => p.joined);
+  return [
+    ["Requests", count(requests), "in the span above"],
+    ["Errors", errors ? percent(errors / requests) : "0", "5xx, cut off", errors ? "worse" : ""],
+    ["Mean", ns(mean), "first byte in to last byte out"],
+    ["Slowest", ns(Math.max(0, ...points.map((p) => p.max_ns ?? 0))), ""],
+    ["Profiled", requests ? percent(sent / requests, 0) : "–", "requests with a profile"],
+  ];
+}
+
+const total = (phases) => Object.values(phases).reduce((a, b) => a + b, 0);
+
+function Charts({ data, choose }) {
+  const shown = useMemo(() => trimmed(data), [data]);
+  return html`<div class="charts">
+    <${Latency} data=${shown} span=${choose} />
+    <${Stacked}
+      title="Inside the app, mean per request"
+      data=${shown}
+      names=${KINDS}
+      of="kinds_ns"
+      prefix="kind"
+      span=${choose}
+    />
+    <${Stacked}
+      title="Gateway's phases, mean per request"
+      data=${shown}
+      names=${PHASES}
+      of="phases_ns"
+      prefix="phase"
+      span=${choose}
+    />
+    <${HeatMap} points=${shown.points} title="Requests by latency" />
+  </div>`;
+}
+
+function Page({ id, query }) {
   const window = query.window ?? "1h";
   const now = useMemo(() => Math.floor(Date.now() / 1000), [id, window]);
   const all = { from: now - (WINDOWS[window] ?? 3600), to: now };
   const span = { from: Number(query.from) || all.from, to: Number(query.to) || all.to };
   const answer = useApi(`/api/v1/routes/${id}/series${search(all)}`);
   const choose = (from, to) => setQuery({ from, to, window });
+  const inside = (p) => p.t >= span.from && p.t < span.to;
   return html`<${Answer} of=${answer}
     >${(data) =>
       html` <div class="bar">
           <h1>${data.route}</h1>
-          <label
-            >Last
-            <select
-              value=${window}
-              onChange=${(e) => setQuery({ window: e.target.value, ...WHOLE })}
-            >
-              ${Object.keys(WINDOWS).map((w) => html`<option value=${w}>${w}</option>`)}
-            </select></label
-          >
+          <${Window} value=${window} clears=${WHOLE} />
           ${data.incidents.map((i) => html`<${IncidentLink} of=${i} />`)}
         </div>
-        <div class="charts">
-          <${Latency} data=${data} span=${choose} />
-          <${Stacked}
-            title="Gateway's phases, mean per request"
-            data=${data}
-            names=${PHASES}
-            of="phases_ns"
-            prefix="phase"
-            span=${choose}
-          />
-          <${Stacked}
-            title="Inside the app, mean per request"
-            data=${data}
-            names=${KINDS}
-            of="kinds_ns"
-            prefix="kind"
-            span=${choose}
-          />
-          <${HeatMap} points=${data.points} title="Requests by latency" />
-        </div>
+        <${Tiles} of=${headline(query.from ? data.points.filter(inside) : data.points)} />
+        <${Charts} data=${data} choose=${choose} />
         <${Span} query=${{ ...query, id }} from=${span.from} to=${span.to} />
         <${FlameView}
           id=${id}
@@ -296,8 +319,26 @@ export function Route({ id, query }) {
           to=${span.to}
           baselineFrom=${query.base_from}
           baselineTo=${query.base_to}
-          title="What the time is made of"
+          title=${query.base_from ? "What made it differ" : "What the time is made of"}
+          query=${query}
         />
-        <${Requests} route=${data.route} main=${true} />`}<//
+        <${Requests} route=${data.route} query=${query} />`}<//
+  >`;
+}
+
+// By number, or by name: links from requests and incidents outlive the store.
+export function Route({ id, query }) {
+  const named = !/^\d+$/.test(id);
+  const answer = useApi(named ? "/api/v1/routes?window=7d" : null);
+  if (!named) return html`<${Page} id=${id} query=${query} />`;
+  return html`<${Answer} of=${answer}
+    >${(data) => {
+      const found = data.routes.find((r) => r.route === id);
+      if (found) return html`<${Page} id=${found.id} query=${query} />`;
+      return html`<div class="note">
+        <h1>${id}</h1>
+        <p>No request of this route in the last 7 days. <a href="#/routes">All routes</a></p>
+      </div>`;
+    }}<//
   >`;
 }

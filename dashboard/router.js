@@ -1,9 +1,18 @@
 // The address after #: a path and its parameters. All that a view shows can be linked to.
 import { useEffect, useState } from "preact/hooks";
 
+// What cannot be decoded is taken as it stands.
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 export function parse(hash) {
   const [path, search = ""] = hash.replace(/^#/, "").split("?");
-  const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
+  const parts = path.split("/").filter(Boolean).map(decoded);
   return { parts, query: Object.fromEntries(new URLSearchParams(search)) };
 }
 

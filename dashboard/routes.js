@@ -1,5 +1,8 @@
 // All routes, worst first.
-import { html, Answer, PHASES, ShareBar, Sparkline, State, Table, useApi } from "./parts.js";
+import { html, Answer, Legend, matches, PHASES, Search, ShareBar } from "./parts.js";
+import { Sparkline, State, useApi, Window, worthShowing } from "./parts.js";
+import { phaseParts } from "./columns.js";
+import { Table } from "./table.js";
 import { count, ns, percent } from "./format.js";
 import { link, setQuery } from "./router.js";
 import { query as search } from "./api.js";
@@ -23,8 +26,6 @@ function Change({ of }) {
   >`;
 }
 
-const phaseParts = (r) =>
-  PHASES.map((p) => ({ name: p, class: `phase-${p}`, value: r.phases_mean_ns[p] }));
 const total = (r) => PHASES.reduce((sum, p) => sum + r.phases_mean_ns[p], 0);
 
 function learning(r) {
@@ -52,15 +53,15 @@ const COLUMNS = [
     key: "errors",
     label: "Errors",
     value: (r) => r.errors,
-    class: "num",
+    class: "num opt",
     show: (r) =>
       html`<span class=${r.errors ? "worse" : "quiet"}
         >${r.errors ? percent(r.errors / r.requests) : "0"}</span
       >`,
   },
-  { key: "p50", label: "p50", value: (r) => r.p50_ns, show: (r) => ns(r.p50_ns), class: "num" },
+  { key: "p50", label: "p50", value: (r) => r.p50_ns, show: (r) => ns(r.p50_ns), class: "num opt" },
   { key: "p95", label: "p95", value: (r) => r.p95_ns, show: (r) => ns(r.p95_ns), class: "num" },
-  { key: "p99", label: "p99", value: (r) => r.p99_ns, show: (r) => ns(r.p99_ns), class: "num" },
+  { key: "p99", label: "p99", value: (r) => r.p99_ns, show: (r) => ns(r.p99_ns), class: "num opt" },
   {
     key: "change",
     label: "Change",
@@ -71,19 +72,20 @@ const COLUMNS = [
   },
   {
     key: "trend",
-    label: "p95 over the window",
+    label: "p95 over time",
     value: (r) => r.p95_ns,
-    class: "chartcell",
+    class: "chartcell opt",
     show: (r) => html`<${Sparkline} values=${r.p95_series ?? []} label=${`p95 of ${r.route}`} />`,
   },
   {
     key: "phases",
     label: "Where the time goes",
+    title: "the gateway's phases, mean; inside the app: open the route",
     value: total,
-    class: "chartcell",
+    class: "chartcell opt",
     show: (r) =>
       html`<${ShareBar}
-        parts=${phaseParts(r)}
+        parts=${phaseParts(r.phases_mean_ns)}
         total=${total(r)}
         label=${`phases of ${r.route}`}
       />`,
@@ -91,16 +93,20 @@ const COLUMNS = [
   {
     key: "joined",
     label: "Profiled",
+    title: "share of the requests sent to the app that have a profile",
     value: (r) => r.joined_ratio,
     show: (r) => percent(r.joined_ratio, 0),
-    class: "num",
+    class: "num opt",
   },
 ];
 
-function Nothing() {
+function Nothing({ window }) {
   return html`<div class="note">
-    <h2>No requests yet</h2>
-    <p>Send one through the gateway, and put the hook into the app to see inside it:</p>
+    <h2>No requests in the last ${window}</h2>
+    <p>
+      Choose a longer span, or send one through the gateway, and put the hook into the app to see
+      inside it:
+    </p>
     <pre>
 curl -i http://127.0.0.1:8080/
 export TAILRACE_CALLBACK=unix:/run/tailrace/control.sock
@@ -108,41 +114,47 @@ python -m tailrace uvicorn app:app --port 8000</pre>
   </div>`;
 }
 
+function NoMatch() {
+  return html`<div class="note">
+    <p>No route fits the filter. <button onClick=${() => setQuery({ q: "" })}>Show all</button></p>
+  </div>`;
+}
+
+function List({ all, query, window }) {
+  const rows = all.filter((r) => matches(r.route, query.q)).sort(worstFirst);
+  if (!rows.length) return html`<${NoMatch} />`;
+  const used = worthShowing(
+    PHASES,
+    rows.map((r) => r.phases_mean_ns),
+  );
+  const firing = rows.filter((r) => r.state === "firing").length;
+  const caption = `${rows.length} ${rows.length === 1 ? "route" : "routes"}, worst first`;
+  return html`<${Table}
+      name="routes"
+      caption=${firing ? `${caption}; ${firing} firing` : caption}
+      columns=${COLUMNS}
+      rows=${rows}
+      main=${true}
+      sort="sort"
+      query=${query}
+      rowKey=${(r) => r.id}
+      href=${(r) => link(["route", r.id], { window })}
+    />
+    <${Legend} names=${used} prefix="phase" />`;
+}
+
 export function Routes({ query }) {
   const window = query.window ?? "1h";
   const answer = useApi(`/api/v1/routes${search({ window })}`, 10000);
-  const wanted = (query.q ?? "").toLowerCase();
   return html`<div class="bar">
       <h1>Routes</h1>
-      <input
-        type="search"
-        id="search"
-        placeholder="Filter routes ( / )"
-        aria-label="Filter routes"
-        value=${query.q ?? ""}
-        onInput=${(e) => setQuery({ q: e.target.value }, true)}
-      />
-      <label
-        >Last
-        <select value=${window} onChange=${(e) => setQuery({ window: e.target.value })}>
-          ${["15m", "1h", "6h", "1d", "7d"].map((w) => html`<option value=${w}>${w}</option>`)}
-        </select></label
-      >
+      <${Search} what="routes" value=${query.q} />
+      <${Window} value=${window} />
     </div>
     <${Answer} of=${answer}
-      >${(data) => {
-        const rows = data.routes
-          .filter((r) => r.route.toLowerCase().includes(wanted))
-          .sort(worstFirst);
-        if (!data.routes.length) return html`<${Nothing} />`;
-        return html`<${Table}
-          name="routes"
-          caption=${`${rows.length} routes, worst first`}
-          columns=${COLUMNS}
-          rows=${rows}
-          main=${true}
-          href=${(r) => link(["route", r.id], { window })}
-        />`;
-      }}<//
+      >${(data) =>
+        data.routes.length
+          ? html`<${List} all=${data.routes} query=${query} window=${window} />`
+          : html`<${Nothing} window=${window} />`}<//
     >`;
 }

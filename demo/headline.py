@@ -125,6 +125,9 @@ class Gateway:
         return None
 
 
+Look = Callable[[Gateway, dict[str, Any]], Any]
+
+
 @contextlib.contextmanager
 def shop(version: str, port: int, stock_port: int, control: str) -> Iterator[None]:
     """The shop under uvicorn, of this version."""
@@ -158,8 +161,8 @@ def say(text: str) -> None:
     print(f"headline: {text}", file=sys.stderr, flush=True)
 
 
-def tell_story(gateway: Gateway, base: str, app: Callable[[str], Any]) -> dict[str, Any]:
-    """v41 until it is known, then v42; what the gateway made of it, by file name."""
+def tell_story(gateway: Gateway, base: str, app: Callable[[str], Any], look: Look) -> Any:
+    """v41 until it is known, then v42; what ``look`` makes of the gateway and the incident."""
     with contextlib.ExitStack() as first:
         first.enter_context(app("v41"))
         shoppers = Shoppers(base)
@@ -177,7 +180,7 @@ def tell_story(gateway: Gateway, base: str, app: Callable[[str], Any]) -> dict[s
         if shoppers.failed:
             raise DemoError(f"{shoppers.failed} requests failed")
         check_story(found)
-        return files_of(gateway, found)
+        return look(gateway, found)
 
 
 def check_story(incident: dict[str, Any]) -> None:
@@ -234,8 +237,8 @@ def save(name: str, text: str) -> None:
     subprocess.run(command, check=True, cwd=ROOT)
 
 
-def run_story() -> dict[str, Any]:
-    """Start everything, tell the story, stop everything."""
+def run_story(look: Look) -> Any:
+    """Start everything, tell the story, return what ``look`` makes of it, stop everything."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     port, shop_port, stock_port = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="tailrace-") as folder:
@@ -252,7 +255,7 @@ def run_story() -> dict[str, Any]:
             def app(version: str) -> Any:
                 return shop(version, shop_port, stock_port, control)
 
-            return tell_story(gateway, f"http://127.0.0.1:{port}", app)
+            return tell_story(gateway, f"http://127.0.0.1:{port}", app, look)
 
 
 def main() -> int:
@@ -262,7 +265,7 @@ def main() -> int:
             names = ("headline.json", "headline-flame.json", "headline-request.json")
             files = {name: json.loads((ROOT / "docs" / name).read_text()) for name in names}
         else:
-            files = run_story()
+            files = run_story(files_of)
             for name, value in files.items():
                 save(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
         for name, text in redraw(files).items():

@@ -73,8 +73,8 @@ show_boolean(struct source from, const struct config_key *key)
 	return json_boolean(value);
 }
 
-/* "https://user:password@host:443/path?key" -> "https://host:443/…": what stands before the host and
- * behind it may be secret. */
+/* "https://user:password@host:443/path?key" -> "https://host:443/…": what stands before the host
+ * and behind it may be secret. */
 static json_t *
 show_url(const char *url)
 {

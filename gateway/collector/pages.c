@@ -1,4 +1,5 @@
 /* Pages of the dashboard: bytes that the assembler took in. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <event2/buffer.h>
@@ -11,6 +12,14 @@
 #define POLICY                                                                            \
 	"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " \
 	"connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
+/* speedscope makes its styles while it runs, in a sheet of its own; scripts are its own files here
+ * too. It is opened in a window of its own, with nothing in it but one profile. */
+#define SPEEDSCOPE "/speedscope/"
+#define SPEEDSCOPE_POLICY                                                              \
+	"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "    \
+	"font-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; " \
+	"form-action 'none'; frame-ancestors 'none'"
 
 #define PAGE(path, type, symbol, etag) extern const char symbol[], symbol##_end[];
 #include "collector/pages.inc"
@@ -48,7 +57,8 @@ headers(struct evhttp_request *request, const struct page *page)
 	evhttp_add_header(out, "Content-Encoding", "gzip");
 	evhttp_add_header(out, "ETag", page->etag);
 	evhttp_add_header(out, "Cache-Control", "no-cache");
-	evhttp_add_header(out, "Content-Security-Policy", POLICY);
+	bool speedscope = strncmp(page->path, SPEEDSCOPE, sizeof(SPEEDSCOPE) - 1) == 0;
+	evhttp_add_header(out, "Content-Security-Policy", speedscope ? SPEEDSCOPE_POLICY : POLICY);
 	evhttp_add_header(out, "X-Content-Type-Options", "nosniff");
 	evhttp_add_header(out, "Referrer-Policy", "no-referrer");
 	evhttp_add_header(out, "Cross-Origin-Opener-Policy", "same-origin");

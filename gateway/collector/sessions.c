@@ -1,4 +1,4 @@
-/* Two tables, searched from end to end: a log-in is rare, and a look-up of 256 digests takes microseconds. */
+/* Two tables, searched from end to end: a look-up of 256 digests takes microseconds. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,14 +1,16 @@
-// Drives Chromium through the dashboard: node browse.mjs BASE STATE_JSON. Prints one JSON object of
-// what it saw; the test beside it says what that has to be.
+// Drives Chromium through the dashboard: node browse.mjs PLAN_JSON. Prints one JSON object of what it
+// saw; the test beside it says what that has to be.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 
-const [base, trace, evil] = process.argv.slice(2);
+const plan = JSON.parse(process.argv[2]);
+const { base, trace, evil, lanes } = plan;
 const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const FLAGS = [
   ...["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
   ...["--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  ...["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
 ];
 const seen = { errors: [], foreign: [], axe: {}, pages: {} };
 
@@ -28,6 +30,15 @@ async function text(page, selector) {
   return page.$$eval(selector, (nodes) => nodes.map((n) => n.textContent.trim()));
 }
 
+const hash = (page) => new URL(page.url()).hash;
+const hashHas = (page, part) =>
+  page.waitForFunction((wanted) => location.hash.includes(wanted), part, { timeout: 10000 });
+
+async function saved(page, selector) {
+  const [file] = await Promise.all([page.waitForEvent("download"), page.click(selector)]);
+  return readFileSync(await file.path(), "utf8");
+}
+
 async function routes(page) {
   await open(page, "#/routes", "tbody tr");
   seen.pages.routes = await text(page, "tbody tr td:first-child");
@@ -35,15 +46,22 @@ async function routes(page) {
   await page.keyboard.press("/");
   await page.keyboard.type("gather");
   await page.waitForFunction(() => document.querySelectorAll("tbody tr").length === 1);
-  seen.pages.filtered = { rows: await text(page, "tbody tr td:first-child"), hash: new URL(page.url()).hash };
-  await page.keyboard.press("Escape");
-  const [file] = await Promise.all([page.waitForEvent("download"), page.click("text=CSV")]);
-  seen.pages.csv = readFileSync(await file.path(), "utf8").split("\r\n");
+  seen.pages.filtered = { rows: await text(page, "tbody tr td:first-child"), hash: hash(page) };
+  await page.keyboard.type("zzz");
+  await page.click("text=Show all");
+  await page.waitForFunction(() => document.querySelectorAll("tbody tr").length > 1);
+  await page.click("th >> text=Route");
+  await hashHas(page, "sort=-route");
+  seen.pages.sorted = await text(page, "tbody tr td:first-child");
+  await page.fill("#search", "gather");
+  await page.waitForFunction(() => document.querySelectorAll("tbody tr").length === 1);
+  seen.pages.csv = (await saved(page, "text=CSV")).split("\r\n");
+  seen.pages.json = JSON.parse(await saved(page, "text=JSON")).length;
   await page.evaluate(() => document.activeElement.blur()); // else Enter is the button's
   await page.keyboard.press("j");
   await page.keyboard.press("Enter");
   await page.waitForSelector(".flame svg", { timeout: 20000 });
-  seen.pages.opened = new URL(page.url()).hash;
+  seen.pages.opened = hash(page);
 }
 
 async function route(page) {
@@ -52,73 +70,189 @@ async function route(page) {
     charts: await text(page, ".chart figcaption"),
     flame: await text(page, ".flame .d3-flame-graph-label"),
     rows: await text(page, "table tbody td:first-child"),
+    tiles: await text(page, ".tiles dt"),
   };
   await axe(page, "route");
   await page.click("text=Compare with the span before");
-  await page.waitForFunction(() => location.hash.includes("base_from"));
+  await hashHas(page, "base_from");
   await page.goBack();
   await page.waitForFunction(() => !location.hash.includes("base_from"));
+  await page.fill("[aria-label='Filter frames']", "slowest_child");
+  await hashHas(page, "find=slowest_child");
+  await page.waitForSelector(".flame svg g");
+  await page.locator(".flame .d3-flame-graph-label", { hasText: "slowest_child" }).first().click({ force: true });
+  await hashHas(page, "zoom=");
+  const zoomed = hash(page);
+  await page.reload();
+  await page.waitForSelector(".flame svg g");
+  seen.pages.zoomed = { kept: hash(page) === zoomed, faded: await page.$$eval(".flame .fade", (n) => n.length) };
+  await page.click("text=Reset zoom");
+  await page.waitForFunction(() => !location.hash.includes("zoom="));
+  await open(page, "#/route/GET%20%2Fgather", ".flame svg"); // by name
+  seen.pages.byName = (await text(page, "h1"))[0];
+  await page.selectOption("select", "15m");
+  await hashHas(page, "window=15m");
 }
 
 async function request(page) {
   await open(page, `#/request/${trace}`, ".fall");
   seen.pages.request = { title: (await text(page, "h1"))[0], rows: await text(page, ".fall th") };
+  seen.pages.curl = await page.getAttribute("text=Copy as curl", "title");
+  seen.pages.downloads = await page.$$eval("a[download]", (links) => links.map((a) => a.getAttribute("href")));
   await axe(page, "request");
   await open(page, `#/request/${evil}`, ".fall");
   await page.waitForFunction((id) => document.body.textContent.includes(id), evil);
-  seen.pages.evil = { title: (await text(page, "h1"))[0], ran: await page.evaluate(() => window.ran ?? null) };
+  seen.pages.evil = {
+    title: (await text(page, "h1"))[0],
+    ran: await page.evaluate(() => window.ran ?? null),
+    curl: await page.getAttribute("text=Copy as curl", "title"),
+  };
   const before = (await text(page, ".fall th")).length;
   await page.click("text=library frames too");
-  await page.waitForFunction(() => location.hash.includes("frames=all"));
+  await hashHas(page, "frames=all");
   seen.pages.frames = [before, (await text(page, ".fall th")).length];
   await open(page, "#/request/00000000000000000000000000000001", ".note");
   seen.pages.missing = (await text(page, ".note"))[0];
+  await open(page, `#/request/${lanes}`, ".lanes svg");
+  seen.pages.lanes = {
+    names: await text(page, ".lanes .names li"),
+    wakes: await page.$$eval(".lanes .wake", (n) => n.length),
+  };
+  await page.locator(".lanes rect.kind-wait").first().click();
+  await page.waitForSelector("div.chosen");
+  seen.pages.lanes.chosen = (await text(page, "div.chosen"))[0];
+  await axe(page, "lanes");
 }
 
 async function others(page) {
-  await open(page, "#/incidents", ".note, tbody tr");
-  seen.pages.incidents = await text(page, "main");
-  await axe(page, "incidents");
   await open(page, "#/live", "tbody tr");
-  seen.pages.live = (await text(page, "tbody tr")).length;
+  await axe(page, "live");
   await page.click("text=Pause");
   await page.waitForSelector("text=Go on");
-  await axe(page, "live");
+  const held = await text(page, "tbody tr");
+  await page.waitForTimeout(1500);
+  seen.pages.paused = JSON.stringify(held) === JSON.stringify(await text(page, "tbody tr"));
+  await page.fill("#search", "gather");
+  await page.click("text=Go on");
+  await page.waitForFunction(() => !document.querySelector("tbody tr") || document.querySelector(".rate.on"));
+  await page.fill("#search", "");
+  await page.waitForSelector(".rate.on");
+  await page.waitForTimeout(2500);
+  seen.pages.live = { rows: (await text(page, "tbody tr")).length, rate: (await text(page, ".rate"))[0] };
+  await page.keyboard.press("Escape");
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press("j"); // who walks through rows wants them to stand still
+  await hashHas(page, "paused=1");
   await open(page, "#/health", ".tiles");
-  seen.pages.health = await text(page, ".tiles dt");
+  seen.pages.health = { tiles: await text(page, ".tiles dt"), text: (await text(page, "main"))[0] };
   await axe(page, "health");
+  await page.click("text=Configuration");
+  await page.waitForSelector("tbody tr");
+  await page.fill("#search", "join_timeout");
+  await page.waitForFunction(() => document.querySelectorAll("tbody tr").length === 1);
+  seen.pages.config = await text(page, "tbody td");
+  await axe(page, "config");
+  await page.click(".tabs >> text=Metrics");
+  await page.waitForSelector("tbody tr");
+  seen.pages.metrics = (await text(page, "tbody tr")).length;
+  await page.evaluate(() => document.activeElement.blur());
   await page.keyboard.press("?");
   await page.waitForSelector("[role=dialog]");
+  await axe(page, "help");
   await page.keyboard.press("Escape");
   await page.keyboard.press("g");
   await page.keyboard.press("l");
   await page.waitForFunction(() => location.hash === "#/live");
+  await open(page, "#/nowhere/%E0%A4%A", "h1");
+  seen.pages.nowhere = (await text(page, "h1"))[0];
+}
+
+async function speedscope(page) {
+  await open(page, `#/request/${trace}`, ".fall");
+  const [popup] = await Promise.all([page.waitForEvent("popup"), page.click("text=Open in speedscope")]);
+  watch(popup);
+  await popup.waitForLoadState();
+  await popup.waitForFunction(() => document.title.includes("GET /gather"), { timeout: 20000 });
+  const error = await popup.evaluate(() => document.body.innerText.includes("error"));
+  const font = await popup.evaluate(() => getComputedStyle(document.querySelector("body div")).position);
+  seen.pages.speedscope = { title: await popup.title(), error, styled: font };
+  if (plan.shots) await popup.screenshot({ path: `${plan.shots}/speedscope.png` });
+  await popup.close();
 }
 
 async function shapes(browser) {
   seen.pages.overflow = {};
   for (const [width, scheme] of [[390, "light"], [820, "dark"], [1280, "dark"]]) {
     const page = await browser.newPage({ viewport: { width, height: 800 }, colorScheme: scheme });
-    await open(page, `#/request/${trace}`, ".fall");
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    seen.pages.overflow[`${width} ${scheme}`] = wide;
+    for (const place of [`request/${lanes}`, "routes", "health", "live", "route/GET%20%2Fgather"]) {
+      await page.goto(`${base}/#/${place}`);
+      await page.waitForSelector("main table, main .note");
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      seen.pages.overflow[`${place} ${width}`] = wide;
+    }
+    await open(page, `#/request/${lanes}`, ".fall");
     await axe(page, `request ${width} ${scheme}`);
     await page.close();
   }
 }
 
+// The listener on TCP: token, cookie, an incident accepted by it, log-out.
+async function login(browser) {
+  const context = await browser.newContext();
+  const page = watch(await context.newPage());
+  await page.goto(`${plan.tcp}/#/incidents`);
+  await page.waitForSelector("form.login");
+  await axe(page, "login");
+  await page.keyboard.type("wrong"); // the field has the focus
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.querySelector("#login-error").textContent !== "");
+  seen.pages.wrong = (await text(page, "#login-error"))[0];
+  await page.fill("#token", plan.token);
+  await page.click("form button");
+  await page.waitForSelector("tbody tr", { timeout: 30000 });
+  const [cookie] = await context.cookies();
+  seen.pages.cookie = { http: cookie.httpOnly, site: cookie.sameSite, script: await page.evaluate(() => document.cookie) };
+  await axe(page, "incidents");
+  seen.pages.incidents = await text(page, "tbody td:first-child");
+  seen.pages.firing = await text(page, "nav .count");
+  await page.click("tbody a");
+  await page.waitForSelector("text=Accept the new level");
+  await axe(page, "incident");
+  seen.pages.incident = { title: (await text(page, "h1"))[0], text: (await text(page, ".sentence"))[0], told: await text(page, ".history li") };
+  await page.click("text=Accept the new level");
+  await page.click("button >> text=Accept it");
+  await page.waitForSelector("h1 + .state.accepted, .state.accepted");
+  seen.pages.accepted = true;
+  await page.reload();
+  await page.waitForSelector(".sentence"); // still in
+  await page.click("text=Log out");
+  await page.waitForSelector("form.login");
+  seen.pages.loggedOut = (await context.cookies()).length;
+  await context.close();
+}
+
+function watch(page) {
+  page.setDefaultTimeout(20000);
+  // What a page asks for may well not be there, or need a log-in; speedscope would read Java's
+  // recordings by WebAssembly, which its policy does not allow. Nothing else is said.
+  const known = /status of (404|401)|WebAssembly/;
+  page.on("pageerror", (error) => known.test(error.message) || seen.errors.push(error.message));
+  page.on("console", (m) => {
+    if (m.type() === "error" && !known.test(m.text())) seen.errors.push(m.text());
+  });
+  page.on("request", (r) => {
+    if (/^(http|ws)/.test(r.url()) && !r.url().startsWith(base) && !r.url().startsWith(plan.tcp))
+      seen.foreign.push(r.url());
+  });
+  return page;
+}
+
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: FLAGS });
 try {
-  const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
-  page.setDefaultTimeout(20000);
-  page.on("pageerror", (error) => seen.errors.push(error.message));
-  page.on("console", (m) => m.type() === "error" && !/status of 404/.test(m.text()) && seen.errors.push(m.text()));
-  page.on("request", (r) => /^(http|ws)/.test(r.url()) && !r.url().startsWith(base) && seen.foreign.push(r.url()));
-  await routes(page);
-  await route(page);
-  await request(page);
-  await others(page);
+  const page = watch(await browser.newPage({ viewport: { width: 1280, height: 900 } }));
+  for (const part of [routes, route, request, others, speedscope]) await part(page);
   await shapes(browser);
+  await login(browser);
 } finally {
   await browser.close();
   console.log(JSON.stringify(seen));

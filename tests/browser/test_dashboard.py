@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,12 +16,14 @@ from typing import Any
 
 import pytest
 from forward import forward
-from harness import ROOT
+from harness import ROOT, Gateway, free_port, wait_for
 from truth_pair import start_pair
 
 HERE = Path(__file__).resolve().parent
 
-EVIL = "<img src=x onerror=window.ran=1><script>window.ran=1</script>"
+EVIL = "<img src=x onerror=window.ran=1><script>window.ran=1</script>';id;'"
+EVIL_QUOTED = urllib.parse.quote(EVIL, safe="<>=/'")
+TOKEN = "a-token-of-more-than-16-bytes"
 BROWSER_S = 150
 
 
@@ -32,14 +36,14 @@ def fetch(base: str, path: str) -> str:
         return str(error.headers["X-Trace-Id"])
 
 
-def browse(base: str, trace: str, evil: str) -> dict[str, Any]:
+def browse(plan: dict[str, str]) -> dict[str, Any]:
     """Runs browse.mjs. AssertionError with its output where it fails."""
     web = ROOT / "build" / "web"
     assert (web / "node_modules").is_dir(), "the dashboard's packages are missing: make deps-web"
     script = web / "browse.mjs"  # beside node_modules, where Node looks for packages
     script.write_text((HERE / "browse.mjs").read_text())
     done = subprocess.run(
-        ["node", str(script), base, trace, evil],
+        ["node", str(script), json.dumps(plan)],
         capture_output=True,
         text=True,
         timeout=BROWSER_S,
@@ -49,19 +53,59 @@ def browse(base: str, trace: str, evil: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+def wait_lanes(gateway: Gateway, trace: str) -> None:
+    """The detail of a request comes a moment after its profile."""
+    wait_for(lambda: gateway.wait_profile(trace)["profile"]["lanes"], 10, "lanes")
+
+
+class Going:
+    """Some requests a second to a route that breaks a rule, until stop()."""
+
+    def __init__(self, base: str) -> None:
+        """Begin."""
+        self._stopped = threading.Event()
+        self._base = base
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.2):
+            fetch(self._base, "/async")
+
+    def stop(self) -> None:
+        """No more."""
+        self._stopped.set()
+        self._thread.join()
+
+
+RULE = {"metric": "p50", "route": "GET /async", "above_ms": 1, "for_s": 10, "min_requests": 5}
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What Chromium saw on all pages: one run, looked at by all tests here."""
-    for pair in start_pair(tmp_path_factory.mktemp("web"), "app:app", ROOT / "demo", "uvloop"):
+    folder = tmp_path_factory.mktemp("web")
+    token, port = folder / "token", free_port()
+    token.write_text(TOKEN + "\n")
+    tcp = {"address": f"127.0.0.1:{port}", "token_file": str(token)}
+    alerts = {"window_ms": 1000, "rules": [RULE]}
+    for pair in start_pair(folder, "app:app", ROOT / "demo", "uvloop", tcp, alerts=alerts):
         gateway = pair.gateway
-        for path in ("/async", "/sync", "/gather", "/block", "/db"):
-            fetch(gateway.base, path)
-        trace = fetch(gateway.base, "/gather")
-        evil = fetch(gateway.base, "/async?x=" + urllib.parse.quote(EVIL, safe="<>=/"))
-        for each in (trace, evil):
-            gateway.wait_profile(each)
-        with forward(gateway.control) as base:
-            yield browse(base, trace, evil)
+        going = Going(gateway.base)
+        try:
+            for path in ("/async", "/sync", "/gather", "/block", "/db"):
+                fetch(gateway.base, path)
+            trace = fetch(gateway.base, "/gather")
+            evil = fetch(gateway.base, "/async?x=" + EVIL_QUOTED)
+            for each in (trace, evil):
+                gateway.wait_profile(each)
+            wait_lanes(gateway, trace)
+            with forward(gateway.control) as base:
+                plan = {"base": base, "trace": trace, "evil": evil, "lanes": trace}
+                plan |= {"tcp": f"http://127.0.0.1:{port}", "token": TOKEN}
+                yield browse(plan)
+        finally:
+            going.stop()
 
 
 def test_nothing_foreign_and_no_error(seen: dict[str, Any]) -> None:
@@ -72,55 +116,107 @@ def test_nothing_foreign_and_no_error(seen: dict[str, Any]) -> None:
 
 def test_accessible(seen: dict[str, Any]) -> None:
     """axe-core finds nothing on any page, in both themes."""
-    assert len(seen["axe"]) == 9
+    assert len(seen["axe"]) == 14, sorted(seen["axe"])
     assert {page: faults for page, faults in seen["axe"].items() if faults} == {}
 
 
 def test_routes(seen: dict[str, Any]) -> None:
-    """All routes; the filter is in the address; the table as a file; keys open a route."""
+    """All routes; filter and order are in the address; the table as files; keys open a route."""
     pages = seen["pages"]
     assert set(pages["routes"]) >= {f"GET /{n}" for n in ("async", "sync", "gather", "block", "db")}
     assert pages["filtered"] == {"rows": ["GET /gather"], "hash": "#/routes?q=gather"}
+    assert pages["sorted"] == sorted(pages["sorted"], reverse=True) and len(pages["sorted"]) >= 5
     assert pages["csv"][0].startswith("Route,State,Requests")
-    assert pages["csv"][1].startswith("GET /gather,")
+    assert pages["csv"][1].startswith("GET /gather,") and pages["json"] == 1
     assert pages["opened"].startswith("#/route/")
 
 
 def test_route(seen: dict[str, Any]) -> None:
-    """Charts, the flame graph with the app's frames, and what the time is made of."""
+    """Charts, the flame graph with the app's frames, the rows; linked to by name."""
     route = seen["pages"]["route"]
-    assert route["title"] == "GET /gather"
+    assert route["title"] == seen["pages"]["byName"] == "GET /gather"
     assert any("Latency" in c for c in route["charts"])
+    assert any("Throughput" in c for c in route["charts"])
     assert any("slowest_child" in label for label in route["flame"])
     assert any("slowest_child" in row for row in route["rows"])
+    assert {"Requests", "Errors", "Mean", "Slowest"} <= set(route["tiles"])
+    assert seen["pages"]["zoomed"]["kept"] and seen["pages"]["zoomed"]["faded"] > 0
 
 
 def test_request(seen: dict[str, Any]) -> None:
-    """The waterfall's phases, the app's frames, and all frames on demand."""
-    request = seen["pages"]["request"]
+    """The waterfall's phases, the app's frames, all frames on demand, exports, curl."""
+    pages = seen["pages"]
+    request = pages["request"]
     assert request["title"] == "GET /gather"
     assert {"head", "wait", "app_queue", "app", "unattributed"} <= set(request["rows"])
     assert any("slowest_child" in row for row in request["rows"])
-    few, all_frames = seen["pages"]["frames"]
+    few, all_frames = pages["frames"]
     assert all_frames > few
-    assert "Try again" in seen["pages"]["missing"]
+    assert "Try again" in pages["missing"]
+    assert pages["curl"].startswith("curl -i -X 'GET' 'http://127.0.0.1:")
+    assert [href.split("format=")[1].split("&")[0] for href in pages["downloads"]] == [
+        *("speedscope", "chrome", "collapsed")
+    ]
+
+
+def test_lanes(seen: dict[str, Any]) -> None:
+    """A lane per task, lines to who woke whom, a segment with its stack."""
+    lanes = seen["pages"]["lanes"]
+    assert len(lanes["names"]) >= 4  # the request and its children
+    assert lanes["wakes"] >= 1
+    assert "of lane" in lanes["chosen"] and "wait" in lanes["chosen"]
+
+
+def test_speedscope(seen: dict[str, Any]) -> None:
+    """The built-in speedscope opens a request's profile, under its policy, offline."""
+    speedscope = seen["pages"]["speedscope"]
+    assert "GET /gather" in speedscope["title"] and not speedscope["error"]
+    assert speedscope["styled"] != "static"  # its styles, made while it runs, are in force
 
 
 def test_what_clients_send_is_text(seen: dict[str, Any]) -> None:
-    """Markup in a path is shown, and never run."""
+    """Markup in a path is shown, and never run; nor does it leave a shell's quotes."""
     evil = seen["pages"]["evil"]
     assert evil["ran"] is None
     assert "onerror=window.ran=1" in evil["title"]
+    assert shlex.split(evil["curl"])[-1].endswith(EVIL_QUOTED)
 
 
-def test_other_pages(seen: dict[str, Any]) -> None:
-    """Incidents say why there are none, live fills, health shows its tiles."""
+def test_live(seen: dict[str, Any]) -> None:
+    """Fills, stands still when paused or walked through, says how much passes."""
     pages = seen["pages"]
-    assert "No incidents" in pages["incidents"][0]
-    assert pages["live"] >= 7
-    assert "Records dropped" in pages["health"]
+    assert pages["paused"]
+    assert 3 <= pages["live"]["rows"] <= 100
+    assert pages["live"]["rate"].endswith("requests/s")
+
+
+def test_health(seen: dict[str, Any]) -> None:
+    """Own cost, losses, processes and hooks; the configuration; the metrics."""
+    pages = seen["pages"]
+    assert {"Profiled", "Lost", "CPU per request", "Memory", "Store"} <= set(
+        pages["health"]["tiles"]
+    )
+    for word in ("supervisor", "collector", "uvloop"):
+        assert word in pages["health"]["text"]
+    assert pages["config"] == ["profile.join_timeout_ms", "10000"]
+    assert pages["metrics"] > 100
+    assert pages["nowhere"] == "No such page"
+
+
+def test_login_and_accept(seen: dict[str, Any]) -> None:
+    """A wrong token, the right one, an incident accepted by the cookie, the log-out."""
+    pages = seen["pages"]
+    assert "not the token" in pages["wrong"]
+    assert pages["cookie"] == {"http": True, "site": "Strict", "script": ""}
+    assert any("GET /async" in title for title in pages["incidents"])
+    assert pages["firing"] and int(pages["firing"][0]) >= 1
+    assert "GET /async" in pages["incident"]["title"] and pages["incident"]["text"]
+    assert all("NaN" not in told for told in pages["incident"]["told"])
+    assert pages["accepted"]
+    assert pages["loggedOut"] == 0
 
 
 def test_no_width_scrolls_sideways(seen: dict[str, Any]) -> None:
     """A phone, a tablet, a desk: tables scroll in their own boxes."""
+    assert len(seen["pages"]["overflow"]) == 15
     assert all(wide <= 0 for wide in seen["pages"]["overflow"].values()), seen["pages"]["overflow"]

@@ -28,11 +28,16 @@ class Pair:
         return self.gateway.wait_profile(response.headers["x-trace-id"]), response
 
 
-def start_pair(folder: Path, app: str, app_dir: Path, loop: str) -> Iterator[Pair]:
-    """Start both, yield them, stop both; show their logs where the start fails."""
+def start_pair(
+    folder: Path, app: str, app_dir: Path, loop: str, *more: dict[str, Any], **sections: Any
+) -> Iterator[Pair]:
+    """Start both, yield them, stop both; show their logs where the start fails.
+
+    `more` are further control listeners, `sections` those of start_gateway().
+    """
     sockets = tempfile.mkdtemp(prefix="tailrace-truth-")
     control = f"{sockets}/control.sock"
-    listeners = [{"address": f"unix:{control}", "role": "admin"}]
+    listeners = [{"address": f"unix:{control}", "role": "admin"}, *more]
     server = start_uvicorn(folder, app, app_dir=app_dir, loop=loop, control=control)
     try:
         gateway = start_gateway(
@@ -40,6 +45,7 @@ def start_pair(folder: Path, app: str, app_dir: Path, loop: str) -> Iterator[Pai
             [server.address],
             control={"listeners": listeners},
             store={"keep_slowest": 1000, "keep_random": 1000},  # all that these tests send
+            **sections,
         )
         try:
             yield Pair(gateway, server, loop)

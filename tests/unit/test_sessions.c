@@ -1,5 +1,5 @@
-/* sessions: open, used, idle, over, ended, of another token; at the limits and one past them; how often an
- * address may try. */
+/* sessions: open, used, idle, over, ended, of another token; at the limits and one past them; how
+ * often an address may try. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

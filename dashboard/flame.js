@@ -1,0 +1,173 @@
+// Flame graphs (d3-flame-graph): zoomed and searched by the address, drawn no finer than the eye
+// sees.
+import { useEffect, useRef } from "preact/hooks";
+import flamegraph from "d3-flame-graph";
+import { select } from "d3-selection";
+import { html } from "./parts.js";
+import { color, useTheme } from "./charts.js";
+import { ns, percent, signedNs } from "./format.js";
+import { setQuery } from "./router.js";
+
+const FRAMES_MAX = 1500; // drawn at a time
+const FRAME_MIN_PX = 2;
+
+const leadsToApp = (tree) => (tree.children ?? []).some((c) => c.in_app || leadsToApp(c));
+
+// Children, those of the server's and the framework's frames above the app's own in their place.
+const below = (tree, all) =>
+  (tree.children ?? []).flatMap((c) =>
+    !all && !c.in_app && !c.kind && leadsToApp(c) ? below(c, all) : [c],
+  );
+
+function node(tree, all) {
+  return {
+    name: tree.name,
+    kind: tree.kind,
+    inApp: tree.in_app,
+    value: tree.ns,
+    before: tree.baseline_ns,
+    count: tree.count,
+    children: below(tree, all).map((c) => node(c, all)),
+  };
+}
+
+// What the app's own code is stands out; differences are red where it grew, blue where it shrank.
+function paint(d, differ, whole) {
+  const { inApp, kind, value, before } = d.data;
+  if (!differ) return color(kind ? `kind-${kind}` : inApp ? "flame-app" : "flame-lib");
+  if (!before) return color("flame-new");
+  const part = Math.max(-1, Math.min(1, ((value - before) / whole) * 3));
+  const strength = Math.round(Math.abs(part) * 100);
+  const hue = part >= 0 ? color("grew") : color("shrank");
+  return `color-mix(in srgb, ${hue} ${strength}%, ${color("flame-lib")})`;
+}
+
+function label(d, differ, whole) {
+  const text = `${d.data.name}  ${ns(d.data.value)} per request, ${percent(d.data.value / whole)}`;
+  return differ
+    ? `${text}; before ${ns(d.data.before ?? 0)}, ${signedNs(d.data.value - (d.data.before ?? 0))}`
+    : text;
+}
+
+// The narrowest frame that is drawn, so that there are FRAMES_MAX at most below `top`.
+function finest(top, width) {
+  const sizes = [];
+  const walk = (n) => {
+    sizes.push(n.value);
+    n.children.forEach(walk);
+  };
+  walk(top);
+  if (sizes.length <= FRAMES_MAX) return FRAME_MIN_PX;
+  sizes.sort((a, b) => b - a);
+  return Math.max(FRAME_MIN_PX, (sizes[FRAMES_MAX] / (top.value || 1)) * width);
+}
+
+// A frame's place, short enough for an address: a hash of the names above it and its own.
+function placeOf(names) {
+  let hash = 5381;
+  for (const c of names.join("\u0000")) hash = (hash * 33 + c.codePointAt(0)) >>> 0;
+  return hash.toString(36);
+}
+
+function names(d) {
+  const found = [];
+  for (let at = d; at; at = at.parent) found.unshift(at.data.name);
+  return found;
+}
+
+function find(d, place) {
+  if (placeOf(names(d)) === place) return d;
+  for (const child of d.children ?? []) {
+    const found = find(child, place);
+    if (found) return found;
+  }
+  return null;
+}
+
+function make(box, told, differ, whole) {
+  return flamegraph()
+    .width(box.clientWidth || 800)
+    .cellHeight(18)
+    .minFrameSize(FRAME_MIN_PX)
+    .inverted(true)
+    .transitionDuration(0)
+    .sort((a, b) => b.value - a.value)
+    .tooltip(false)
+    .title("")
+    .setColorMapper((d) => paint(d, differ, whole))
+    .setLabelHandler((d) => label(d, differ, whole))
+    .getName((d) => d.data.name)
+    .setDetailsElement(told);
+}
+
+function Key({ differ }) {
+  if (!differ)
+    return html`<span class="key"
+      ><span class="swatch flame-app"></span>the app's own code
+      <span class="swatch flame-lib"></span>libraries <span class="swatch kind-wait"></span>wait
+      <span class="swatch kind-run"></span>run <span class="swatch kind-ready"></span>ready</span
+    >`;
+  return html`<span class="key"
+    ><span class="swatch grew"></span>grew <span class="swatch shrank"></span>shrank
+    <span class="swatch new"></span>new</span
+  >`;
+}
+
+export function Flame({ tree, differ = false, title, search = "", all = false, zoom = "" }) {
+  const box = useRef(null);
+  const told = useRef(null);
+  const graph = useRef(null);
+  const theme = useTheme();
+  useEffect(() => {
+    const data = node(tree, all);
+    const made = (graph.current = make(box.current, told.current, differ, tree.ns || 1));
+    const draw = (top) => made.minFrameSize(finest(top, box.current.clientWidth || 800));
+    draw(data);
+    made.onClick((d) => {
+      draw(d.data);
+      made.update();
+      setQuery({ zoom: d.parent ? placeOf(names(d)) : "" }, true);
+    });
+    select(box.current).datum(data).call(made);
+    const drawn = select(box.current).datum();
+    const at = zoom && drawn ? find(drawn, zoom) : null;
+    if (at) {
+      draw(at.data);
+      made.zoomTo(at);
+    }
+    let width = box.current.clientWidth;
+    const watch = new ResizeObserver(() => {
+      if (box.current.clientWidth === width) return;
+      width = box.current.clientWidth;
+      made.width(width);
+      made.update();
+    });
+    watch.observe(box.current);
+    return () => {
+      watch.disconnect();
+      made.destroy();
+      graph.current = null;
+    };
+  }, [tree, differ, all, theme]);
+  useEffect(() => {
+    if (search) graph.current?.search(search);
+    else graph.current?.clear();
+  }, [search, tree, all]);
+  const whole = () => {
+    graph.current?.resetZoom();
+    setQuery({ zoom: "" }, true);
+  };
+  return html`<figure class="chart">
+    <figcaption>
+      ${title} <${Key} differ=${differ} />
+      <button onClick=${whole}>Reset zoom</button>
+    </figcaption>
+    <div
+      class="flame"
+      ref=${box}
+      role="img"
+      aria-label=${`${title}; the table below says the same`}
+    ></div>
+    <p class="told" ref=${told} aria-live="polite"></p>
+  </figure>`;
+}
