@@ -78,6 +78,23 @@ function Chosen({ lane, segment, stacks, name }) {
   </div>`;
 }
 
+const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
+
+// The next segment of the lane, or the one at that time of the next lane.
+function stepped(lanes, at, [down, right]) {
+  if (!at) return lanes[0]?.timeline?.length ? [0, 0] : null;
+  const [row, place] = at;
+  if (right) {
+    const last = lanes[row].timeline.length - 1;
+    return [row, Math.min(Math.max(place + right, 0), last)];
+  }
+  const next = lanes[row + down];
+  if (!next?.timeline?.length) return at;
+  const from = lanes[row].timeline[place][0];
+  const found = next.timeline.findLastIndex(([begin]) => begin <= from);
+  return [row + down, Math.max(found, 0)];
+}
+
 export function Lanes({ lanes, stacks, total }) {
   const [all, setAll] = useState(false);
   const [at, setAt] = useState(null); // [lane's place, segment's place]
@@ -89,6 +106,12 @@ export function Lanes({ lanes, stacks, total }) {
     return lane ? `lane ${id} ${lane.name ?? lane.kind}` : `lane ${id}`;
   };
   const lane = at && shown[at[0]];
+  const walk = (event) => {
+    const step = STEPS[event.key];
+    if (!step) return;
+    event.preventDefault();
+    setAt(stepped(shown, at, step));
+  };
   return html`<h3>
       Lanes
       <span class="quiet"
@@ -106,7 +129,13 @@ export function Lanes({ lanes, stacks, total }) {
             </li>`,
         )}
       </ul>
-      <div class="drawing">
+      <div
+        class="drawing"
+        tabindex="0"
+        role="group"
+        aria-label="Segments: arrow keys choose one"
+        onKeyDown=${walk}
+      >
         <svg
           viewBox=${`0 0 ${WIDE} ${height}`}
           preserveAspectRatio="none"
@@ -146,6 +175,6 @@ export function Lanes({ lanes, stacks, total }) {
             stacks=${stacks}
             name=${name}
           />`
-        : html`<p class="quiet">Click a segment for its stack.</p>`
+        : html`<p class="quiet">Click a segment for its stack, or walk by the arrow keys.</p>`
     }`;
 }

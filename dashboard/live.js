@@ -108,12 +108,19 @@ function Nothing({ filtered }) {
   </div>`;
 }
 
+// As the gateway filters.
+function fits(part, min_ms) {
+  const lower = part.toLowerCase();
+  return (r) => r.route.toLowerCase().includes(lower) && r.total_ns >= Number(min_ms) * 1e6;
+}
+
 export function Live({ query }) {
   const stopped = query.paused === "1";
   const hidden = useHidden();
   const min_ms = /^\d{1,8}$/.test(query.min_ms ?? "") ? query.min_ms : "";
   const path = useRested(`/api/v1/live${search({ contains: query.q, min_ms, per_s: PER_S })}`);
-  const { rows, lost, rate, error, open } = useEvents(path, stopped || hidden);
+  const { rows: kept, lost, rate, error, open } = useEvents(path, stopped || hidden);
+  const rows = kept.filter(fits(query.q ?? "", min_ms)); // what came before the filter was set
   const used = worthShowing(
     PHASES,
     rows.map((r) => r.phases_ns),

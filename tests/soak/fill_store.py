@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROUTES = 500
 REQUESTS = 1_000_000
-MINUTES = 24 * 60
+MINUTES = 120
 SPAN_S = 24 * 3600
 
 
@@ -38,7 +38,7 @@ def exchanges(ids: list[int], now_s: int, body: str, count: int) -> Iterator[tup
 
 
 def minutes(ids: list[int], now_s: int, row: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
-    """What each route did in each minute of the last day."""
+    """What each route did in each minute of the last two hours."""
     for minute in range(now_s // 60 - MINUTES, now_s // 60):
         for route in ids:
             yield (minute, route, *row)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from forward import forward
 from handmade import HandApp
 from harness import ROOT, Gateway, start_gateway, wait_for
 
+pytestmark = pytest.mark.timeout(900)
 HERE = Path(__file__).resolve().parent
 RATE = 2000
 LIVE_S = 40
@@ -53,9 +55,10 @@ def ask(port: int, count: int, per_s: float = 0.0) -> None:
                 answer += sock.recv(65536)
 
 
-@pytest.fixture
-def gateway(tmp_path: Path) -> Any:
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway before a scripted app, its store filled."""
+    tmp_path = tmp_path_factory.mktemp("million")
     app = HandApp().start()
     options: dict[str, Any] = {
         "store": {"max_bytes": 8 << 30},
