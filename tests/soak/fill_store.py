@@ -47,7 +47,8 @@ def minutes(ids: list[int], now_s: int, row: tuple[object, ...]) -> Iterator[tup
 def fill(path: Path, requests: int = REQUESTS) -> None:
     """Fill the file, which no gateway has open. Raises sqlite3.Error."""
     db = sqlite3.connect(path, isolation_level=None)
-    db.execute("PRAGMA synchronous = OFF")
+    for pragma in ("synchronous = OFF", "cache_size = -400000", "temp_store = MEMORY"):
+        db.execute(f"PRAGMA {pragma}")
     now_s = int(time.time())
     body = db.execute("SELECT body FROM exchanges ORDER BY length(body)").fetchone()[0]
     row = db.execute(

@@ -61,7 +61,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     tmp_path = tmp_path_factory.mktemp("million")
     app = HandApp().start()
     options: dict[str, Any] = {
-        "store": {"max_bytes": 8 << 30},
+        "store": {"path": str(tmp_path / "million.db"), "max_bytes": 8 << 30},
         "profile": {"join_timeout_ms": 300},
     }
     first = start_gateway(tmp_path, [app.address], **options)
