@@ -8,7 +8,7 @@ import { color, useTheme } from "./charts.js";
 import { ns, percent, signedNs } from "./format.js";
 import { setQuery } from "./router.js";
 
-const FRAMES_MAX = 1500; // drawn at a time
+const FRAMES_MAX = 800; // drawn at a time
 const FRAME_MIN_PX = 2;
 
 const leadsToApp = (tree) => (tree.children ?? []).some((c) => c.in_app || leadsToApp(c));
@@ -121,11 +121,15 @@ export function Flame({ tree, differ = false, title, search = "", all = false, z
   useEffect(() => {
     const data = node(tree, all);
     const made = (graph.current = make(box.current, told.current, differ, tree.ns || 1));
-    const draw = (top) => made.minFrameSize(finest(top, box.current.clientWidth || 800));
+    let least = FRAME_MIN_PX;
+    const draw = (top) => {
+      const before = least;
+      made.minFrameSize((least = finest(top, box.current.clientWidth || 800)));
+      return least !== before;
+    };
     draw(data);
     made.onClick((d) => {
-      draw(d.data);
-      made.update();
+      if (draw(d.data)) made.update();
       setQuery({ zoom: d.parent ? placeOf(names(d)) : "" }, true);
     });
     select(box.current).datum(data).call(made);

@@ -66,6 +66,20 @@ function orderOf(text) {
   return text[0] === "-" ? { key: text.slice(1), down: true } : { key: text, down: false };
 }
 
+const FIRST_ROWS = 60; // more than a screen shows
+const MORE_ROWS = 150; // in each frame after that
+
+// How many rows are drawn: a screenful at once, the rest while it is looked at.
+function useDrawn(count) {
+  const [drawn, setDrawn] = useState(FIRST_ROWS);
+  useEffect(() => {
+    if (drawn >= count) return undefined;
+    const frame = requestAnimationFrame(() => setDrawn(drawn + MORE_ROWS));
+    return () => cancelAnimationFrame(frame);
+  }, [drawn, count]);
+  return drawn;
+}
+
 // `sort`: the order stands in the address under this name. `main`: j, k and Enter are this table's.
 // `rowKey` tells rows apart where they move. `onMove` is told when a row is chosen by key.
 export function Table({ name, columns, rows, href, caption, main, sort, query, rowKey, onMove }) {
@@ -75,6 +89,7 @@ export function Table({ name, columns, rows, href, caption, main, sort, query, r
     sort ? setQuery({ [sort]: (next.down ? "-" : "") + next.key }, true) : setOwn(next);
   const body = useRef(null);
   const shown = sorted(rows, columns, order);
+  const drawn = useDrawn(shown.length);
   const go = (i) => href && href(shown[i]) && (location.hash = href(shown[i]));
   const at = useRowKeys(main ? shown.length : 0, go, onMove);
   useEffect(() => {
@@ -100,7 +115,7 @@ export function Table({ name, columns, rows, href, caption, main, sort, query, r
           </tr>
         </thead>
         <tbody ref=${body}>
-          ${shown.map(
+          ${shown.slice(0, drawn).map(
             (row, i) =>
               html`<tr
                 key=${rowKey?.(row)}

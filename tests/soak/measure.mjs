@@ -26,7 +26,7 @@ async function first() {
     }).observe(document, { childList: true, subtree: true });
   });
   await page.goto(`${plan.base}/#/routes?window=1h`);
-  await page.waitForFunction(() => window.firstRow);
+  await page.waitForFunction((n) => document.querySelectorAll("tbody tr").length >= n, plan.routes);
   const first_ms = await page.evaluate(() => window.firstRow);
   const rows = await page.$$eval("tbody tr", (r) => r.length);
   const filter_ms = await timed(async () => {
@@ -42,19 +42,24 @@ async function timed(what) {
   return performance.now() - begun;
 }
 
-// A tree of so many nodes, deep and wide, as the API would tell it.
+// A tree of so many nodes as the API would tell it: it fans out for six levels, then goes down in
+// chains, as stacks do.
 function tree(wanted) {
   let made = 0;
-  const grow = (depth, ns) => {
-    const node = { name: `app.module${made % 97}:function_${made}`, kind: null, in_app: made % 3 > 0 };
-    made++;
-    Object.assign(node, { ns, baseline_ns: null, count: 1, children: [] });
-    const width = depth < 4 ? 6 : depth < 30 ? 1 + (made % 2) : 0;
-    for (let i = 0; i < width && made < wanted; i++) node.children.push(grow(depth + 1, (ns / width) | 0));
-    return node;
+  const node = (ns) => {
+    const name = `app.module${made % 97}:function_${made}`;
+    return { name, kind: null, in_app: made++ % 3 > 0, ns, baseline_ns: null, count: 1, children: [] };
   };
-  const root = grow(0, 2e9);
-  while (made < wanted) root.children.push(grow(1, 1e6));
+  const root = node(2e9);
+  for (let level = [root], depth = 0; made < wanted; depth++) {
+    const next = [];
+    for (const parent of level)
+      for (let i = 0, width = depth < 6 ? 3 : 1; i < width && made < wanted; i++) {
+        parent.children.push(node(parent.ns / width));
+        next.push(parent.children[i]);
+      }
+    level = next;
+  }
   return { root, made };
 }
 
@@ -67,8 +72,8 @@ async function flame() {
   await page.route("**/flame?**", (route) => route.fulfill({ json: body }));
   await page.goto(`${plan.base}/#/route/1`);
   await page.waitForSelector(".flame svg g");
-  const drawn = await page.$$eval(".flame svg g", (g) => g.length);
   const draw_ms = await inPage(page, () => document.querySelectorAll("label input[type=checkbox]")[0].click());
+  const drawn = await page.$$eval(".flame svg g.frame", (g) => g.length);
   const zoom_ms = await inPage(page, () => {
     const frames = [...document.querySelectorAll(".flame svg g.frame")];
     frames[Math.min(3, frames.length - 1)].dispatchEvent(new MouseEvent("click", { bubbles: true }));
