@@ -160,7 +160,8 @@ function App() {
     </main>
     ${help && html`<${Help} close=${() => setHelp(false)} />`}
     <footer class="quiet">
-      Times are UTC. Durations are measured, those with ~ estimated from samples.
+      Times are UTC. Durations are measured, those with ~ estimated from samples.${" "}
+      <a href="/licences.txt">Licences</a>
     </footer>`;
 }
 

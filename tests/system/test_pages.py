@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -46,6 +47,24 @@ def test_pages_or_why_there_are_none(gateway: Gateway) -> None:
         assert head[0] == 200 and head[2] == b""
         assert int(head[1]["content-length"]) == len(body)
     assert size < FIRST_VIEW_BYTES_MAX
+
+
+@pytest.mark.skipif(not BUILT, reason="built without the dashboard")
+def test_speedscope_and_licences(gateway: Gateway) -> None:
+    """speedscope's files with theirs beside them; its page alone may have inline styles."""
+    status, fields, body = gateway.api("/speedscope/")
+    assert status == 200
+    policy = fields["content-security-policy"]
+    assert "script-src 'self';" in policy and "unsafe-eval" not in policy
+    page = gzip.decompress(body).decode()
+    assert "<script>" not in page and "://" not in page
+    for name in re.findall(r'(?:src|href)="([^"]+\.(?:js|css))"', page):
+        assert gateway.api(f"/speedscope/{name}")[0] == 200, name
+    licence = gzip.decompress(gateway.api("/speedscope/LICENSE.txt")[2]).decode()
+    assert "MIT" in licence and "Jamie Wong" in licence
+    licences = gzip.decompress(gateway.api("/licences.txt")[2]).decode()
+    for name in ("preact", "htm", "uplot", "d3-flame-graph"):
+        assert f"== {name} ==" in licences
 
 
 def test_pages_take_no_other_method(gateway: Gateway) -> None:
