@@ -198,7 +198,7 @@ static void
 lately(const struct service *service, uint64_t now_ns, struct text *out)
 {
 	const struct status *status = service->status;
-	uint64_t at_s = now_ns / NS_PER_S, life_s = (now_ns - status->start_ns) / NS_PER_S;
+	uint64_t at_s = now_ns / NS_PER_S, life_s = at_s - status->start_ns / NS_PER_S;
 	uint64_t span_s = life_s < STATUS_LATELY_S ? life_s : STATUS_LATELY_S;
 	uint64_t ended = 0, sent = 0, joined = 0;
 	for (size_t i = 0; i <= STATUS_LATELY_S; i++) {
