@@ -8,7 +8,6 @@
 #include <string.h>
 #include <cmocka.h>
 #include "model/profile_batch.h"
-#include "model/profile_threads.h"
 #include "model/text.h"
 
 #define KEY "\"4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7\""
@@ -94,75 +93,6 @@ test_example(void **state)
 	assert_int_equal(b->tail_count, 1);
 	assert_int_equal(b->tails[0].tail_ns, 250);
 	profile_batch_free(b);
-}
-
-static const char *
-with_threads(const char *threads)
-{
-	text_reset(&json);
-	text_printf(&json,
-	            "{\"v\":1,\"process\":%s,\"stacks\":%s,\"profiles\":[%s],\"threads\":%s}",
-	            PROCESS, STACKS, PROFILE, threads);
-	return json.data;
-}
-
-static void
-test_threads(void **state)
-{
-	(void)state;
-	struct profile_batch *b =
-	    good(with_threads("[[" KEY ",0,[[0,2,10,300,250],[-1,1,0,7,7]]]]"));
-	struct profile *p = b->profiles[0];
-	assert_int_equal(p->thread_count, 2);
-	assert_int_equal(p->threads[0].count, 2);
-	assert_int_equal(p->threads[0].queue_ns, 10);
-	assert_int_equal(p->threads[0].run_ns, 300);
-	assert_int_equal(p->threads[0].cpu_ns, 250);
-	assert_int_equal(p->threads[1].stack_id, -1);
-	struct profile_batch *next = good(with_threads("[[" KEY ",0,[[0,1,1,2,2],[0,1,1,3,1]]]]"));
-	profile_threads_append(p, next->profiles[0]); /* neither stack is resolved: all are one */
-	assert_int_equal(p->thread_count, 2);
-	assert_int_equal(p->threads[0].run_ns, 305);
-	assert_int_equal(p->threads[0].cpu_ns, 253);
-	profile_batch_free(next);
-	profile_batch_free(b);
-	/* Of a profile that is not there, of another part, twice: read and left. */
-	b = good(with_threads("[[\"00000000000000000000000000000001-0000000000000001\",0,[]],[" KEY
-	                      ",1,[[0,1,1,1,1]]],[" KEY ",0,[[0,1,1,1,1]]],[" KEY
-	                      ",0,[[0,9,9,9,9]]]]"));
-	assert_int_equal(b->profiles[0]->thread_count, 1);
-	assert_int_equal(b->profiles[0]->threads[0].count, 1);
-	profile_batch_free(b);
-	bad(with_threads("{}"), "/threads");
-	bad(with_threads("[[" KEY ",0]]"), "/threads/0");
-	bad(with_threads("[[\"x\",0,[]]]"), "/threads/0/0");
-	bad(with_threads("[[" KEY ",-1,[]]]"), "/threads/0/1");
-	bad(with_threads("[[" KEY ",0,[[0,1,1,1]]]]"), "/threads/0/2/0");
-	bad(with_threads("[[" KEY ",0,[[-2,1,1,1,1]]]]"), "/threads/0/2/0/0");
-	bad(with_threads("[[" KEY ",0,[[0,1,1,5,6]]]]"),
-	    "/threads/0/2/0/4"); /* more CPU than time */
-}
-
-static void
-test_threads_bound(void **state)
-{
-	(void)state;
-	struct text rows = {0};
-	for (int over = 0; over <= 1; over++) {
-		text_reset(&rows);
-		text_puts(&rows, "[[" KEY ",0,[");
-		for (int i = 0; i < PROFILE_THREADS_MAX + over; i++)
-			text_printf(&rows, "%s[0,1,1,1,1]", i > 0 ? "," : "");
-		text_puts(&rows, "]]]");
-		if (over) {
-			bad(with_threads(rows.data), "/threads/0/2");
-		} else {
-			struct profile_batch *b = good(with_threads(rows.data));
-			assert_int_equal(b->profiles[0]->thread_count, PROFILE_THREADS_MAX);
-			profile_batch_free(b);
-		}
-	}
-	text_free(&rows);
 }
 
 static void
@@ -622,15 +552,14 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_example),       cmocka_unit_test(test_optional),
-	    cmocka_unit_test(test_not_json),      cmocka_unit_test(test_nesting),
-	    cmocka_unit_test(test_size),          cmocka_unit_test(test_process),
-	    cmocka_unit_test(test_stacks),        cmocka_unit_test(test_profile_fields),
-	    cmocka_unit_test(test_rows),          cmocka_unit_test(test_impossible),
-	    cmocka_unit_test(test_no_start),      cmocka_unit_test(test_bounds),
-	    cmocka_unit_test(test_row_bounds),    cmocka_unit_test(test_string_bounds),
-	    cmocka_unit_test(test_mutations),     cmocka_unit_test(test_threads),
-	    cmocka_unit_test(test_threads_bound),
+	    cmocka_unit_test(test_example),    cmocka_unit_test(test_optional),
+	    cmocka_unit_test(test_not_json),   cmocka_unit_test(test_nesting),
+	    cmocka_unit_test(test_size),       cmocka_unit_test(test_process),
+	    cmocka_unit_test(test_stacks),     cmocka_unit_test(test_profile_fields),
+	    cmocka_unit_test(test_rows),       cmocka_unit_test(test_impossible),
+	    cmocka_unit_test(test_no_start),   cmocka_unit_test(test_bounds),
+	    cmocka_unit_test(test_row_bounds), cmocka_unit_test(test_string_bounds),
+	    cmocka_unit_test(test_mutations),
 	};
 	return cmocka_run_group_tests(tests, NULL, tear_down);
 }

@@ -364,6 +364,8 @@ bool stack_configure(PyObject *in_app, PyObject *library_prefixes);
 /* The table's entry for a code object, which it keeps alive; NULL when the table is full. */
 const struct code_info *code_intern(PyCodeObject *code);
 bool code_in_app(const struct code_info *info);
+/* Of a library that asks others: a database's, a cache's, of HTTP, a pool. */
+bool code_is_client(const struct code_info *info);
 /* The same, looked up anew. */
 bool code_frame_in_app(PyCodeObject *code);
 /* The number of a stack; STACK_NONE when it is empty or the table full. */
@@ -402,7 +404,8 @@ int32_t walk_task(PyObject *task);
 int32_t walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *outermost);
 /* The same out to the frame that runs `base`; STACK_NONE where none does or none is inside it. */
 int32_t walk_above(PyFrameObject *frame, const PyCodeObject *base);
-/* The innermost frames in a row that are in-app, a few frames out from `frame` at most. */
+/* The innermost frames in a row that are in-app, a few frames out from `frame` at most; of what
+ * lies between the functions of clients, which tell what the task is for. */
 int32_t walk_makers(PyFrameObject *frame);
 /* The function a thread's job runs. */
 int32_t walk_job(PyObject *callable, PyObject *const *args, Py_ssize_t count);
@@ -554,36 +557,7 @@ PyObject *ring_take(size_t max_bytes);
 PyObject *ring_take_jobs(void);
 void ring_after_fork(void);
 
-/* --- thread: jobs in worker threads ------------------------------------------------------------ */
-
-struct job {
-	PyObject_HEAD vectorcallfunc vectorcall;
-	PyObject *func;
-	struct request *request; /* strong */
-	struct lane *lane;       /* strong */
-	struct node *path;
-	PyThreadState *thread;
-	PyCodeObject *base_code; /* borrowed from the code table */
-	struct sample_set *samples;
-	int64_t begin_ns, queue_ns, begin_cpu_ns;
-	int32_t stack;
-	uint16_t number; /* in its request's detail, 0 = not there */
-	bool running, run_counted;
-};
-
-bool thread_init(void);
-void thread_source(struct source *source, int64_t now_ns);
-PyObject *thread_wrap(PyObject *func, bool submitted);
-
-/* --- jobs: what they took, by function --------------------------------------------------------- */
-
-/* CPU time of the calling thread. */
-int64_t jobs_cpu_now_ns(void);
-/* On the job's thread, when it has ended. */
-void jobs_add(struct request *request, const struct job *job, int64_t now_ns);
-/* Behind the request's profile into the ring: what ended since the last one. */
-void jobs_emit(struct request *request);
-void jobs_free(struct request *request);
+#include "_engine_thread.h"
 
 /* --- sampler ----------------------------------------------------------------------------------- */
 

@@ -82,6 +82,7 @@ static const struct known KNOWN[] = {
     {"/aiopg/pool.py", "_acquire", CAUSE_POOL},
     {"/psycopg_pool/", "getconn", CAUSE_POOL},
     {"/psycopg_pool/", "wait", CAUSE_POOL},
+    {"/pymongo/asynchronous/pool.py", "_get_conn", CAUSE_POOL},
     {"/sqlalchemy/pool/", "_do_get", CAUSE_POOL},
     {"/sqlalchemy/util/queue.py", "get", CAUSE_POOL},
     {"/httpcore/_async/connection_pool.py", "wait_for_connection", CAUSE_POOL},

@@ -9,7 +9,9 @@ struct drive {
 	PyObject *awaited;     /* what it last yielded to the loop; strong */
 	struct identity *who;  /* strong: whose it is; the request itself may go */
 	struct node *end_path; /* when it had ended */
-	struct step step;      /* no object: where its steps are kept */
+	struct source woken;   /* who made it due, where the loop tells (trio) */
+	bool is_woken;
+	struct step step; /* no object: where its steps are kept */
 	bool is_root, done;
 };
 
@@ -81,10 +83,59 @@ lead_from(struct source *source, enum source_kind kind, struct request *request,
 }
 
 static void
+forget_woken(struct drive *drive)
+{
+	Py_CLEAR(drive->woken.request);
+	path_set(&drive->woken.path, NULL);
+	identity_unref(drive->woken.who);
+	drive->woken = (struct source){0};
+	drive->is_woken = false;
+}
+
+/* It is due from now on; waker: whose step runs now or has just ended, NULL where that is not
+ * driven: then what was due before the loop came to look is an estimate. */
+static void
+learn_woken(struct drive *drive, struct drive *waker)
+{
+	struct source *woken = &drive->woken;
+	struct lane *lane = drive->step.lane, *from = waker != NULL ? waker->step.lane : NULL;
+	forget_woken(drive);
+	*woken = (struct source){.kind = SOURCE_IO, .due_ns = clock_now_ns()};
+	drive->is_woken = true;
+	if (waker == drive) {
+		woken->kind = SOURCE_LANE;
+		woken->lane = lane;
+	} else if (from != NULL && from->request != NULL) {
+		woken->kind = SOURCE_LANE;
+		woken->lane = from;
+		woken->number = from->number;
+		woken->request = from->request;
+		Py_INCREF(woken->request);
+		woken->path = lane_path_at(from, woken->due_ns);
+	} else if (waker != NULL && waker->end_path != NULL && waker->who == drive->who) {
+		lead_from(woken, SOURCE_LANE, lane->request, waker->end_path);
+	} else if (waker != NULL) {
+		woken->kind = SOURCE_FOREIGN;
+		woken->who = identity_ref(waker->who);
+	}
+}
+
+static void
 find_source(struct drive *drive, int64_t now_ns)
 {
 	struct lane *lane = drive->step.lane;
 	struct source *source = &drive->step.source;
+	if (drive->is_woken) {
+		*source = drive->woken; /* with its references */
+		drive->woken = (struct source){0};
+		drive->is_woken = false;
+		if (lane == NULL || lane->request == NULL || !lane->started)
+			return;
+		if (source->kind != SOURCE_IO || lane->job_path == NULL) {
+			path_set(&lane->job_path, NULL);
+			return;
+		}
+	}
 	*source = (struct source){.kind = SOURCE_IO, .due_ns = now_ns};
 	if (lane == NULL || lane->request == NULL || !lane->started)
 		return;
@@ -251,6 +302,7 @@ drive_dealloc(PyObject *self)
 		lane_detach(drive->step.lane); /* its address is another's next */
 	lane_unref(drive->step.lane);
 	path_set(&drive->end_path, NULL);
+	forget_woken(drive);
 	Py_CLEAR(drive->awaited);
 	identity_unref(drive->who);
 	Py_CLEAR(drive->step.loop);
@@ -349,11 +401,27 @@ drive_child(PyObject *module, PyObject *coro)
 	return drive != NULL ? (PyObject *)drive : drive_self(coro);
 }
 
+static PyObject *
+drive_woken(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+	(void)module;
+	if (count == 2 && Py_IS_TYPE(args[0], &drive_type) && !engine.disabled) {
+		struct drive *drive = (struct drive *)args[0];
+		struct lane *lane = drive->step.lane;
+		bool known = Py_IS_TYPE(args[1], &drive_type);
+		if (lane != NULL && lane->request != NULL && lane->started && !lane->running)
+			learn_woken(drive, known ? (struct drive *)args[1] : NULL);
+	}
+	Py_RETURN_NONE;
+}
+
 PyMethodDef drive_functions[] = {
     {"drive", (PyCFunction)(void (*)(void))drive_root, METH_FASTCALL,
      "drive(coroutine, request): an awaitable that times it for a request without a loop."},
     {"drive_child", drive_child, METH_O,
      "drive_child(coroutine): the same for a new task of the request that is driven now."},
+    {"drive_woken", (PyCFunction)(void (*)(void))drive_woken, METH_FASTCALL,
+     "drive_woken(driven, waker): it is due from now on, by the other where that is driven too."},
     {NULL, NULL, 0, NULL},
 };
 

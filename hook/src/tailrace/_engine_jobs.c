@@ -48,7 +48,7 @@ jobs_add(struct request *request, const struct job *job, int64_t now_ns)
 	int64_t run_ns = now_ns - job->begin_ns, cpu_ns = jobs_cpu_now_ns() - job->begin_cpu_ns;
 	struct job_total *total = total_for(request->jobs, job->stack);
 	total->count++;
-	total->queue_ns += job->queue_ns;
+	total->queue_ns += job->begin_ns - job->queued_ns;
 	total->run_ns += run_ns;
 	/* Two clocks: a job that never paused may seem to have computed longer than it ran. */
 	total->cpu_ns += cpu_ns < 0 ? 0 : cpu_ns < run_ns ? cpu_ns : run_ns;

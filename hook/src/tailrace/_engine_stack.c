@@ -364,6 +364,13 @@ stack_has_in_app(int32_t stack)
 	return stack >= 0 && stacks[stack].has_in_app;
 }
 
+bool
+code_is_client(const struct code_info *info)
+{
+	return info->cause == CAUSE_POOL || info->cause == CAUSE_HTTP ||
+	       info->cause == CAUSE_DATABASE || info->cause == CAUSE_CACHE;
+}
+
 enum cause
 stack_cause(int32_t stack)
 {

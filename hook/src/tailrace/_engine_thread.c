@@ -34,6 +34,7 @@ thread_wrap(PyObject *func, bool submitted)
 	job->lane = lane_ref(lane);
 	job->stack = STACK_NONE;
 	int64_t now_ns = clock_now_ns();
+	job->queued_ns = submitted ? now_ns : NO_TIME;
 	if (submitted)
 		job->path = lane_path_at(lane, now_ns);
 	job->number = detail_lane(job->request, lane->number, LANE_THREAD, STACK_NONE, now_ns);
@@ -95,7 +96,8 @@ job_begin(struct job *job, PyObject *const *args, Py_ssize_t count, int64_t now_
 	job->stack = walk_job(job->func, args, count);
 	if (job->path == NULL && job->lane->request == job->request)
 		job->path = lane_path_at(job->lane, now_ns);
-	job->queue_ns = job->path != NULL ? now_ns - job->path->end_ns : 0;
+	if (job->queued_ns == NO_TIME) /* when its lane paused */
+		job->queued_ns = job->path != NULL ? job->path->end_ns : now_ns;
 	job->path = path_add(job->path, &queue, now_ns);
 	detail_name(job->request, job->number, job->stack);
 	detail_add(job->request, job->number, SEG_THREAD_QUEUE, STACK_NONE, 0, now_ns);

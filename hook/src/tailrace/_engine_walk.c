@@ -2,7 +2,7 @@
  * Code-only for library frames; the line is asked for in-app frames only. */
 #include "_engine.h"
 
-enum { WALK_DEPTH_MAX = 256, OUTER_KEPT = 16, MAKERS_MAX = 16 };
+enum { WALK_DEPTH_MAX = 256, OUTER_KEPT = 16, MAKERS_MAX = 32 };
 
 /* The C function behind an attribute or a method without arguments: the lookup is done once. */
 static getter cr_await, gi_yieldfrom, ag_await;
@@ -300,21 +300,23 @@ walk_makers(PyFrameObject *frame)
 {
 	struct frame_ref found[MAKERS_MAX];
 	int len = 0;
+	bool reached = false;
 	Py_XINCREF(frame);
 	for (int i = 0; frame != NULL && i < MAKERS_MAX; i++) {
 		PyCodeObject *code = PyFrame_GetCode(frame);
 		const struct code_info *info = code_intern(code);
 		bool in_app = info != NULL && code_in_app(info);
-		if (in_app)
+		if (in_app || (!reached && info != NULL && code_is_client(info)))
 			found[len++] = frame_at(frame, code, info);
 		Py_DECREF(code);
-		PyFrameObject *back = in_app || len == 0 ? PyFrame_GetBack(frame) : NULL;
+		reached |= in_app;
+		PyFrameObject *back = in_app || !reached ? PyFrame_GetBack(frame) : NULL;
 		Py_DECREF(frame);
 		frame = back;
 	}
 	Py_XDECREF(frame);
 	engine_check("frames");
-	return intern_reversed(found, len);
+	return intern_reversed(found, reached ? len : 0);
 }
 
 static bool

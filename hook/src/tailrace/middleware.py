@@ -21,7 +21,7 @@ from typing import Any
 from tailrace import deep, frameworks, sender
 
 try:
-    from tailrace import _engine
+    from tailrace import _engine, trio_tasks
 except ImportError:  # no compiler at install, or a build the extension does not support
     from tailrace import _totals as _engine  # type: ignore[no-redef]
 
@@ -113,13 +113,17 @@ class Hook:
         """The same where the loop's steps cannot be watched."""
         sender.ensure_started()
         driven = self.app(scope, receive, request)
+        task = None
         try:
             if isinstance(driven, CoroutineType):
                 driven = _engine.drive(driven, request)
+                task = trio_tasks.enter(driven)
             await driven
         except BaseException as error:
             request.fail(isinstance(error, _CANCELLED) or _is_trio_cancelled(error))
             raise
+        finally:
+            trio_tasks.leave(task)
         request.leave()
 
 
@@ -297,6 +301,7 @@ async def _try_drive(loop: Any, name: str) -> str:
         _watch_worker_threads("asyncio")
     else:
         _watch_worker_threads("trio")
+        trio_tasks.watch()
     _engine.use(name, DRIVE)
     log.info("tailrace: on this event loop (%s) coroutines are driven, its steps not seen", name)
     return DRIVE

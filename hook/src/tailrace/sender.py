@@ -21,7 +21,14 @@ from typing import Any, NamedTuple
 
 from tailrace.engine import Engine
 from tailrace.frames import Breather, Frames, Stack
-from tailrace.transport import TIMEOUT_S, Address, Answer, Connection, parse_address
+from tailrace.transport import (
+    TIMEOUT_S,
+    Address,
+    Answer,
+    Connection,
+    clock_identity,
+    parse_address,
+)
 
 HOOK_VERSION = "0.1.0"
 INTERVAL_S = 0.1
@@ -85,19 +92,6 @@ def count_rows(rows: bytes, breather: Breather) -> int:
         total += len(_ROW.findall(rows, begin, begin + step + _ROW_BYTES - 1))
         breather.tick()
     return total
-
-
-def clock_identity() -> tuple[str | None, int | None]:
-    """Boot ID and inode of the time namespace; None where /proc does not tell."""
-    boot_id: str | None = None
-    namespace: int | None = None
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot_id = file.read().strip()
-        namespace = os.stat("/proc/self/ns/time").st_ino
-    except (OSError, ValueError):
-        pass
-    return boot_id, namespace
 
 
 class Sender:
@@ -239,9 +233,10 @@ class Sender:
             if not (profiles or tails or stacks):
                 break
             threads = self.engine.take_jobs() if profiles else b""
-            taken += len(profiles) + len(tails) + len(threads)
+            rows = Batch(b"", profiles, tails, threads=threads)
+            taken += rows.size
             self._breather.tick()
-            for batch in self._batches(profiles, tails, stacks, threads):
+            for batch in self._batches(rows, stacks):
                 self._keep(batch)
             if takes_max == TAKES_PER_TURN and 0 < len(profiles) + len(tails) < TAKE_BYTES // 2:
                 break  # what little may be left waits for the next turn
@@ -280,15 +275,13 @@ class Sender:
             said = json.dumps(gone)[1:-1].encode() if gone else b""
             self._keep(Batch(b"", b"", b"", b",".join(rows), said))
 
-    def _batches(
-        self, profiles: bytes, tails: bytes, stacks: Sequence[Stack], threads: bytes = b""
-    ) -> Iterator[Batch]:
+    def _batches(self, rows: Batch, stacks: Sequence[Stack]) -> Iterator[Batch]:
         """Cuts into posts: stacks that do not fit beside the profiles go ahead of them."""
-        room = BODY_BYTES_MAX - HEAD_BYTES - len(profiles) - len(tails) - len(threads)
+        room = BODY_BYTES_MAX - HEAD_BYTES - rows.size
         if room < 0:
-            lost = count_rows(profiles, self._breather)
+            lost = count_rows(rows.profiles, self._breather)
             self.dropped += lost
-            log.warning("tailrace: %d profiles of %d bytes fit no batch", lost, len(profiles))
+            log.warning("tailrace: %d profiles of %d bytes fit no batch", lost, rows.size)
             return
         last = b""
         for chunk in self._chunks(stacks):
@@ -297,8 +290,7 @@ class Sender:
             last = chunk
         if len(last) > room:
             yield Batch(last, b"", b"")
-            last = b""
-        yield Batch(last, profiles, tails, threads=threads)
+        yield rows._replace(stacks=last if len(last) <= room else b"")
 
     def _chunks(self, stacks: Sequence[Stack]) -> Iterator[bytes]:
         """Resolved stacks, joined by commas, at most STACK_BYTES and STACKS_PER_BATCH each."""

@@ -216,3 +216,16 @@ def _object(data: bytes) -> dict[str, Any]:
 
 def _seconds(text: str) -> float | None:
     return float(text) if text.isascii() and text.isdigit() else None
+
+
+def clock_identity() -> tuple[str | None, int | None]:
+    """Boot ID and inode of the time namespace; None where /proc does not tell."""
+    boot_id: str | None = None
+    namespace: int | None = None
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot_id = file.read().strip()
+        namespace = os.stat("/proc/self/ns/time").st_ino
+    except (OSError, ValueError):
+        pass
+    return boot_id, namespace

@@ -1,0 +1,35 @@
+/* Jobs of requests in worker threads, and what they took. Included by _engine.h, whose types it
+ * needs. Called with the GIL held. */
+#ifndef TAILRACE_ENGINE_THREAD_H
+#define TAILRACE_ENGINE_THREAD_H
+
+struct job {
+	PyObject_HEAD vectorcallfunc vectorcall;
+	PyObject *func;
+	struct request *request; /* strong */
+	struct lane *lane;       /* strong */
+	struct node *path;
+	PyThreadState *thread;
+	PyCodeObject *base_code; /* borrowed from the code table */
+	struct sample_set *samples;
+	int64_t queued_ns, begin_ns, begin_cpu_ns;
+	int32_t stack;
+	uint16_t number; /* in its request's detail, 0 = not there */
+	bool running, run_counted;
+};
+
+bool thread_init(void);
+void thread_source(struct source *source, int64_t now_ns);
+PyObject *thread_wrap(PyObject *func, bool submitted);
+
+/* --- jobs: what they took, by function --------------------------------------------------------- */
+
+/* CPU time of the calling thread. */
+int64_t jobs_cpu_now_ns(void);
+/* On the job's thread, when it has ended. */
+void jobs_add(struct request *request, const struct job *job, int64_t now_ns);
+/* Behind the request's profile into the ring: what ended since the last one. */
+void jobs_emit(struct request *request);
+void jobs_free(struct request *request);
+
+#endif

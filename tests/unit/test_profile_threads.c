@@ -1,0 +1,124 @@
+/* profile_threads: totals of thread jobs beside profiles; malformed ones named by their pointer. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "model/profile_threads.h"
+#include "model/text.h"
+
+#define KEY "\"4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7\""
+#define PROCESS                                                                               \
+	"{\"instance\":\"c3b1a0f25e7d4c6f9a0b1c2d3e4f5061\",\"pid\":7,\"python\":\"3.11.7\"," \
+	"\"loop\":\"uvloop\",\"engine\":\"steps\",\"hook_version\":\"0.1.0\","                \
+	"\"boot_id\":\"c181387b-f975-4f1d-b700-466102bad21a\",\"time_namespace\":4026531834," \
+	"\"dropped\":3}"
+#define STACKS "[[0,[[\"app\",\"f\",\"app.py\",31,1],[\"lib\",\"g\",\"lib.py\",0,0]]]]"
+#define ROW "[\"wait\",\"sleep\",0,101,10,1,0,null,null]"
+/* enter 1000, start 1205, end 1300: breakdown 101 + 104 unattributed, stream 95 unattributed */
+#define PROFILE \
+	"[" KEY ",0,1,\"GET /a\",30,1000,1205,1300,null,\"response\",0,[" ROW "],104,[],95,[],null]"
+
+static struct text json;
+
+static struct profile_batch *
+good(const char *text)
+{
+	struct profile_batch *result = NULL;
+	struct read_error error;
+	if (profile_batch_parse(text, strlen(text), &result, &error) != 0)
+		fail_msg("%s at \"%s\" in %.200s", error.message, error.pointer, text);
+	return result;
+}
+
+static void
+bad(const char *text, const char *pointer)
+{
+	struct profile_batch *result = NULL;
+	struct read_error error;
+	if (profile_batch_parse(text, strlen(text), &result, &error) == 0)
+		fail_msg("taken: %.300s", text);
+	if (strcmp(error.pointer, pointer) != 0)
+		fail_msg("pointer \"%s\", not \"%s\" (%s)", error.pointer, pointer, error.message);
+}
+
+static const char *
+with_threads(const char *threads)
+{
+	text_reset(&json);
+	text_printf(&json,
+	            "{\"v\":1,\"process\":%s,\"stacks\":%s,\"profiles\":[%s],\"threads\":%s}",
+	            PROCESS, STACKS, PROFILE, threads);
+	return json.data;
+}
+
+static void
+test_threads(void **state)
+{
+	(void)state;
+	struct profile_batch *b =
+	    good(with_threads("[[" KEY ",0,[[0,2,10,300,250],[-1,1,0,7,7]]]]"));
+	struct profile *p = b->profiles[0];
+	assert_int_equal(p->thread_count, 2);
+	assert_int_equal(p->threads[0].count, 2);
+	assert_int_equal(p->threads[0].queue_ns, 10);
+	assert_int_equal(p->threads[0].run_ns, 300);
+	assert_int_equal(p->threads[0].cpu_ns, 250);
+	assert_int_equal(p->threads[1].stack_id, -1);
+	struct profile_batch *next = good(with_threads("[[" KEY ",0,[[0,1,1,2,2],[0,1,1,3,1]]]]"));
+	profile_threads_append(p, next->profiles[0]); /* neither stack is resolved: all are one */
+	assert_int_equal(p->thread_count, 2);
+	assert_int_equal(p->threads[0].run_ns, 305);
+	assert_int_equal(p->threads[0].cpu_ns, 253);
+	profile_batch_free(next);
+	profile_batch_free(b);
+	/* Of a profile that is not there, of another part, twice: read and left. */
+	b = good(with_threads("[[\"00000000000000000000000000000001-0000000000000001\",0,[]],[" KEY
+	                      ",1,[[0,1,1,1,1]]],[" KEY ",0,[[0,1,1,1,1]]],[" KEY
+	                      ",0,[[0,9,9,9,9]]]]"));
+	assert_int_equal(b->profiles[0]->thread_count, 1);
+	assert_int_equal(b->profiles[0]->threads[0].count, 1);
+	profile_batch_free(b);
+	bad(with_threads("{}"), "/threads");
+	bad(with_threads("[[" KEY ",0]]"), "/threads/0");
+	bad(with_threads("[[\"x\",0,[]]]"), "/threads/0/0");
+	bad(with_threads("[[" KEY ",-1,[]]]"), "/threads/0/1");
+	bad(with_threads("[[" KEY ",0,[[0,1,1,1]]]]"), "/threads/0/2/0");
+	bad(with_threads("[[" KEY ",0,[[-2,1,1,1,1]]]]"), "/threads/0/2/0/0");
+	bad(with_threads("[[" KEY ",0,[[0,1,1,5,6]]]]"),
+	    "/threads/0/2/0/4"); /* more CPU than time */
+}
+
+static void
+test_threads_bound(void **state)
+{
+	(void)state;
+	struct text rows = {0};
+	for (int over = 0; over <= 1; over++) {
+		text_reset(&rows);
+		text_puts(&rows, "[[" KEY ",0,[");
+		for (int i = 0; i < PROFILE_THREADS_MAX + over; i++)
+			text_printf(&rows, "%s[0,1,1,1,1]", i > 0 ? "," : "");
+		text_puts(&rows, "]]]");
+		if (over) {
+			bad(with_threads(rows.data), "/threads/0/2");
+		} else {
+			struct profile_batch *b = good(with_threads(rows.data));
+			assert_int_equal(b->profiles[0]->thread_count, PROFILE_THREADS_MAX);
+			profile_batch_free(b);
+		}
+	}
+	text_free(&rows);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_threads),
+	    cmocka_unit_test(test_threads_bound),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
