@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import math
 import threading
 import time
@@ -402,3 +403,39 @@ def test_a_job_that_outlives_its_request_is_not_in_it(loop):
     take()
     run(loop, main)
     assert all(p.threads == {} for p in take()[0])
+
+
+def test_frames_of_another_thread_outlive_a_collection(loop):
+    """The watchdog makes frame objects of the loop's thread; a collection among them would run
+    finalizers that hand over the GIL, and the frames would be gone. Deep stacks, much garbage."""
+
+    here = threading.get_ident()
+    elsewhere = []
+
+    class Hands:
+        def __del__(self):
+            if threading.get_ident() != here:
+                elsewhere.append(self)
+                time.sleep(0.002)
+
+    def deep(levels):
+        if levels:
+            garbage = [Hands()]
+            garbage.append(garbage)
+            return deep(levels - 1)
+        time.sleep(0.0002)
+
+    async def handler():
+        end = time.monotonic() + 0.4
+        while time.monotonic() < end:
+            deep(40)
+
+    before = gc.get_threshold()
+    gc.set_threshold(20)
+    try:
+        p = profile(loop, handler)
+    finally:
+        gc.set_threshold(*before)
+    assert p.sum("run", None, "deep") >= 300 * MS, p.shown()
+    assert gc.isenabled()
+    assert not elsewhere, "none was collected by the watchdog"

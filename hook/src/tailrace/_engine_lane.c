@@ -295,10 +295,12 @@ lane_path_at(struct lane *lane, int64_t now_ns)
 		return path_ref(lane->path);
 	int32_t stack = lane->first_stack;
 	if (is_long(running, now_ns)) {
+		int held = frames_hold(); /* a job of its asks, perhaps */
 		PyFrameObject *frame = PyThreadState_GetFrame(lane->loop->thread);
 		int32_t now =
 		    walk_frames(frame, lane->loop->base_code, walk_task_code(running->task));
 		Py_XDECREF(frame);
+		frames_release(held);
 		learn_first_stack(lane, now);
 		if (stack_has_in_app(now))
 			stack = now;

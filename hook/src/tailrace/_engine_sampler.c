@@ -274,7 +274,7 @@ static void
 sample_all(void) /* with the GIL */
 {
 	int64_t now_ns = clock_now_ns();
-	int count = atomic_load(&loops_high);
+	int count = atomic_load(&loops_high), held = frames_hold();
 	for (int i = 0; i < count; i++) {
 		int64_t look_ns = atomic_load(&step_look_ns[i]);
 		if (loop_at(i) == NULL || !is_due(look_ns, now_ns))
@@ -288,6 +288,7 @@ sample_all(void) /* with the GIL */
 	for (int i = 0; i < count; i++)
 		if (is_due(atomic_load(&job_look_ns[i]), now_ns))
 			sample_job(i);
+	frames_release(held);
 	engine_check("sampler");
 }
 

@@ -32,4 +32,20 @@ void jobs_add(struct request *request, const struct job *job, int64_t now_ns);
 void jobs_emit(struct request *request);
 void jobs_free(struct request *request);
 
+/* Round each walk of another thread's frames. A frame object is made for each; before CPython 3.12
+ * that may start a collection, whose finalizers may hand the GIL to that thread: what it leaves
+ * meanwhile the object would be left pointing at (sys._current_frames() guards itself likewise). */
+static inline int
+frames_hold(void)
+{
+	return PyGC_Disable();
+}
+
+static inline void
+frames_release(int held)
+{
+	if (held)
+		PyGC_Enable();
+}
+
 #endif
