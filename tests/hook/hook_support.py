@@ -129,8 +129,9 @@ def take() -> tuple[list[Profile], dict[str, int]]:
             raw[13] = [_row(r) for r in raw[13]]
             profiles.append(Profile(*raw).check())
         for key, part, jobs in json.loads(b"[" + _engine.take_jobs() + b"]"):
-            (p,) = [p for p in profiles if (p.key, p.part) == (key, part)]
-            p.threads = {_stacks[s][-1] if s >= 0 else None: row for s, *row in jobs}
+            for p in profiles:  # none, where a test took the profiles aside
+                if (p.key, p.part) == (key, part):
+                    p.threads = {_stacks[s][-1] if s >= 0 else None: row for s, *row in jobs}
         tails.update(json.loads(b"[" + ends + b"]"))
 
 
