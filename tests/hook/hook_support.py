@@ -19,6 +19,7 @@ LOOPS = ["asyncio", "uvloop"]
 
 _stacks: dict[int, list[str]] = {}
 _lines: dict[int, list[int]] = {}
+_jobs: dict[tuple[str, int], dict[str | None, list[int]]] = {}
 
 
 @dataclass
@@ -129,10 +130,16 @@ def take() -> tuple[list[Profile], dict[str, int]]:
             raw[13] = [_row(r) for r in raw[13]]
             profiles.append(Profile(*raw).check())
         for key, part, jobs in json.loads(b"[" + _engine.take_jobs() + b"]"):
-            for p in profiles:  # none, where a test took the profiles aside
-                if (p.key, p.part) == (key, part):
-                    p.threads = {_stacks[s][-1] if s >= 0 else None: row for s, *row in jobs}
+            _jobs[key, part] = {_function(s): row for s, *row in jobs}
+        for p in profiles:  # jobs of profiles that a test took aside stay behind
+            p.threads = _jobs.pop((p.key, p.part), p.threads)
         tails.update(json.loads(b"[" + ends + b"]"))
+
+
+def _function(stack: int) -> str | None:
+    if stack >= 0 and stack not in _stacks:  # a test took it aside
+        learn(_engine.stacks())
+    return _stacks[stack][-1] if stack >= 0 else None
 
 
 def _row(raw: list[Any]) -> Row:
