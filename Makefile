@@ -47,7 +47,7 @@ LLHTTP_OBJ := $(B)/llhttp/api.o $(B)/llhttp/http.o $(B)/llhttp/llhttp.o
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 
-.PHONY: compare all schema deps deps-hook deps-build deps-demo deps-web deps-test deps-bench deps-deb build demo test unit clean lint format \
+.PHONY: compare all schema deps deps-hook deps-build deps-demo deps-web deps-test deps-soak deps-bench deps-deb build demo test unit clean lint format \
 	bench backtest-null backtest-power truth soak screenshots asan asan-hook tsan install uninstall deb FORCE
 all: deps-build $(if $(filter-out 0,$(WEB)),deps-web)
 	@$(MAKE) --no-print-directory build
@@ -55,7 +55,7 @@ all: deps-build $(if $(filter-out 0,$(WEB)),deps-web)
 # --- what is missing -------------------------------------------------------
 # Only these call apt-get; quiet and fast when nothing is missing.
 deps: deps-test
-deps-build deps-hook deps-demo deps-web deps-test deps-bench deps-deb:
+deps-build deps-hook deps-demo deps-web deps-test deps-soak deps-bench deps-deb:
 	@PYTHON="$(PYTHON)" LLHTTP_DIR="$(LLHTTP_DIR)" scripts/deps $(@:deps-%=%)
 
 # --- the daemon ------------------------------------------------------------
@@ -160,7 +160,7 @@ truth: deps-test
 	@TRUTH_ALL=1 scripts/test tests/truth
 
 # What takes minutes: races, leaks, loads.
-soak: deps-test
+soak: deps-test deps-soak
 	@$(MAKE) --no-print-directory build
 	@scripts/test tests/soak
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import bench_collector
 import bench_deep
 import bench_engine
+import bench_gil
 import bench_hook
 import bench_proxy
 import bench_tls
@@ -27,6 +28,7 @@ BENCHES = {
     "collector": bench_collector,
     "deep": bench_deep,
     "engine": bench_engine,
+    "gil": bench_gil,
 }
 
 
