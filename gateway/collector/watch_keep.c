@@ -63,13 +63,27 @@ keep_part(struct watch *watch, const struct watch_route *route, enum detector_pa
 	put(watch, STORE_NOTE_DETECTOR, route->detector->name, part, bytes.at, bytes.size);
 }
 
+/* The chunks that got blocks since the last time, or since the route began to learn. */
+static void
+keep_blocks(struct watch *watch, const struct watch_route *route)
+{
+	int64_t last = route->detector->history.block / DETECTOR_CHUNK_BLOCKS;
+	int64_t begun = route->detector->first_s / route->detector->block_s;
+	int64_t first =
+	    (route->saved_block < begun ? begun : route->saved_block) / DETECTOR_CHUNK_BLOCKS;
+	if (last - first >= DETECTOR_PART_CHUNKS)
+		first = last - DETECTOR_PART_CHUNKS + 1;
+	for (int64_t chunk = first; chunk <= last; chunk++)
+		keep_part(watch, route, detector_part_of(chunk * DETECTOR_CHUNK_BLOCKS));
+}
+
 static void
 keep_route(struct watch *watch, struct watch_route *route)
 {
 	const struct detector_history *history = &route->detector->history;
 	bool renewed = route->saved_renew_s != route->detector->renew_s;
 	if (history->block != route->saved_block)
-		keep_part(watch, route, DETECTOR_PART_BLOCKS);
+		keep_blocks(watch, route);
 	if (history->hour != route->saved_hour || renewed)
 		keep_part(watch, route, DETECTOR_PART_HOURS);
 	keep_part(watch, route, DETECTOR_PART_TICKS);

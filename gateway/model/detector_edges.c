@@ -73,30 +73,30 @@ clipped(double share)
 
 /* One process: odds p0/(1-p0) against `ratio` times them. */
 static void
-weigh(struct detector_gains *gains, unsigned h, unsigned process, double p0, double ratio,
-      double phi)
+weigh(struct detector_gains *gains, unsigned process, double p0, double ratio, double phi)
 {
 	double odds = p0 / (1 - p0) * ratio, p1 = odds / (1 + odds);
 	double slow = log(p1 / p0) / phi, fast = log((1 - p1) / (1 - p0)) / phi;
 
-	gains->per_slow[h][process] = slow - fast;
-	gains->per_request[h][process] = fast;
+	gains->per_slow[process] = slow - fast;
+	gains->per_request[process] = fast;
 }
 
 void
-detector_edges_weigh(struct detector_edges *edges)
+detector_edges_weigh(struct detector_edges *edges, unsigned h)
 {
-	for (unsigned h = 0; h < DETECTOR_HOURS; h++) {
-		for (unsigned process = 0; process < DETECTOR_PROCESSES; process++) {
-			unsigned q = process / DETECTOR_ODDS;
-			double ratio = detector_odds_ratios[process % DETECTOR_ODDS];
-			double p = edges->share[h][q], n = edges->requests[h];
-			/* The share is known to two standard errors only: what speaks for a change
-			 * is counted from the far end of them. */
-			double off = 2 * sqrt(p * (1 - p) / n) + 1 / n;
+	if (edges->weighed == (int)h)
+		return;
+	edges->weighed = (int)h;
+	for (unsigned process = 0; process < DETECTOR_PROCESSES; process++) {
+		unsigned q = process / DETECTOR_ODDS;
+		double ratio = detector_odds_ratios[process % DETECTOR_ODDS];
+		double p = edges->share[h][q], n = edges->requests[h];
+		/* The share is known to two standard errors only: what speaks for a change is
+		 * counted from the far end of them. */
+		double off = 2 * sqrt(p * (1 - p) / n) + 1 / n;
 
-			weigh(&edges->up, h, process, clipped(p + off), ratio, edges->phi[q]);
-			weigh(&edges->down, h, process, clipped(p - off), 1 / ratio, edges->phi[q]);
-		}
+		weigh(&edges->up, process, clipped(p + off), ratio, edges->phi[q]);
+		weigh(&edges->down, process, clipped(p - off), 1 / ratio, edges->phi[q]);
 	}
 }

@@ -11,6 +11,7 @@
 #define CLIP_LOW 0.02           /* quantiles at which a block's deviation is clipped */
 #define CLIP_HIGH 0.98
 #define VARIANCE_MIN 1e-9
+#define SCALE_HOURS (40 * 168) /* newer counts are worth e^40 then: single precision holds e^88 */
 
 /* Until 48 h exist: the tempering is at least 1 + this per request in a block. */
 static const double young_phi[DETECTOR_QUANTILES] = {0.007, 0.005, 0.0014, 0.0005};
@@ -19,10 +20,10 @@ void
 detector_history_init(struct detector_history *history, int64_t t_s, int64_t block_s)
 {
 	memset(history, 0, sizeof(*history));
-	detector_blocks_init(&history->blocks);
+	detector_blocks_init(&history->blocks, DETECTOR_BLOCKS);
 	history->block_s = block_s;
 	history->block = t_s / block_s;
-	history->hour = t_s / DETECTOR_HOUR_S;
+	history->hour = history->scale_hour = t_s / DETECTOR_HOUR_S;
 	for (size_t i = 0; i < DETECTOR_HOURS; i++)
 		history->requests[i].hour = -1;
 }
@@ -36,7 +37,7 @@ detector_history_clear(struct detector_history *history)
 	history->span = 0;
 }
 
-static double *
+static float *
 row_of(const struct detector_history *history, unsigned hour_of_day)
 {
 	return history->by_hour + (size_t)hour_of_day * history->span;
@@ -46,7 +47,7 @@ void
 detector_history_span(struct detector_history *history, unsigned low, unsigned high)
 {
 	unsigned end = history->low + history->span, span;
-	double *rows;
+	float *rows;
 
 	if (history->span == 0) {
 		history->low = low;
@@ -69,21 +70,47 @@ detector_history_span(struct detector_history *history, unsigned low, unsigned h
 	history->span = span;
 }
 
+/* Counts stop where 32 bits end: no route has that many requests in an hour. */
+static void
+count_up(uint32_t *count, uint64_t n)
+{
+	*count = n < UINT32_MAX - *count ? *count + (uint32_t)n : UINT32_MAX;
+}
+
 static void
 end_block(struct detector_history *history, int64_t block)
 {
 	detector_blocks_put(&history->blocks, history->block, history->this_block);
 	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
-		history->this_hour[i] += history->this_block[i];
+		count_up(&history->this_hour[i], history->this_block[i]);
 	memset(history->this_block, 0, sizeof(history->this_block));
 	history->block = block;
+}
+
+/* What a count of this hour is multiplied by to stand in by_hour. */
+static double
+scale(const struct detector_history *history)
+{
+	return exp((double)(history->hour - history->scale_hour) / FORGET_HOURS);
+}
+
+static void
+scale_anew(struct detector_history *history)
+{
+	float kept = (float)(1 / scale(history));
+
+	for (size_t i = 0; i < (size_t)DETECTOR_HOURS * history->span; i++)
+		history->by_hour[i] *= kept;
+	history->scale_hour = history->hour;
 }
 
 static void
 end_hour(struct detector_history *history, int64_t hour, int hour_shift)
 {
-	double kept = exp((double)(history->hour - hour) / FORGET_HOURS), *row;
 	unsigned low = 0, high = DETECTOR_BUCKETS;
+	int64_t ended = history->hour;
+	double worth;
+	float *row;
 
 	while (low < high && history->this_hour[low] == 0)
 		low++;
@@ -91,13 +118,14 @@ end_hour(struct detector_history *history, int64_t hour, int hour_shift)
 		high--;
 	if (low < high)
 		detector_history_span(history, low, high - 1);
-	for (size_t i = 0; i < (size_t)DETECTOR_HOURS * history->span; i++)
-		history->by_hour[i] *= kept;
-	row = row_of(history, detector_hour_of_day(history->hour, hour_shift));
-	for (unsigned i = low; i < high; i++)
-		row[i - history->low] += (double)history->this_hour[i];
-	memset(history->this_hour, 0, sizeof(history->this_hour));
 	history->hour = hour;
+	if (hour - history->scale_hour > SCALE_HOURS)
+		scale_anew(history);
+	worth = scale(history);
+	row = row_of(history, detector_hour_of_day(ended, hour_shift));
+	for (unsigned i = low; i < high; i++)
+		row[i - history->low] += (float)(history->this_hour[i] * worth);
+	memset(history->this_hour, 0, sizeof(history->this_hour));
 }
 
 bool
@@ -131,7 +159,7 @@ detector_history_add(struct detector_history *history, const struct detector_cel
                      size_t count)
 {
 	for (size_t i = 0; i < count; i++)
-		history->this_block[cells[i].bucket] += cells[i].count;
+		count_up(&history->this_block[cells[i].bucket], cells[i].count);
 }
 
 uint64_t
@@ -152,14 +180,14 @@ double
 detector_history_smoothed(const struct detector_history *history, unsigned hour_of_day,
                           double ret[DETECTOR_BUCKETS])
 {
-	const double *before = row_of(history, (hour_of_day + DETECTOR_HOURS - 1) % DETECTOR_HOURS);
-	const double *at = row_of(history, hour_of_day);
-	const double *after = row_of(history, (hour_of_day + 1) % DETECTOR_HOURS);
-	double sum = 0;
+	const float *before = row_of(history, (hour_of_day + DETECTOR_HOURS - 1) % DETECTOR_HOURS);
+	const float *at = row_of(history, hour_of_day);
+	const float *after = row_of(history, (hour_of_day + 1) % DETECTOR_HOURS);
+	double sum = 0, kept = 1 / scale(history);
 
 	memset(ret, 0, DETECTOR_BUCKETS * sizeof(*ret));
 	for (unsigned i = 0; i < history->span; i++) {
-		double mixed = (before[i] + 2 * at[i] + after[i]) / 4;
+		double mixed = ((double)before[i] + 2.0 * at[i] + after[i]) / 4 * kept;
 
 		ret[history->low + i] = mixed;
 		sum += mixed;
@@ -170,27 +198,38 @@ detector_history_smoothed(const struct detector_history *history, unsigned hour_
 double
 detector_history_pooled(const struct detector_history *history, double ret[DETECTOR_BUCKETS])
 {
-	double sum = 0;
+	double sum = 0, kept = 1 / scale(history);
 
 	memset(ret, 0, DETECTOR_BUCKETS * sizeof(*ret));
 	for (unsigned h = 0; h < DETECTOR_HOURS; h++)
 		for (unsigned i = 0; i < history->span; i++)
-			ret[history->low + i] += row_of(history, h)[i];
+			ret[history->low + i] += row_of(history, h)[i] * kept;
 	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
 		sum += ret[i];
 	return sum;
 }
 
-/* The block, where it is still kept. */
-static const struct detector_block *
-block_at(const struct detector_history *history, int64_t number)
+/* The first block of a reference that ends at end_s; the block behind it where there is none. */
+static int64_t
+reference_begin(const struct detector_history *history, int64_t end_s, int64_t length_s)
 {
-	const struct detector_block *block;
+	struct detector_walk walk = {0};
+	struct detector_block block;
+	uint64_t n[DETECTOR_BLOCKS] = {0}, sum = 0;
+	int64_t end = end_s / history->block_s, number = end - 1;
 
-	if (number < 0)
-		return NULL;
-	block = &history->blocks.ring[number % DETECTOR_BLOCKS];
-	return block->number == number ? block : NULL;
+	while (detector_blocks_next(&history->blocks, &walk, &block))
+		if (block.number < end && block.number >= end - DETECTOR_BLOCKS)
+			n[end - 1 - block.number] = block.n;
+	for (; number >= 0 && number >= end - DETECTOR_BLOCKS; number--) {
+		int64_t age_s = end_s - number * history->block_s;
+
+		if (age_s > DETECTOR_DAY_S ||
+		    (age_s > length_s && sum >= DETECTOR_REFERENCE_REQUESTS))
+			break;
+		sum += n[end - 1 - number];
+	}
+	return number + 1;
 }
 
 double
@@ -198,24 +237,21 @@ detector_history_reference(const struct detector_history *history, int64_t t_s, 
                            int64_t gap_s, double ret[DETECTOR_BUCKETS])
 {
 	struct detector_cell cells[DETECTOR_BUCKETS];
-	int64_t end_s = t_s - gap_s, number = end_s / history->block_s - 1;
+	struct detector_walk walk = {0};
+	struct detector_block block;
+	int64_t begin = reference_begin(history, t_s - gap_s, length_s);
 	uint64_t sum = 0;
 
 	memset(ret, 0, DETECTOR_BUCKETS * sizeof(*ret));
-	for (; number >= 0; number--) {
-		const struct detector_block *block = block_at(history, number);
-		int64_t age_s = end_s - number * history->block_s;
+	while (detector_blocks_next(&history->blocks, &walk, &block)) {
 		size_t used;
 
-		if (age_s > DETECTOR_DAY_S ||
-		    (age_s > length_s && sum >= DETECTOR_REFERENCE_REQUESTS))
-			break;
-		if (block == NULL)
+		if (block.number < begin || block.number >= (t_s - gap_s) / history->block_s)
 			continue;
-		used = detector_block_cells(block, cells);
+		used = detector_block_cells(&block, cells);
 		for (size_t i = 0; i < used; i++)
 			ret[cells[i].bucket] += (double)cells[i].count;
-		sum += block->n;
+		sum += block.n;
 	}
 	return (double)sum;
 }
@@ -223,15 +259,15 @@ detector_history_reference(const struct detector_history *history, int64_t t_s, 
 uint64_t
 detector_history_reach(const struct detector_history *history, int64_t t_s, int64_t gap_s)
 {
-	int64_t end_s = t_s - gap_s;
+	struct detector_walk walk = {0};
+	struct detector_block block;
 	uint64_t sum = 0;
 
-	for (size_t i = 0; i < DETECTOR_BLOCKS; i++) {
-		const struct detector_block *block = &history->blocks.ring[i];
-		int64_t age_s = end_s - block->number * history->block_s;
+	while (detector_blocks_next(&history->blocks, &walk, &block)) {
+		int64_t age_s = t_s - gap_s - block.number * history->block_s;
 
-		if (block->number >= 0 && age_s >= history->block_s && age_s <= DETECTOR_DAY_S)
-			sum += block->n;
+		if (age_s >= history->block_s && age_s <= DETECTOR_DAY_S)
+			sum += block.n;
 	}
 	return sum;
 }
@@ -289,20 +325,21 @@ count_blocks(const struct detector_history *history, int64_t t_s, int hour_shift
              struct block_counts ret[DETECTOR_BLOCKS])
 {
 	struct detector_cell cells[DETECTOR_BUCKETS];
+	struct detector_walk walk = {0};
+	struct detector_block block;
 	size_t count = 0;
 
-	for (size_t i = 0; i < DETECTOR_BLOCKS; i++) {
-		const struct detector_block *block = &history->blocks.ring[i];
+	while (detector_blocks_next(&history->blocks, &walk, &block)) {
 		struct block_counts *row = &ret[count];
 		size_t used;
 
-		if (block->n == 0 || block->number < t_s / history->block_s - DETECTOR_BLOCKS)
+		if (block.number < t_s / history->block_s - DETECTOR_BLOCKS)
 			continue;
 		memset(row, 0, sizeof(*row));
-		row->n = (double)block->n;
+		row->n = (double)block.n;
 		row->hour_of_day = detector_hour_of_day(
-		    block->number * history->block_s / DETECTOR_HOUR_S, hour_shift);
-		used = detector_block_cells(block, cells);
+		    block.number * history->block_s / DETECTOR_HOUR_S, hour_shift);
+		used = detector_block_cells(&block, cells);
 		for (size_t c = 0; c < used; c++)
 			for (unsigned q = 0; q < DETECTOR_QUANTILES; q++)
 				if (cells[c].bucket > edges[row->hour_of_day][q])
@@ -316,11 +353,13 @@ static double
 young_floor(const struct detector_history *history, int64_t t_s, unsigned quantile)
 {
 	int64_t hour_blocks = DETECTOR_HOUR_S / history->block_s;
+	struct detector_walk walk = {0};
+	struct detector_block block;
 	double n = 0;
 
-	for (size_t i = 0; i < DETECTOR_BLOCKS; i++)
-		if (history->blocks.ring[i].number >= t_s / history->block_s - hour_blocks)
-			n += (double)history->blocks.ring[i].n;
+	while (detector_blocks_next(&history->blocks, &walk, &block))
+		if (block.number >= t_s / history->block_s - hour_blocks)
+			n += (double)block.n;
 	return 1 + young_phi[quantile] * n / (double)hour_blocks;
 }
 

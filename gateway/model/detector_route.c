@@ -131,7 +131,7 @@ compare(struct detector_route *route, int64_t t_s, int hour_shift, enum detector
 	route->compared = true;
 	detector_history_tempering(&route->history, t_s, t_s - route->first_s < YOUNG_S, hour_shift,
 	                           edges->slower, edges->phi);
-	detector_edges_weigh(edges);
+	edges->weighed = -1;
 }
 
 /* The same baseline at every hour of day. */
@@ -254,8 +254,8 @@ gains_of(const struct detector_gains *gains, const struct tick *tick,
          const double slow[DETECTOR_QUANTILES], double sign, double ret[DETECTOR_PROCESSES])
 {
 	for (unsigned i = 0; i < DETECTOR_PROCESSES; i++) {
-		double gain = slow[i / DETECTOR_ODDS] * gains->per_slow[tick->hour_of_day][i] +
-		              tick->n * gains->per_request[tick->hour_of_day][i];
+		double gain =
+		    slow[i / DETECTOR_ODDS] * gains->per_slow[i] + tick->n * gains->per_request[i];
 
 		ret[i] = fmin(sign * gain, tick->cap_nats);
 	}
@@ -475,6 +475,7 @@ detector_route_tick(struct detector_route *route, const struct detector_frame *f
 	if (route->compared) {
 		tick.hour_of_day = detector_hour_of_day(route->history.hour, frame->hour_shift);
 		tick.cap_nats = CAP_TICKS * params->window_s / params->min_duration_s;
+		detector_edges_weigh(&route->edges, tick.hour_of_day);
 		count_slow(&route->edges, &tick, cells, count);
 		judge_slower(route, &tick);
 		clean =

@@ -7,8 +7,9 @@
 #include <string.h>
 
 #include "base/xmem.h"
+#include "model/detector_pack.h"
 
-#define VERSION 2
+#define VERSION 3
 #define BYTES_FIRST 4096
 #define T_MAX 253402300799 /* the end of the year 9999, unix seconds */
 
@@ -77,10 +78,19 @@ walk_doubles(struct walk *walk, double *values, size_t count)
 }
 
 static void
-walk_counts(struct walk *walk, uint64_t counts[DETECTOR_BUCKETS])
+walk_floats(struct walk *walk, float *values, size_t count)
+{
+	walk_bytes(walk, values, count * sizeof(*values));
+	for (size_t i = 0; i < count && walk->reading && !walk->bad; i++)
+		if (!isfinite(values[i]) || values[i] < 0)
+			walk->bad = true;
+}
+
+static void
+walk_counts(struct walk *walk, uint32_t counts[DETECTOR_BUCKETS])
 {
 	struct detector_cell cells[DETECTOR_BUCKETS];
-	uint8_t packed[DETECTOR_BLOCK_BYTES_MAX];
+	uint8_t packed[DETECTOR_PACKED_MAX];
 	unsigned size = walk->reading ? 0 : (unsigned)detector_pack(counts, packed);
 	int used;
 
@@ -92,7 +102,7 @@ walk_counts(struct walk *walk, uint64_t counts[DETECTOR_BUCKETS])
 	walk->bad = used < 0;
 	memset(counts, 0, DETECTOR_BUCKETS * sizeof(*counts));
 	for (int i = 0; i < used; i++)
-		counts[cells[i].bucket] = cells[i].count;
+		counts[cells[i].bucket] = (uint32_t)cells[i].count;
 }
 
 static void
@@ -172,37 +182,19 @@ walk_ticks(struct walk *walk, struct detector_route *route)
 	}
 }
 
-/* One slot of the ring: its block's number, then its counts unless it was never filled. */
+/* One slot of the ring: its chunk's number (-1: none) and size, then its bytes as they are. */
 static void
-walk_block(struct walk *walk, struct detector_blocks *blocks, size_t slot)
+save_chunk(struct walk *walk, const struct detector_blocks *blocks, unsigned slot)
 {
-	struct detector_block *block = &blocks->ring[slot];
-	uint64_t counts[DETECTOR_BUCKETS] = {0};
-	int64_t number = block->number;
+	const struct detector_chunk none = {.number = -1};
+	struct detector_chunk chunk = slot < blocks->count ? blocks->chunks[slot] : none;
 
-	walk_time(walk, &number);
-	if (walk->bad || number == -1)
-		return;
-	if (!walk->reading) {
-		struct detector_cell cells[DETECTOR_BUCKETS];
-		size_t used = detector_block_cells(block, cells);
-
-		for (size_t i = 0; i < used; i++)
-			counts[cells[i].bucket] = cells[i].count;
-	}
-	walk_counts(walk, counts);
-	if (!walk->reading || walk->bad)
-		return;
-	walk->bad = (size_t)(number % DETECTOR_BLOCKS) != slot;
-	if (!walk->bad)
-		detector_blocks_put(blocks, number, counts);
-}
-
-static void
-walk_blocks(struct walk *walk, struct detector_route *route)
-{
-	for (size_t slot = 0; slot < DETECTOR_BLOCKS && !walk->bad; slot++)
-		walk_block(walk, &route->history.blocks, slot);
+	if (chunk.size == 0)
+		chunk.number = -1;
+	walk_time(walk, &chunk.number);
+	walk_unsigned(walk, &chunk.size, UINT32_MAX);
+	if (chunk.number >= 0)
+		walk_bytes(walk, chunk.bytes, chunk.size);
 }
 
 static void
@@ -252,13 +244,14 @@ walk_hours(struct walk *walk, struct detector_route *route)
 		return;
 	if (walk->reading && span > 0)
 		detector_history_span(history, low, low + span - 1);
+	walk_i64(walk, &history->scale_hour, 0, T_MAX);
 	if (span > 0)
-		walk_doubles(walk, history->by_hour, (size_t)DETECTOR_HOURS * span);
+		walk_floats(walk, history->by_hour, (size_t)DETECTOR_HOURS * span);
 	walk_edges(walk, &route->edges);
 }
 
 static void
-walk_part(struct walk *walk, struct detector_route *route, enum detector_part part)
+walk_head(struct walk *walk, enum detector_part part)
 {
 	unsigned version = VERSION, which = part;
 
@@ -266,10 +259,15 @@ walk_part(struct walk *walk, struct detector_route *route, enum detector_part pa
 	walk_unsigned(walk, &which, DETECTOR_PARTS - 1);
 	if (version != VERSION || which != part)
 		walk->bad = true;
+}
+
+/* TICKS or HOURS. */
+static void
+walk_part(struct walk *walk, struct detector_route *route, enum detector_part part)
+{
+	walk_head(walk, part);
 	if (part == DETECTOR_PART_TICKS)
 		walk_ticks(walk, route);
-	else if (part == DETECTOR_PART_BLOCKS)
-		walk_blocks(walk, route);
 	else
 		walk_hours(walk, route);
 	if (walk->reading && walk->used != walk->size)
@@ -286,8 +284,74 @@ detector_route_save(const struct detector_route *route, enum detector_part part)
 	} same = {.given = route};
 	struct walk walk = {0};
 
-	walk_part(&walk, same.walked, part);
+	if (part < DETECTOR_PART_CHUNK) {
+		walk_part(&walk, same.walked, part);
+	} else {
+		walk_head(&walk, part);
+		save_chunk(&walk, &route->history.blocks, part - DETECTOR_PART_CHUNK);
+	}
 	return (struct detector_bytes){walk.at, walk.used};
+}
+
+/* A chunk's number and bytes out of its part; -1 where it holds none, or is of another version. */
+struct found {
+	int64_t number;
+	const uint8_t *bytes;
+	size_t size;
+};
+
+static bool
+find_chunk(const struct detector_bytes *part, enum detector_part which, struct found *ret)
+{
+	struct walk walk = {.reading = true, .at = part->at, .size = part->size};
+	int64_t version = VERSION;
+	unsigned size = 0;
+
+	*ret = (struct found){.number = -1};
+	if (part->size == 0)
+		return true;
+	walk_i64(&walk, &version, 0, INT64_MAX);
+	if (version != VERSION)
+		return true;
+	walk.used = 0;
+	walk_head(&walk, which);
+	walk_time(&walk, &ret->number);
+	walk_unsigned(&walk, &size, UINT32_MAX);
+	if (walk.bad || size != walk.size - walk.used)
+		return false;
+	ret->bytes = part->at + walk.used;
+	ret->size = size;
+	return ret->number < 0 ? ret->size == 0
+	                       : detector_part_of(ret->number * DETECTOR_CHUNK_BLOCKS) == which;
+}
+
+static int
+by_number(const void *left, const void *right)
+{
+	const struct found *a = left, *b = right;
+
+	return (a->number > b->number) - (a->number < b->number);
+}
+
+static bool
+restore_chunks(struct detector_route *route, const struct detector_bytes parts[DETECTOR_PARTS])
+{
+	struct detector_history *history = &route->history;
+	struct found found[DETECTOR_PART_CHUNKS];
+	int64_t first = route->first_s / route->block_s;
+
+	for (int i = 0; i < DETECTOR_PART_CHUNKS; i++)
+		if (!find_chunk(&parts[DETECTOR_PART_CHUNK + i],
+		                (enum detector_part)(DETECTOR_PART_CHUNK + i), &found[i]))
+			return false;
+	qsort(found, DETECTOR_PART_CHUNKS, sizeof(found[0]), by_number);
+	for (int i = 0; i < DETECTOR_PART_CHUNKS; i++) {
+		if (found[i].number >= 0 &&
+		    detector_blocks_restore(&history->blocks, first, found[i].number,
+		                            found[i].bytes, found[i].size) != 0)
+			return false;
+	}
+	return history->blocks.newest < history->block;
 }
 
 int
@@ -297,16 +361,16 @@ detector_route_restore(struct detector_route *route,
 	char *name = xstrdup(route->name);
 	bool bad = false;
 
-	for (int part = 0; part < DETECTOR_PARTS && !bad; part++) {
+	for (int part = 0; part < DETECTOR_PART_CHUNK && !bad; part++) {
 		struct walk walk = {
 		    .reading = true, .at = parts[part].at, .size = parts[part].size};
 
-		if (part == DETECTOR_PART_BLOCKS && parts[part].size == 0)
-			continue;
 		walk_part(&walk, route, (enum detector_part)part);
 		bad = walk.bad;
 	}
-	bad = bad || route->first_s > route->last_s ||
+	route->edges.weighed = -1;
+	bad = bad || route->first_s > route->last_s || !restore_chunks(route, parts) ||
+	      route->history.scale_hour > route->history.hour ||
 	      (route->compared && !edges_sane(&route->edges));
 	if (bad) {
 		size_t index = route->index;
@@ -314,8 +378,6 @@ detector_route_restore(struct detector_route *route,
 
 		detector_route_clear(route);
 		detector_route_init(route, name, index, block_s);
-	} else if (route->compared) {
-		detector_edges_weigh(&route->edges);
 	}
 	free(name);
 	return bad ? -1 : 0;

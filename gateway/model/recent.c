@@ -1,47 +1,28 @@
 /* A ring of packed windows. */
 #include "model/recent.h"
 
-#include <assert.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/xmem.h"
-#include "model/detector_blocks.h"
-
 void
 recent_init(struct recent *recent)
 {
-	memset(recent, 0, sizeof(*recent));
-	for (size_t i = 0; i < RECENT_WINDOWS; i++)
-		recent->windows[i].number = -1;
+	detector_blocks_init(&recent->windows, RECENT_WINDOWS);
 }
 
 void
 recent_clear(struct recent *recent)
 {
-	for (size_t i = 0; i < RECENT_WINDOWS; i++)
-		free(recent->windows[i].packed);
-	recent_init(recent);
+	detector_blocks_clear(&recent->windows);
 }
 
 void
 recent_put(struct recent *recent, int64_t number, const struct detector_cell *cells, size_t count)
 {
-	struct recent_window *window = &recent->windows[number % RECENT_WINDOWS];
-	uint64_t counts[DETECTOR_BUCKETS] = {0};
-	uint8_t packed[DETECTOR_BLOCK_BYTES_MAX];
+	uint32_t counts[DETECTOR_BUCKETS] = {0};
 
-	assert(number >= 0);
-	for (size_t i = 0; i < count; i++)
-		counts[cells[i].bucket] += cells[i].count;
-	free(window->packed);
-	window->packed = NULL;
-	window->number = number;
-	window->size = (uint32_t)detector_pack(counts, packed);
-	if (window->size == 0)
+	if (number <= recent->windows.newest)
 		return;
-	window->packed = xcalloc(1, window->size);
-	memcpy(window->packed, packed, window->size);
+	for (size_t i = 0; i < count; i++)
+		counts[cells[i].bucket] += (uint32_t)cells[i].count;
+	detector_blocks_put(&recent->windows, number, counts);
 }
 
 uint64_t
@@ -49,19 +30,19 @@ recent_sum(const struct recent *recent, int64_t from, int64_t until,
            uint64_t counts[DETECTOR_BUCKETS])
 {
 	struct detector_cell cells[DETECTOR_BUCKETS];
+	struct detector_walk walk = {0};
+	struct detector_block window;
 	uint64_t sum = 0;
 
-	for (size_t i = 0; i < RECENT_WINDOWS; i++) {
-		const struct recent_window *window = &recent->windows[i];
-		int used;
+	while (detector_blocks_next(&recent->windows, &walk, &window)) {
+		size_t used;
 
-		if (window->number < from || window->number >= until || window->packed == NULL)
+		if (window.number < from || window.number >= until)
 			continue;
-		used = detector_unpack(window->packed, window->size, cells);
-		for (int c = 0; c < used; c++) {
-			counts[cells[c].bucket] += cells[c].count;
-			sum += cells[c].count;
-		}
+		used = detector_block_cells(&window, cells);
+		for (size_t i = 0; i < used; i++)
+			counts[cells[i].bucket] += cells[i].count;
+		sum += window.n;
 	}
 	return sum;
 }

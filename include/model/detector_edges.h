@@ -11,8 +11,8 @@
 
 /* gain = slow requests * per_slow + requests * per_request, in nats, before the cap. */
 struct detector_gains {
-	double per_slow[DETECTOR_HOURS][DETECTOR_PROCESSES];
-	double per_request[DETECTOR_HOURS][DETECTOR_PROCESSES];
+	double per_slow[DETECTOR_PROCESSES];
+	double per_request[DETECTOR_PROCESSES];
 };
 
 struct detector_edges {
@@ -23,7 +23,9 @@ struct detector_edges {
 	            [DETECTOR_QUANTILES]; /* baseline's share beyond its unshifted edge */
 	double requests[DETECTOR_HOURS];  /* of the baseline */
 	double phi[DETECTOR_QUANTILES];
-	struct detector_gains up, down; /* for odds that grew, and for odds that shrank */
+	/* Of one hour alone, being as large as all the rest: for odds that grew, and that shrank. */
+	struct detector_gains up, down;
+	int weighed; /* that hour; -1: to be computed */
 };
 
 /* Place the edges of one hour by its baseline of `requests` > 0. effect: 0.1 is 10 %. */
@@ -34,7 +36,8 @@ void detector_edges_place(struct detector_edges *edges, unsigned hour_of_day,
 /* As hour `from`, where all hours share one baseline. */
 void detector_edges_copy(struct detector_edges *edges, unsigned hour_of_day, unsigned from);
 
-/* Gains of all hours by shares, requests and phi. */
-void detector_edges_weigh(struct detector_edges *edges);
+/* Gains of that hour by shares, requests and phi, unless they are there. Who changes one of those
+ * sets `weighed` to -1. */
+void detector_edges_weigh(struct detector_edges *edges, unsigned hour_of_day);
 
 #endif

@@ -1,6 +1,8 @@
 /* What a route's latency used to be: a histogram per hour of day that forgets in a week, packed
  * 5-minute blocks of 48 h, requests of the last 24 hours. From it come the baselines and the
- * tempering. Bounded, no larger with time. Pure; one thread. */
+ * tempering. Bounded, no larger with time. Forgetting is a matter of scale: what is new counts for
+ * more, and nothing that is there is touched, so that single precision loses nothing by the hour.
+ * Pure; one thread. */
 #ifndef TAILRACE_MODEL_DETECTOR_HISTORY_H
 #define TAILRACE_MODEL_DETECTOR_HISTORY_H
 
@@ -13,12 +15,14 @@
 #include "model/detector_scale.h"
 
 #define DETECTOR_REFERENCE_REQUESTS 400 /* fewest requests of a trailing reference */
+#define DETECTOR_BLOCKS 576             /* 48 h of 5 minutes */
 
 struct detector_history {
 	struct detector_blocks blocks;
-	uint64_t this_block[DETECTOR_BUCKETS], this_hour[DETECTOR_BUCKETS];
-	double *by_hour; /* owned; a row per hour of day of `span` buckets from `low` on */
+	uint32_t this_block[DETECTOR_BUCKETS], this_hour[DETECTOR_BUCKETS];
+	float *by_hour; /* owned; a row per hour of day of `span` buckets from `low` on */
 	unsigned low, span;
+	int64_t scale_hour; /* by_hour holds what the counts would have been worth in this hour */
 	int64_t block_s; /* length of a block: DETECTOR_BLOCK_S, or less with a short reference */
 	int64_t block,
 	    hour; /* the ones that `this_*` belong to: unix time / block_s and / 3600 s */

@@ -6,24 +6,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "model/detector_scale.h"
+#include "model/detector_blocks.h"
 
 #define RECENT_WINDOWS 180 /* half an hour of 10 s */
 
-struct recent_window {
-	int64_t number;
-	uint8_t *packed; /* owned; null = empty */
-	uint32_t size;
-};
-
 struct recent {
-	struct recent_window windows[RECENT_WINDOWS];
+	struct detector_blocks windows;
 };
 
 void recent_init(struct recent *recent);
 void recent_clear(struct recent *recent); /* frees; usable again as after init */
 
-/* Keeps a window, in place of the one RECENT_WINDOWS before it. */
+/* Keeps a window, newer than all before, in place of the one RECENT_WINDOWS before it. */
 void recent_put(struct recent *recent, int64_t number, const struct detector_cell *cells,
                 size_t count);
 

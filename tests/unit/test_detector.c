@@ -286,7 +286,7 @@ test_damaged_bytes_leave_the_route_fresh(void **state)
 	for (int part = 0; part < DETECTOR_PARTS; part++) {
 		size_t size = parts[part].size;
 
-		for (size_t cut = 1; cut < 400; cut += 7) { /* cut off short */
+		for (size_t cut = 1; cut < 400 && size > 24; cut += 7) { /* cut off short */
 			parts[part].size = size > cut * 11 ? size - cut * 11 : 1;
 			assert_int_equal(detector_route_restore(again.route, parts), -1);
 			assert_int_equal(again.route->last_s, -1);

@@ -78,7 +78,8 @@ test_gains_are_likelihood_ratios(void **state)
 	}
 	for (unsigned i = 0; i < DETECTOR_QUANTILES; i++)
 		edges.phi[i] = phi;
-	detector_edges_weigh(&edges);
+	edges.weighed = -1;
+	detector_edges_weigh(&edges, 5);
 	for (int up = 0; up <= 1; up++) {
 		const struct detector_gains *gains = up ? &edges.up : &edges.down;
 		double off = 2 * sqrt(p * (1 - p) / n) + 1 / n, p0 = up ? p + off : p - off;
@@ -86,18 +87,17 @@ test_gains_are_likelihood_ratios(void **state)
 		double k = 7, all = 90;
 		double expected = (k * log(p1 / p0) + (all - k) * log((1 - p1) / (1 - p0))) / phi;
 
-		assert_float_equal(k * gains->per_slow[5][process] +
-		                       all * gains->per_request[5][process],
+		assert_float_equal(k * gains->per_slow[process] + all * gains->per_request[process],
 		                   expected, NEAR);
 	}
 	/* A share that few requests know is clipped, never 0 or 1. */
 	edges.share[0][0] = 0;
 	edges.share[0][1] = 1;
 	edges.requests[0] = 3;
-	detector_edges_weigh(&edges);
+	detector_edges_weigh(&edges, 0);
 	for (unsigned i = 0; i < DETECTOR_PROCESSES; i++)
-		assert_true(isfinite(edges.up.per_slow[0][i]) &&
-		            isfinite(edges.down.per_slow[0][i]));
+		assert_true(isfinite(edges.up.per_slow[i]) && isfinite(edges.down.per_slow[i]));
+	assert_int_equal(edges.weighed, 0);
 }
 
 static void

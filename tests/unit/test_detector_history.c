@@ -9,6 +9,7 @@
 #include "model/detector_clock.h"
 
 #define NEAR 1e-9
+#define SINGLE 2e-5 /* of sums of a few hundred in single precision */
 
 /* `n` requests in `bucket` in every 5-minute block from t_s to end_s. */
 static void
@@ -40,12 +41,35 @@ test_hours_mix_with_their_neighbours_and_forget(void **state)
 	assert_float_equal(detector_history_smoothed(&history, 2, row), 0, NEAR);
 	fill(&history, KIT_START_S + 3600, KIT_START_S + 7200, 600, 1); /* hour 1, a wider span */
 	assert_float_equal(detector_history_smoothed(&history, 0, row), 60 * exp(-1 / 168.0) + 3,
-	                   NEAR);
-	assert_float_equal(row[600], 3, NEAR);
+	                   SINGLE);
+	assert_float_equal(row[600], 3, SINGLE);
 	detector_history_turn(&history, KIT_START_S + 8 * 86400, 0);
 	assert_float_equal(detector_history_pooled(&history, row),
-	                   120 * exp(-191 / 168.0) + 12 * exp(-190 / 168.0), NEAR);
+	                   120 * exp(-191 / 168.0) + 12 * exp(-190 / 168.0), SINGLE);
 	assert_int_equal(history.span, 501);
+	detector_history_clear(&history);
+}
+
+/* Years at the same rate: what is kept neither grows nor dies away. */
+static void
+test_forgetting_for_ever(void **state)
+{
+	static struct detector_history history;
+	double row[DETECTOR_BUCKETS];
+	struct detector_cell cell = {100, 1000};
+	int64_t t_s = KIT_START_S;
+
+	(void)state;
+	detector_history_init(&history, t_s, DETECTOR_BLOCK_S);
+	for (int day = 0; day < 900; day++, t_s += DETECTOR_DAY_S) {
+		detector_history_turn(&history, t_s, 0);
+		detector_history_add(&history, &cell, 1);
+		detector_history_turn(&history, t_s + DETECTOR_HOUR_S, 0);
+	}
+	/* A day is worth e^(-1/7) of the next. */
+	assert_float_equal(detector_history_pooled(&history, row), 1000 / (1 - exp(-1 / 7.0)),
+	                   0.01);
+	assert_true(t_s / DETECTOR_HOUR_S - history.scale_hour < 41 * 168);
 	detector_history_clear(&history);
 }
 
@@ -203,6 +227,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_hours_mix_with_their_neighbours_and_forget),
+	    cmocka_unit_test(test_forgetting_for_ever),
 	    cmocka_unit_test(test_requests_of_a_day),
 	    cmocka_unit_test(test_reference_reaches_back_for_enough),
 	    cmocka_unit_test(test_tempering_is_the_excess_variance),
