@@ -8,6 +8,7 @@
 #include "collector/detail_join.h"
 #include "collector/export.h"
 #include "collector/query_answer.h"
+#include "collector/stack_join.h"
 #include "collector/query_history.h"
 #include "model/trace_context.h"
 
@@ -255,6 +256,7 @@ answer_request(sqlite3 *db, struct query_job *job)
 		return SQLITE_OK;
 	}
 	json_object_set_new(chosen, "others", others);
+	stack_join(chosen);
 	result = db != NULL ? add_detail(db, chosen) : SQLITE_OK;
 	if (result != SQLITE_OK) {
 		json_decref(chosen);

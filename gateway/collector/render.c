@@ -197,14 +197,46 @@ tunnel(struct text *out, const struct exchange_record *record)
 	text_puts(out, "}");
 }
 
-static void
-stack(struct text *out, const struct stack *value)
+/* The frames of an exchange's stacks, in the order in which they are first named. */
+struct frames {
+	struct text list;
+	uint32_t serial, count;
+};
+
+static struct frames
+frames_new(void)
 {
-	text_puts(out, ",\"stack\":");
-	if (value != NULL)
-		text_add(out, value->text, value->length);
-	else
-		text_puts(out, "[]");
+	static uint32_t serial;
+	if (++serial == 0) /* a stack that was never seen says 0 */
+		serial = 1;
+	return (struct frames){.serial = serial};
+}
+
+static void
+frames_add(struct frames *frames, struct stack *stack)
+{
+	struct stack *parent = stack->id.parent;
+	if (stack->seen == frames->serial)
+		return;
+	if (parent != NULL)
+		frames_add(frames, parent); /* not deeper than PROFILE_FRAMES_MAX */
+	stack->seen = frames->serial;
+	stack->number = frames->count++;
+	text_printf(&frames->list, "%s[%lld,", stack->number > 0 ? "," : "",
+	            parent != NULL ? (long long)parent->number : -1ll);
+	text_add(&frames->list, stack->text, stack->length);
+	text_puts(&frames->list, "]");
+}
+
+static void
+stack(struct text *out, struct frames *frames, struct stack *value)
+{
+	if (value == NULL || value->length == 0) {
+		text_puts(out, ",\"stack\":[]");
+		return;
+	}
+	frames_add(frames, value);
+	number(out, "stack", value->number);
 }
 
 static void
@@ -227,7 +259,7 @@ by_whom(struct text *out, const struct profile_row *row)
 }
 
 static void
-rows(struct text *out, const char *key, const struct profile_rows *list)
+rows(struct text *out, struct frames *frames, const char *key, const struct profile_rows *list)
 {
 	text_printf(out, ",\"%s\":[", key);
 	for (size_t i = 0; i < list->count; i++) {
@@ -241,14 +273,14 @@ rows(struct text *out, const char *key, const struct profile_rows *list)
 		flag(out, "exact", row->exact);
 		number(out, "samples", row->samples);
 		by_whom(out, row);
-		stack(out, row->stack);
+		stack(out, frames, row->stack);
 		text_puts(out, "}");
 	}
 	text_puts(out, "]");
 }
 
 static void
-stalls(struct text *out, const struct profile *p)
+stalls(struct text *out, struct frames *frames, const struct profile *p)
 {
 	text_puts(out, ",\"stalls\":[");
 	for (size_t i = 0; i < p->stall_count; i++) {
@@ -266,7 +298,7 @@ stalls(struct text *out, const struct profile *p)
 		string_or_null(out, "state", profile_stall_state_name(stall->state));
 		number(out, "ns", stall->ns);
 		flag(out, "exact", stall->exact);
-		stack(out, stall->stack);
+		stack(out, frames, stall->stack);
 		text_puts(out, "}");
 	}
 	text_puts(out, "]");
@@ -319,6 +351,7 @@ static void
 profile_object(struct text *out, const struct exchange_record *record, const struct profile *p,
                const struct join *join)
 {
+	struct frames frames = frames_new();
 	process(out, p, join);
 	number(out, "enter_ns", enter_ns(record, p, join));
 	number(out, "app_queue_ns", join->app_queue_ns);
@@ -332,13 +365,17 @@ profile_object(struct text *out, const struct exchange_record *record, const str
 	string_or_null(out, "ended", profile_ended_name(p->ended));
 	flag(out, "truncated", p->truncated);
 	number(out, "parts", p->parts);
-	rows(out, "breakdown", &p->breakdown);
+	rows(out, &frames, "breakdown", &p->breakdown);
 	number(out, "unattributed_ns", p->unattributed_ns);
-	rows(out, "stream_breakdown", &p->stream);
+	rows(out, &frames, "stream_breakdown", &p->stream);
 	number(out, "stream_unattributed_ns", p->stream_unattributed_ns);
-	stalls(out, p);
+	stalls(out, &frames, p);
 	threads(out, p);
-	text_puts(out, ",\"detail\":\"absent\",\"lanes\":[],\"deep\":null}");
+	text_puts(out, ",\"frames\":[");
+	text_add(out, frames.list.data != NULL ? frames.list.data : "", frames.list.length);
+	out->failed |= frames.list.failed;
+	text_free(&frames.list);
+	text_puts(out, "],\"detail\":\"absent\",\"lanes\":[],\"deep\":null}");
 }
 
 static void

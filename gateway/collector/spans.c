@@ -9,10 +9,12 @@
 #include <uthash.h>
 #include <utlist.h>
 
+#define PACK_AFTER_MS \
+	2000 /* most exchanges are joined by then; later ones make a window of their own */
 #define STACKS_SAVED_AGAIN_S 3600 /* so that the store knows which ones are in use */
 #define STACKS_UNUSED_S (2 * SPANS_MEMORY_MS / 1000)
 #define STACKS_TICK_BYTES (4u << 20)   /* in one second */
-#define STACKS_END_BYTES (32u << 20)   /* at the end: half of what the queue holds */
+#define STACKS_END_BYTES (16u << 20)   /* at the end: half of what the queue holds */
 #define STACKS_ITEM_BYTES (256u << 10) /* stacks are saved in items of about so much */
 
 /* A closed window. Both lists are in the order of closing. */
@@ -139,10 +141,24 @@ open_close(struct spans *w, size_t route, struct open *open)
 /* Past its end and the join's time, or further in the future than any exchange can end: the clock
  * was set back. */
 static bool
+is_over(const struct spans *w, uint64_t start_ms, uint64_t now_ms, uint64_t wait_ms)
+{
+	return now_ms >= start_ms + w->options.span_ms + wait_ms ||
+	       start_ms > now_ms + w->options.span_ms;
+}
+
+static bool
 is_final(const struct spans *w, uint64_t start_ms, uint64_t now_ms)
 {
-	return now_ms >= start_ms + w->options.span_ms + w->options.join_timeout_ms ||
-	       start_ms > now_ms + w->options.span_ms;
+	return is_over(w, start_ms, now_ms, w->options.join_timeout_ms);
+}
+
+/* An open window takes ten times the memory of a packed one. */
+static bool
+is_packed(const struct spans *w, uint64_t start_ms, uint64_t now_ms)
+{
+	uint64_t wait_ms = w->options.join_timeout_ms;
+	return is_over(w, start_ms, now_ms, wait_ms < PACK_AFTER_MS ? wait_ms : PACK_AFTER_MS);
 }
 
 static void
@@ -152,7 +168,7 @@ close_final(struct spans *w, uint64_t now_ms, bool all)
 		struct open *open, *next;
 		LL_FOREACH_SAFE(w->of[i].open, open, next)
 		{
-			if (all || is_final(w, open->start_ms, now_ms))
+			if (all || is_packed(w, open->start_ms, now_ms))
 				open_close(w, i, open);
 		}
 	}

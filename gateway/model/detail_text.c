@@ -13,29 +13,6 @@ skip_string(const char *p)
 	return *p == '"' ? p + 1 : p;
 }
 
-/* The innermost frame of a stack, an object; empty where there is none. */
-static const char *
-last_frame(const struct stack *stack, size_t *ret_length)
-{
-	const char *begin = NULL, *end = NULL;
-	*ret_length = 0;
-	for (const char *p = stack->text; *p != '\0';) {
-		if (*p == '"') {
-			p = skip_string(p);
-			continue;
-		}
-		if (*p == '{')
-			begin = p;
-		else if (*p == '}')
-			end = p;
-		p++;
-	}
-	if (begin == NULL || end == NULL || end < begin)
-		return "";
-	*ret_length = (size_t)(end - begin) + 1;
-	return begin;
-}
-
 static size_t
 index_of(const struct detail *d, int64_t id)
 {
@@ -71,10 +48,9 @@ static void
 lane_name(struct text *out, const struct detail *d, int64_t id)
 {
 	static const char before[] = "{\"module\":", between[] = ",\"function\":";
-	size_t length = 0;
 	const struct stack *stack = id >= 0 ? d->stacks[index_of(d, id)] : NULL;
-	const char *frame = stack != NULL ? last_frame(stack, &length) : "";
-	if (length <= sizeof(before) || strncmp(frame, before, sizeof(before) - 1) != 0) {
+	const char *frame = stack != NULL ? stack->text : "";
+	if (strncmp(frame, before, sizeof(before) - 1) != 0) {
 		text_puts(out, "null");
 		return;
 	}
@@ -159,11 +135,10 @@ static void
 functions(struct text *out, const struct detail *d)
 {
 	for (size_t i = 0; i < d->stack_count; i++) {
-		size_t length = 0;
-		const char *frame = d->stacks[i] != NULL ? last_frame(d->stacks[i], &length) : "";
+		const struct stack *stack = d->stacks[i];
 		text_puts(out, i > 0 ? "," : "");
-		if (length > 0)
-			text_add(out, frame, length);
+		if (stack != NULL && stack->length > 0)
+			text_add(out, stack->text, stack->length);
 		else
 			text_puts(out, "null");
 	}
@@ -221,10 +196,7 @@ detail_render(struct text *out, const struct detail *d)
 	text_printf(out, "{\"detail_truncated\":%s,\"stacks\":[", d->truncated ? "true" : "false");
 	for (size_t i = 0; i < d->stack_count; i++) {
 		text_puts(out, i > 0 ? "," : "");
-		if (d->stacks[i] != NULL)
-			text_add(out, d->stacks[i]->text, d->stacks[i]->length);
-		else
-			text_puts(out, "[]");
+		stack_write(d->stacks[i], out);
 	}
 	text_puts(out, "],\"lanes\":[");
 	lanes(out, d);

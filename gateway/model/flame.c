@@ -265,7 +265,10 @@ flame_intern(struct flame *f, const struct stack *told, uint64_t now_s)
 		return 0;
 	}
 	if (stack == NULL || (stack->form != told->form && now_s - stack->learned_s >= RENEW_S)) {
-		stack = learn(f, told->text, told->length, now_s);
+		struct text frames = {0};
+		stack_write(told, &frames);
+		stack = learn(f, frames.data, frames.length, now_s);
+		text_free(&frames);
 		if (stack == NULL)
 			return 0;
 		stack->form = told->form;

@@ -5,21 +5,6 @@
 #include "model/profile.h"
 #include "model/profile_threads.h"
 
-struct stack *
-stack_ref(struct stack *stack)
-{
-	if (stack != NULL)
-		stack->references++;
-	return stack;
-}
-
-void
-stack_unref(struct stack *stack)
-{
-	if (stack != NULL && --stack->references == 0)
-		free(stack);
-}
-
 void
 profile_process_unref(struct profile_process *process)
 {

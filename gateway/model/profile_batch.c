@@ -171,15 +171,16 @@ read_process(struct reader *r, const struct place *top)
 
 /* --- stacks ------------------------------------------------------------------ */
 
-/* Appends the frame; *key becomes that of the stack that ends with it. */
+/* *stack becomes the one that has this frame more. */
 static bool
-read_frame(struct reader *r, const struct place *at, struct text *out, uint64_t *key)
+read_frame(struct reader *r, const struct place *at, struct text *out, struct stack **stack)
 {
 	static const char *const keys[] = {"module", "function", "file"};
-	uint64_t line;
+	uint64_t line, key = *stack != NULL ? (*stack)->key : 0;
 	bool in_app;
 	if (!read_row(r->error, at, FRAME_FIELDS))
 		return false;
+	text_reset(out);
 	for (size_t i = 0; i < 3; i++) {
 		struct place field = place_element(at, i);
 		if (!read_string(r->error, &field, i == 2 ? PROFILE_FILE_MAX : PROFILE_STRING_MAX))
@@ -191,52 +192,37 @@ read_frame(struct reader *r, const struct place *at, struct text *out, uint64_t 
 		return false;
 	text_printf(out, ",\"line\":%llu,\"in_app\":%s}", (unsigned long long)line,
 	            in_app ? "true" : "false");
-	*key = flame_key(*key, json_string_value(json_array_get(at->value, 0)),
-	                 json_string_value(json_array_get(at->value, 1)));
+	key = flame_key(key, json_string_value(json_array_get(at->value, 0)),
+	                json_string_value(json_array_get(at->value, 1)));
+	struct stack *longer = out->failed ? NULL : stack_new(*stack, out->data, out->length, key);
+	if (longer == NULL)
+		return read_fail(r->error, at, "no memory");
+	stack_unref(*stack);
+	*stack = longer;
 	return true;
-}
-
-static struct stack *
-stack_new(const struct text *text, uint64_t key)
-{
-	struct stack *stack = text->failed ? NULL : xmem_try(sizeof(*stack) + text->length + 1);
-	if (stack == NULL)
-		return NULL;
-	stack->key = key;
-	stack->references = 1;
-	stack->length = (uint32_t)text->length;
-	stack->form = (uint32_t)flame_key(0, "", text->data);
-	memcpy(stack->text, text->data, text->length + 1);
-	return stack;
 }
 
 static bool
 read_stack(struct reader *r, const struct place *at, struct text *out)
 {
 	struct profile_batch_stack *stack = &r->batch->stacks[r->batch->stack_count];
-	uint64_t id, key = 0;
+	uint64_t id;
 	size_t frames;
 	if (!read_row(r->error, at, 2) || !read_u64(r->error, at, 0, INT64_MAX, &id))
 		return false;
 	struct place list = place_element(at, 1);
 	if (!read_array(r->error, &list, PROFILE_FRAMES_MAX, &frames))
 		return false;
-	text_reset(out);
-	text_puts(out, "[");
+	stack->id = (int64_t)id;
+	r->batch->stack_count++; /* from here on the batch owns it */
 	for (size_t i = 0; i < frames; i++) {
 		struct place frame = place_element(&list, i);
-		if (i > 0)
-			text_puts(out, ",");
-		if (!read_frame(r, &frame, out, &key))
+		if (!read_frame(r, &frame, out, &stack->stack))
 			return false;
 	}
-	text_puts(out, "]");
-	stack->id = (int64_t)id;
-	stack->stack = stack_new(out, key);
-	if (stack->stack == NULL)
-		return read_fail(r->error, at, "no memory");
-	r->batch->stack_count++;
-	return true;
+	if (frames == 0)
+		stack->stack = stack_new(NULL, "", 0, 0);
+	return stack->stack != NULL || read_fail(r->error, at, "no memory");
 }
 
 static bool

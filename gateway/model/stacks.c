@@ -24,7 +24,8 @@ struct stacks {
 	struct stacks_limits limits;
 	struct instance *by_id; /* uthash head; owns the instances */
 	struct instance *heard;
-	size_t instances, count, bytes;
+	struct stack_pool *pool; /* owned */
+	size_t instances, count;
 	uint64_t forgotten;
 };
 
@@ -33,13 +34,8 @@ stacks_new(const struct stacks_limits *limits)
 {
 	struct stacks *stacks = xcalloc(1, sizeof(*stacks));
 	stacks->limits = *limits;
+	stacks->pool = stack_pool_new();
 	return stacks;
-}
-
-static size_t
-known_bytes(const struct stack *stack)
-{
-	return sizeof(struct known) + sizeof(*stack) + stack->length + 1;
 }
 
 static void
@@ -49,7 +45,6 @@ instance_clear(struct stacks *stacks, struct instance *instance)
 	HASH_ITER(hh, instance->known, known, next)
 	{
 		HASH_DEL(instance->known, known);
-		stacks->bytes -= known_bytes(known->stack);
 		stacks->count--;
 		stack_unref(known->stack);
 		free(known);
@@ -73,6 +68,7 @@ stacks_free(struct stacks *stacks)
 		return;
 	while (stacks->heard != NULL)
 		instance_forget(stacks, stacks->heard);
+	stack_pool_free(stacks->pool);
 	free(stacks);
 }
 
@@ -165,7 +161,7 @@ batch_known(const struct instance *instance, const struct profile_batch *batch)
 static bool
 over(const struct stacks *stacks)
 {
-	return stacks->count > stacks->limits.stacks || stacks->bytes > stacks->limits.bytes;
+	return stacks->count > stacks->limits.stacks || stacks_bytes(stacks) > stacks->limits.bytes;
 }
 
 /* A stack that is known keeps its first meaning: IDs never change theirs. */
@@ -175,11 +171,13 @@ instance_learn(struct stacks *stacks, struct instance *instance, const struct pr
 	for (size_t i = 0; i < batch->stack_count; i++) {
 		if (instance_stack(instance, batch->stacks[i].id) != NULL)
 			continue;
+		struct stack *stack = stack_share(stacks->pool, batch->stacks[i].stack);
+		if (stack == NULL)
+			continue; /* no memory: whoever names it is told to send it again */
 		struct known *known = xcalloc(1, sizeof(*known));
 		known->id = batch->stacks[i].id;
-		known->stack = stack_ref(batch->stacks[i].stack);
+		known->stack = stack;
 		HASH_ADD(hh, instance->known, id, sizeof(known->id), known);
-		stacks->bytes += known_bytes(known->stack);
 		stacks->count++;
 	}
 }
@@ -252,7 +250,7 @@ stacks_count(const struct stacks *stacks)
 size_t
 stacks_bytes(const struct stacks *stacks)
 {
-	return stacks->bytes;
+	return stacks->count * sizeof(struct known) + stack_pool_bytes(stacks->pool);
 }
 
 uint64_t

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include "base/clock.h"
 #include "model/record.h"
+#include "model/stack.h"
 
 #define PROFILE_STRING_MAX 512
 #define PROFILE_VERSION_MAX 128 /* of the app */
@@ -39,18 +40,6 @@ enum profile_ended {
 
 enum profile_stall_kind { PROFILE_STALL_STEP, PROFILE_STALL_CALLBACK, PROFILE_STALL_IO_CALLBACK };
 enum profile_stall_state { PROFILE_STALL_BLOCKED, PROFILE_STALL_BUSY, PROFILE_STALL_UNKNOWN };
-
-/* An interned stack, written out as the API shows it. Reference-counted: its table and the rows
- * that name it hold one each. One thread. */
-struct stack {
-	uint64_t key; /* its ID in model/flame.h; 0 = it has no frames */
-	uint32_t references;
-	uint32_t length;
-	uint32_t form; /* a hash of the text: tells lines that moved */
-	char text[];   /* a JSON array of frames, outermost first; NUL-terminated */
-};
-struct stack *stack_ref(struct stack *stack);
-void stack_unref(struct stack *stack); /* null-safe */
 
 /* Join key: one attempt of one exchange. */
 struct profile_key {

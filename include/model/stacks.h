@@ -1,4 +1,4 @@
-/* The stacks the hooks have told: per instance a table from its own IDs to interned stacks. Bounded
+/* The stacks the hooks have told: per instance a table from its own IDs to shared stacks. Bounded
  * by instances, stacks and bytes; the instance heard of least recently is forgotten first, and who
  * names a stack that is not known is told to send all of his again. Pure; one thread. */
 #ifndef TAILRACE_MODEL_STACKS_H
@@ -9,8 +9,9 @@
 #include "model/profile_batch.h"
 
 #define STACKS_INSTANCES_MAX 256
-#define STACKS_MAX 65536
-#define STACKS_BYTES_MAX (48u << 20)
+#define STACKS_MAX \
+	262144 /* of all instances: what eight processes of an app have in common counts eight times */
+#define STACKS_BYTES_MAX (48u << 20) /* what they have in common counts once */
 
 struct stacks;
 

@@ -231,11 +231,12 @@ told_stack(unsigned number)
 	size_t size = (sizeof(struct stack) + json.length + 1 + 15) / 16 * 16;
 	if (told_used + size > TOLD_BYTES)
 		exit(1);
+	/* All frames in one, which is written like many. */
 	struct stack *stack = (struct stack *)(told_bytes + told_used);
 	told_used += size;
 	stack->key = key;
-	stack->length = (uint32_t)json.length;
-	memcpy(stack->text, json.data, json.length);
+	stack->length = (uint32_t)json.length - 2;
+	memcpy(stack->text, json.data + 1, json.length - 2);
 	text_free(&json);
 	return stack;
 }
@@ -542,7 +543,7 @@ feed_for(unsigned seconds, unsigned per_s)
 static void
 memory(void)
 {
-	char more[256];
+	char more[512];
 	uint64_t kib[4] = {resident_kib()};
 	tell_stacks();
 	for (unsigned i = 0; i < routes; i++) {
@@ -558,12 +559,15 @@ memory(void)
 		make_history(i, watch_now_s(service.watch));
 	kib[3] = resident_kib();
 	feed_for(MEMORY_FEED_S, MEMORY_FEED_PER_S);
-	snprintf(more, sizeof(more),
-	         "\"begin_kib\": %llu, \"stacks_kib\": %llu, \"windows_kib\": %llu,"
-	         " \"detector_kib\": %llu, \"feed_kib\": %llu, \"peak_kib\": %llu",
-	         (unsigned long long)kib[0], (unsigned long long)(kib[1] - kib[0]),
-	         (unsigned long long)(kib[2] - kib[1]), (unsigned long long)(kib[3] - kib[2]),
-	         (unsigned long long)(resident_kib() - kib[3]), (unsigned long long)peak_kib);
+	struct mallinfo2 heap = mallinfo2();
+	snprintf(
+	    more, sizeof(more),
+	    "\"used_kib\": %zu, \"free_kib\": %zu, \"begin_kib\": %llu, \"stacks_kib\": %llu, \"windows_kib\": %llu,"
+	    " \"detector_kib\": %llu, \"feed_kib\": %llu, \"peak_kib\": %llu",
+	    (heap.uordblks + heap.hblkhd) >> 10, heap.fordblks >> 10, (unsigned long long)kib[0],
+	    (unsigned long long)(kib[1] - kib[0]), (unsigned long long)(kib[2] - kib[1]),
+	    (unsigned long long)(kib[3] - kib[2]), (unsigned long long)(resident_kib() - kib[3]),
+	    (unsigned long long)peak_kib);
 	report(more);
 }
 

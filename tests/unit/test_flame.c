@@ -1,16 +1,13 @@
 /* flame: what is one stack and what is not, IDs that follow from the names alone, parents, newest
  * lines, bounds, care. */
 #include "rollup_kit.h"
+#include "stack_kit.h"
 
 static struct stack *
 told(const char *json, uint64_t key, uint32_t form)
 {
-	struct stack *stack = xcalloc(1, sizeof(*stack) + strlen(json) + 1);
-	stack->references = 1;
-	stack->key = key;
+	struct stack *stack = kit_told(json, key);
 	stack->form = form;
-	stack->length = (uint32_t)strlen(json);
-	memcpy(stack->text, json, strlen(json));
 	return stack;
 }
 

@@ -73,10 +73,13 @@ test_example(void **state)
 	assert_int_equal(b->process->time_namespace, 4026531834);
 	assert_int_equal(b->process->dropped, 3);
 	assert_int_equal(b->stack_count, 1);
-	assert_string_equal(b->stacks[0].stack->text,
+	struct text frames = {0};
+	stack_write(b->stacks[0].stack, &frames);
+	assert_string_equal(frames.data,
 	                    "[{\"module\":\"app\",\"function\":\"f\",\"file\":\"app.py\",\"line\":"
 	                    "31,\"in_app\":true},{\"module\":\"lib\",\"function\":\"g\",\"file\":"
 	                    "\"lib.py\",\"line\":0,\"in_app\":false}]");
+	text_free(&frames);
 	assert_int_equal(b->profile_count, 1);
 	assert_int_equal(b->refused_count, 0);
 	const struct profile *p = b->profiles[0];

@@ -9,6 +9,7 @@
 #include "collector/store.h"
 #include "collector/store_rollups.h"
 #include "rollup_kit.h"
+#include "stack_kit.h"
 
 #define S NS_PER_S
 #define TIMEOUT_MS 1000
@@ -81,12 +82,7 @@ told_stack(unsigned number)
 	         "\"in_app\":true},{\"module\":\"app\",\"function\":\"%s\",\"file\":\"app.py\","
 	         "\"line\":%u,\"in_app\":true}]",
 	         function, number + 1);
-	struct stack *stack = xcalloc(1, sizeof(*stack) + strlen(json) + 1);
-	stack->references = 1;
-	stack->length = (uint32_t)strlen(json);
-	stack->key = flame_key(flame_key(0, "app", "main"), "app", function);
-	memcpy(stack->text, json, stack->length);
-	return stack;
+	return kit_told(json, flame_key(flame_key(0, "app", "main"), "app", function));
 }
 
 /* One exchange of route 1 that ends at `end_ns`, two rows in its profile (none where `stacks` is

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -15,11 +16,12 @@ static const struct stacks_limits small = {.instances = 3, .stacks = 6, .bytes =
 static struct stack *
 stack_of(size_t length)
 {
-	struct stack *stack = xcalloc(1, sizeof(*stack) + length + 1);
-	stack->references = 1;
-	stack->length = (uint32_t)length;
-	memset(stack->text, 'x', length);
-	return stack;
+	/* Numbered, for two of the same frames would be one. */
+	static unsigned number;
+	char text[4096];
+	memset(text, 'x', length);
+	snprintf(text, sizeof(text), "%u", ++number);
+	return stack_new(NULL, text, length, 1);
 }
 
 /* A batch of instance `instance` that tells stacks `first` to `last` and names stack `named` (-2 =
@@ -159,6 +161,110 @@ test_bytes_max(void **state)
 	stacks_free(stacks);
 }
 
+/* --- stacks themselves ------------------------------------------------------------------- */
+
+static struct stack *
+chain(const char *const *frames, size_t count)
+{
+	struct stack *stack = NULL;
+	for (size_t i = 0; i < count; i++) {
+		struct stack *longer = stack_new(stack, frames[i], strlen(frames[i]), i + 1);
+		stack_unref(stack);
+		stack = longer;
+	}
+	return stack;
+}
+
+static void
+assert_written(const struct stack *stack, const char *expected)
+{
+	struct text text = {0};
+	stack_write(stack, &text);
+	assert_string_equal(text.data, expected);
+	text_free(&text);
+}
+
+static void
+test_frames_are_shared(void **state)
+{
+	static const char *const one[] = {"{1}", "{2}", "{3}"}, *const other[] = {"{1}", "{2}",
+	                                                                          "{4}"};
+	static const char *const moved[] = {"{1}", "{5}", "{3}"};
+	struct stack_pool *pool = stack_pool_new();
+	struct stack *told[] = {chain(one, 3),   chain(other, 3), chain(one, 3),
+	                        chain(moved, 3), chain(one, 2),   stack_new(NULL, "", 0, 0)};
+	struct stack *shared[6];
+	(void)state;
+	for (size_t i = 0; i < 6; i++) {
+		shared[i] = stack_share(pool, told[i]);
+		stack_unref(told[i]);
+	}
+	assert_written(shared[0], "[{1},{2},{3}]");
+	assert_written(shared[1], "[{1},{2},{4}]");
+	assert_written(shared[3], "[{1},{5},{3}]");
+	assert_written(shared[5], "[]");
+	assert_written(NULL, "[]");
+	assert_ptr_equal(shared[2], shared[0]);
+	assert_ptr_equal(shared[1]->id.parent, shared[0]->id.parent);
+	assert_ptr_equal(shared[4], shared[0]->id.parent);
+	assert_ptr_not_equal(shared[3], shared[0]);
+	assert_int_not_equal(shared[3]->form, shared[0]->form);
+	assert_int_equal(shared[1]->key, 3);
+	/* One frame of its own is what a stack costs beyond another. */
+	size_t before = stack_pool_bytes(pool);
+	stack_unref(shared[1]);
+	assert_int_equal(before - stack_pool_bytes(pool), sizeof(struct stack) + 4);
+	stack_unref(shared[0]);
+	assert_written(shared[2], "[{1},{2},{3}]");
+	for (size_t i = 2; i < 5; i++)
+		stack_unref(shared[i]);
+	assert_int_equal(stack_pool_bytes(pool), sizeof(struct stack) + 1);
+	stack_pool_free(pool);
+	assert_written(shared[5], "[]"); /* outlives it */
+	stack_unref(shared[5]);
+}
+
+/* A thousand routes of 30 rows and 20 frames in eight processes: within the bounds. */
+static void
+test_default_bounds_hold_what_they_should(void **state)
+{
+	struct stacks_limits limits = {STACKS_INSTANCES_MAX, STACKS_MAX, STACKS_BYTES_MAX};
+	struct stacks *stacks = stacks_new(&limits);
+	(void)state;
+	for (unsigned instance = 1; instance <= 8; instance++) {
+		for (int first = 0; first < 30000; first += 1000) {
+			uint64_t dropped;
+			struct profile_batch *batch = batch_of(instance, first, first + 999, -2);
+			for (int i = 0; i < 1000; i++) {
+				char text[20][128];
+				const char *at[20];
+				int number = first + i;
+				for (int k = 0; k < 20; k++) {
+					snprintf(
+					    text[k], sizeof(text[k]),
+					    "{\"module\":\"app.module%d\",\"function\":\"f%d_%d\","
+					    "\"file\":\"/srv/app/releases/current/app/module.py\","
+					    "\"line\":12,\"in_app\":true}",
+					    k, k,
+					    k < 17   ? 0
+					    : k < 19 ? number / 30
+					             : number);
+					at[k] = text[k];
+				}
+				stack_unref(batch->stacks[i].stack);
+				batch->stacks[i].id = number;
+				batch->stacks[i].stack = chain(at, 20);
+			}
+			assert_int_equal(stacks_take(stacks, batch, &dropped), STACKS_OK);
+			profile_batch_free(batch);
+		}
+	}
+	assert_int_equal(stacks_forgotten(stacks), 0);
+	assert_int_equal(stacks_count(stacks), 240000);
+	assert_in_range(stacks_bytes(stacks), 20 << 20, 30 << 20);
+	stacks_free(stacks);
+}
+
 static void
 test_dropped(void **state)
 {
@@ -180,9 +286,14 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_learn),         cmocka_unit_test(test_rows_keep_theirs),
-	    cmocka_unit_test(test_instances_max), cmocka_unit_test(test_stacks_max),
-	    cmocka_unit_test(test_bytes_max),     cmocka_unit_test(test_dropped),
+	    cmocka_unit_test(test_learn),
+	    cmocka_unit_test(test_rows_keep_theirs),
+	    cmocka_unit_test(test_instances_max),
+	    cmocka_unit_test(test_stacks_max),
+	    cmocka_unit_test(test_bytes_max),
+	    cmocka_unit_test(test_dropped),
+	    cmocka_unit_test(test_frames_are_shared),
+	    cmocka_unit_test(test_default_bounds_hold_what_they_should),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
