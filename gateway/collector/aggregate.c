@@ -11,6 +11,7 @@
 #include "model/join.h"
 
 #define CODES 1000
+#define CLASS 100 /* codes of a class: a route rarely has more than two classes */
 
 static const struct {
 	uint64_t ns;
@@ -32,7 +33,8 @@ struct classic {
 
 struct route_total {
 	struct classic total;
-	uint64_t codes[CODES];      /* by status; 0 = nothing was sent */
+	uint64_t
+	    *codes[CODES / CLASS];  /* owned: by status; null = none; status 0 = nothing was sent */
 	struct store_minute minute; /* since the last flush */
 	bool dirty;
 };
@@ -78,6 +80,29 @@ classic_merge(struct classic *into, const struct classic *from)
 	into->sum_ns += from->sum_ns;
 }
 
+static void
+code_add(struct route_total *total, unsigned code, uint64_t n)
+{
+	uint64_t **class = &total->codes[code / CLASS];
+	if (*class == NULL)
+		*class = xcalloc(CLASS, sizeof(**class));
+	(*class)[code % CLASS] += n;
+}
+
+static uint64_t
+code_get(const struct route_total *total, unsigned code)
+{
+	const uint64_t *class = total->codes[code / CLASS];
+	return class != NULL ? class[code % CLASS] : 0;
+}
+
+static void
+codes_free(struct route_total *total)
+{
+	for (size_t i = 0; i < CODES / CLASS; i++)
+		free(total->codes[i]);
+}
+
 struct aggregate *
 aggregate_new(const struct routes *routes, struct store *store)
 {
@@ -92,8 +117,11 @@ aggregate_free(struct aggregate *a)
 {
 	if (a == NULL)
 		return;
-	for (size_t i = 0; i <= ROUTES_MAX; i++)
+	for (size_t i = 0; i <= ROUTES_MAX; i++) {
+		if (a->totals[i] != NULL)
+			codes_free(a->totals[i]);
 		free(a->totals[i]);
+	}
 	for (size_t i = 0; i < a->upstream_count; i++) {
 		free(a->upstreams[i]->name);
 		free(a->upstreams[i]);
@@ -160,7 +188,7 @@ aggregate_add(struct aggregate *a, const struct config *config, size_t route,
 		a->totals[route] = xcalloc(1, sizeof(*a->totals[route]));
 	struct route_total *total = a->totals[route];
 	classic_add(&total->total, total_ns, record);
-	total->codes[record->status < CODES ? record->status : CODES - 1]++;
+	code_add(total, record->status < CODES ? record->status : CODES - 1, 1);
 	minute_add(a, total, route, record, phases_ns, total_ns, joined);
 	if (record->upstream >= config->upstream_count)
 		return;
@@ -220,8 +248,9 @@ rest_add(struct shown *shown, const struct route_total *total)
 {
 	shown->has_rest = true;
 	classic_merge(&shown->rest.total, &total->total);
-	for (size_t i = 0; i < CODES; i++)
-		shown->rest.codes[i] += total->codes[i];
+	for (unsigned i = 0; i < CODES; i++)
+		if (code_get(total, i) > 0)
+			code_add(&shown->rest, i, code_get(total, i));
 }
 
 static const char *
@@ -259,13 +288,14 @@ codes_write(struct metrics *out, const char *labels, const struct route_total *t
 {
 	char both[ROUTE_NAME_MAX * 2 + 48];
 	for (unsigned i = 0; i < CODES; i++) {
-		if (total->codes[i] == 0)
+		uint64_t n = code_get(total, i);
+		if (n == 0)
 			continue;
 		if (i == 0)
 			snprintf(both, sizeof(both), "%s,code=\"none\"", labels);
 		else
 			snprintf(both, sizeof(both), "%s,code=\"%u\"", labels, i);
-		metrics_sample(out, "tailrace_requests_total", both, total->codes[i]);
+		metrics_sample(out, "tailrace_requests_total", both, n);
 	}
 }
 
@@ -295,6 +325,7 @@ aggregate_metrics(const struct aggregate *a, struct metrics *out)
 	char upstream[256], labels[320];
 	choose(a, shown);
 	routes_write(shown, out);
+	codes_free(&shown->rest);
 	free(shown);
 	metrics_head(out, "tailrace_phase_duration_seconds", "histogram",
 	             "Phases of exchanges by upstream.");

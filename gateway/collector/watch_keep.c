@@ -14,6 +14,7 @@
 
 #define ROUND_S 60
 #define ROUND_ROUTES 25      /* that are written in one tick */
+#define URGENT_ROUTES 50     /* that are, because their state changed */
 #define SYNC_ROUTES 50       /* at the end: written before more are handed on */
 #define SYNC_TIMEOUT_MS 2000 /* the end waits no longer for a slow disk */
 
@@ -103,10 +104,13 @@ is_due(const struct watch_route *route)
 void
 watch_keep_some(struct watch *watch)
 {
-	size_t written = 0;
-	for (size_t i = 0; i <= ROUTES_MAX; i++)
-		if (is_due(watch->routes[i]) && watch->routes[i]->urgent)
-			keep_route(watch, watch->routes[i]);
+	size_t written = 0, urgent = 0;
+	for (size_t i = 0; i <= ROUTES_MAX && urgent < URGENT_ROUTES; i++) {
+		if (!is_due(watch->routes[i]) || !watch->routes[i]->urgent)
+			continue;
+		keep_route(watch, watch->routes[i]);
+		urgent++;
+	}
 	if (watch->round_next > ROUTES_MAX) {
 		if (watch->now_s - watch->round_s < ROUND_S)
 			return;

@@ -290,7 +290,8 @@ detector_route_save(const struct detector_route *route, enum detector_part part)
 		walk_head(&walk, part);
 		save_chunk(&walk, &route->history.blocks, part - DETECTOR_PART_CHUNK);
 	}
-	return (struct detector_bytes){walk.at, walk.used};
+	/* Hundreds may wait to be written: none of them with room it does not need. */
+	return (struct detector_bytes){xrealloc(walk.at, walk.used, 1), walk.used};
 }
 
 /* A chunk's number and bytes out of its part; -1 where it holds none, or is of another version. */

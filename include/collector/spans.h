@@ -15,7 +15,7 @@
 #define SPANS_SPAN_MS 10000          /* or `alerts.window_ms` where that is less */
 #define SPANS_CHUNK_MS 60000         /* what is saved as one row */
 #define SPANS_MEMORY_MS (15 * 60000) /* how long closed ones stay in memory */
-#define SPANS_BYTES_MAX (32u << 20)  /* of closed ones; beyond, the oldest leave early */
+#define SPANS_BYTES_MAX (24u << 20)  /* of closed ones; beyond, the oldest leave early */
 #define SPANS_OPEN_MAX 8             /* of one route; beyond, the oldest is closed early */
 #define SPANS_ROWS_LIVE 128          /* rows of an open one before it is folded */
 
