@@ -6,12 +6,14 @@
 #include <string.h>
 
 #include "base/xmem.h"
+#include "model/detector_pack.h"
 
 #define FORGET_HOURS (7 * 24.0) /* the rows by hour lose 1/e in a week */
 #define CLIP_LOW 0.02           /* quantiles at which a block's deviation is clipped */
 #define CLIP_HIGH 0.98
 #define VARIANCE_MIN 1e-9
-#define SCALE_HOURS (40 * 168) /* newer counts are worth e^40 then: single precision holds e^88 */
+#define UNIT (1.0 / 1024) /* of a row, or larger where its counts are over two million */
+#define UNITS_MAX 2147483648.0
 
 /* Until 48 h exist: the tempering is at least 1 + this per request in a block. */
 static const double young_phi[DETECTOR_QUANTILES] = {0.007, 0.005, 0.0014, 0.0005};
@@ -23,7 +25,7 @@ detector_history_init(struct detector_history *history, int64_t t_s, int64_t blo
 	detector_blocks_init(&history->blocks, DETECTOR_BLOCKS);
 	history->block_s = block_s;
 	history->block = t_s / block_s;
-	history->hour = history->scale_hour = t_s / DETECTOR_HOUR_S;
+	history->hour = t_s / DETECTOR_HOUR_S;
 	for (size_t i = 0; i < DETECTOR_HOURS; i++)
 		history->requests[i].hour = -1;
 }
@@ -32,42 +34,47 @@ void
 detector_history_clear(struct detector_history *history)
 {
 	detector_blocks_clear(&history->blocks);
-	free(history->by_hour);
-	history->by_hour = NULL;
-	history->span = 0;
-}
-
-static float *
-row_of(const struct detector_history *history, unsigned hour_of_day)
-{
-	return history->by_hour + (size_t)hour_of_day * history->span;
-}
-
-void
-detector_history_span(struct detector_history *history, unsigned low, unsigned high)
-{
-	unsigned end = history->low + history->span, span;
-	float *rows;
-
-	if (history->span == 0) {
-		history->low = low;
-		end = low;
+	for (size_t h = 0; h < DETECTOR_HOURS; h++) {
+		free(history->by_hour[h].packed);
+		history->by_hour[h] = (struct detector_row){0};
 	}
-	if (low > history->low)
-		low = history->low;
-	if (high + 1 > end)
-		end = high + 1;
-	span = end - low;
-	if (span == history->span)
+}
+
+/* Adds `share` of what the hour of day holds, at what it is worth now. */
+static void
+row_read(const struct detector_history *history, unsigned hour_of_day, double share,
+         double counts[DETECTOR_BUCKETS])
+{
+	const struct detector_row *row = &history->by_hour[hour_of_day];
+	struct detector_cell cells[DETECTOR_BUCKETS];
+	double worth = share * row->unit * exp((double)(row->hour - history->hour) / FORGET_HOURS);
+	int used = detector_unpack(row->packed, row->size, cells);
+
+	for (int i = 0; i < used; i++)
+		counts[cells[i].bucket] += (double)cells[i].count * worth;
+}
+
+static void
+row_write(struct detector_row *row, int64_t hour, const double counts[DETECTOR_BUCKETS])
+{
+	uint32_t units[DETECTOR_BUCKETS];
+	uint8_t packed[DETECTOR_PACKED_MAX];
+	double top = 0;
+
+	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
+		top = fmax(top, counts[i]);
+	for (row->unit = UNIT; top / row->unit > UNITS_MAX;)
+		row->unit *= 2;
+	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
+		units[i] = (uint32_t)(counts[i] / row->unit + 0.5);
+	free(row->packed);
+	row->packed = NULL;
+	row->hour = hour;
+	row->size = (uint32_t)detector_pack(units, packed);
+	if (row->size == 0)
 		return;
-	rows = xcalloc((size_t)DETECTOR_HOURS * span, sizeof(*rows));
-	for (unsigned h = 0; h < DETECTOR_HOURS && history->span > 0; h++)
-		memcpy(rows + (size_t)h * span + (history->low - low), row_of(history, h),
-		       history->span * sizeof(*rows));
-	free(history->by_hour);
-	history->by_hour = rows;
-	history->low = low;
-	history->span = span;
+	row->packed = xcalloc(1, row->size);
+	memcpy(row->packed, packed, row->size);
 }
 
 /* Counts stop where 32 bits end: no route has that many requests in an hour. */
@@ -87,44 +94,17 @@ end_block(struct detector_history *history, int64_t block)
 	history->block = block;
 }
 
-/* What a count of this hour is multiplied by to stand in by_hour. */
-static double
-scale(const struct detector_history *history)
-{
-	return exp((double)(history->hour - history->scale_hour) / FORGET_HOURS);
-}
-
-static void
-scale_anew(struct detector_history *history)
-{
-	float kept = (float)(1 / scale(history));
-
-	for (size_t i = 0; i < (size_t)DETECTOR_HOURS * history->span; i++)
-		history->by_hour[i] *= kept;
-	history->scale_hour = history->hour;
-}
-
 static void
 end_hour(struct detector_history *history, int64_t hour, int hour_shift)
 {
-	unsigned low = 0, high = DETECTOR_BUCKETS;
-	int64_t ended = history->hour;
-	double worth;
-	float *row;
+	unsigned ended = detector_hour_of_day(history->hour, hour_shift);
+	double counts[DETECTOR_BUCKETS] = {0};
 
-	while (low < high && history->this_hour[low] == 0)
-		low++;
-	while (high > low && history->this_hour[high - 1] == 0)
-		high--;
-	if (low < high)
-		detector_history_span(history, low, high - 1);
 	history->hour = hour;
-	if (hour - history->scale_hour > SCALE_HOURS)
-		scale_anew(history);
-	worth = scale(history);
-	row = row_of(history, detector_hour_of_day(ended, hour_shift));
-	for (unsigned i = low; i < high; i++)
-		row[i - history->low] += (float)(history->this_hour[i] * worth);
+	row_read(history, ended, 1, counts);
+	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
+		counts[i] += history->this_hour[i];
+	row_write(&history->by_hour[ended], hour, counts);
 	memset(history->this_hour, 0, sizeof(history->this_hour));
 }
 
@@ -176,37 +156,34 @@ detector_history_day_requests(const struct detector_history *history)
 	return sum;
 }
 
+static double
+sum_of(const double counts[DETECTOR_BUCKETS])
+{
+	double sum = 0;
+
+	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
+		sum += counts[i];
+	return sum;
+}
+
 double
 detector_history_smoothed(const struct detector_history *history, unsigned hour_of_day,
                           double ret[DETECTOR_BUCKETS])
 {
-	const float *before = row_of(history, (hour_of_day + DETECTOR_HOURS - 1) % DETECTOR_HOURS);
-	const float *at = row_of(history, hour_of_day);
-	const float *after = row_of(history, (hour_of_day + 1) % DETECTOR_HOURS);
-	double sum = 0, kept = 1 / scale(history);
-
 	memset(ret, 0, DETECTOR_BUCKETS * sizeof(*ret));
-	for (unsigned i = 0; i < history->span; i++) {
-		double mixed = ((double)before[i] + 2.0 * at[i] + after[i]) / 4 * kept;
-
-		ret[history->low + i] = mixed;
-		sum += mixed;
-	}
-	return sum;
+	row_read(history, (hour_of_day + DETECTOR_HOURS - 1) % DETECTOR_HOURS, 0.25, ret);
+	row_read(history, hour_of_day, 0.5, ret);
+	row_read(history, (hour_of_day + 1) % DETECTOR_HOURS, 0.25, ret);
+	return sum_of(ret);
 }
 
 double
 detector_history_pooled(const struct detector_history *history, double ret[DETECTOR_BUCKETS])
 {
-	double sum = 0, kept = 1 / scale(history);
-
 	memset(ret, 0, DETECTOR_BUCKETS * sizeof(*ret));
 	for (unsigned h = 0; h < DETECTOR_HOURS; h++)
-		for (unsigned i = 0; i < history->span; i++)
-			ret[history->low + i] += row_of(history, h)[i] * kept;
-	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
-		sum += ret[i];
-	return sum;
+		row_read(history, h, 1, ret);
+	return sum_of(ret);
 }
 
 /* The first block of a reference that ends at end_s; the block behind it where there is none. */

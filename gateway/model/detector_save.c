@@ -78,15 +78,6 @@ walk_doubles(struct walk *walk, double *values, size_t count)
 }
 
 static void
-walk_floats(struct walk *walk, float *values, size_t count)
-{
-	walk_bytes(walk, values, count * sizeof(*values));
-	for (size_t i = 0; i < count && walk->reading && !walk->bad; i++)
-		if (!isfinite(values[i]) || values[i] < 0)
-			walk->bad = true;
-}
-
-static void
 walk_counts(struct walk *walk, uint32_t counts[DETECTOR_BUCKETS])
 {
 	struct detector_cell cells[DETECTOR_BUCKETS];
@@ -233,20 +224,32 @@ edges_sane(const struct detector_edges *edges)
 }
 
 static void
+walk_row(struct walk *walk, struct detector_row *row)
+{
+	struct detector_cell cells[DETECTOR_BUCKETS];
+
+	walk_i64(walk, &row->hour, 0, T_MAX);
+	walk_doubles(walk, &row->unit, 1);
+	walk_unsigned(walk, &row->size, DETECTOR_PACKED_MAX);
+	if (walk->reading && (walk->bad || walk->size - walk->used < row->size)) {
+		row->size = 0;
+		walk->bad = true;
+		return;
+	}
+	if (walk->reading && row->size > 0)
+		row->packed = xcalloc(1, row->size);
+	if (row->size > 0)
+		walk_bytes(walk, row->packed, row->size);
+	if (walk->reading && row->size > 0 &&
+	    (row->unit <= 0 || detector_unpack(row->packed, row->size, cells) < 0))
+		walk->bad = true;
+}
+
+static void
 walk_hours(struct walk *walk, struct detector_route *route)
 {
-	struct detector_history *history = &route->history;
-	unsigned low = history->low, span = history->span;
-
-	walk_unsigned(walk, &low, DETECTOR_BUCKETS - 1);
-	walk_unsigned(walk, &span, DETECTOR_BUCKETS - (walk->bad ? 0 : low));
-	if (walk->bad)
-		return;
-	if (walk->reading && span > 0)
-		detector_history_span(history, low, low + span - 1);
-	walk_i64(walk, &history->scale_hour, 0, T_MAX);
-	if (span > 0)
-		walk_floats(walk, history->by_hour, (size_t)DETECTOR_HOURS * span);
+	for (unsigned h = 0; h < DETECTOR_HOURS && !walk->bad; h++)
+		walk_row(walk, &route->history.by_hour[h]);
 	walk_edges(walk, &route->edges);
 }
 
@@ -371,7 +374,6 @@ detector_route_restore(struct detector_route *route,
 	}
 	route->edges.weighed = -1;
 	bad = bad || route->first_s > route->last_s || !restore_chunks(route, parts) ||
-	      route->history.scale_hour > route->history.hour ||
 	      (route->compared && !edges_sane(&route->edges));
 	if (bad) {
 		size_t index = route->index;

@@ -18,7 +18,7 @@
 #include "model/text.h"
 
 #define STORE_QUEUE_MAX 16384             /* items */
-#define STORE_QUEUE_BYTES_MAX (32u << 20) /* of their texts */
+#define STORE_QUEUE_BYTES_MAX (24u << 20) /* of their texts */
 #define STORE_QUEUE_NOTES_EXTRA 4096      /* items that only notes may use */
 #define STORE_BATCH_MAX 2000              /* items of a transaction */
 #define STORE_BATCH_MS 200         /* a transaction begins at most so long after its first item */

@@ -1,8 +1,6 @@
 /* What a route's latency used to be: a histogram per hour of day that forgets in a week, packed
  * 5-minute blocks of 48 h, requests of the last 24 hours. From it come the baselines and the
- * tempering. Bounded, no larger with time. Forgetting is a matter of scale: what is new counts for
- * more, and nothing that is there is touched, so that single precision loses nothing by the hour.
- * Pure; one thread. */
+ * tempering. Bounded, no larger with time. Pure; one thread. */
 #ifndef TAILRACE_MODEL_DETECTOR_HISTORY_H
 #define TAILRACE_MODEL_DETECTOR_HISTORY_H
 
@@ -17,12 +15,18 @@
 #define DETECTOR_REFERENCE_REQUESTS 400 /* fewest requests of a trailing reference */
 #define DETECTOR_BLOCKS 576             /* 48 h of 5 minutes */
 
+/* What an hour of day has seen, packed: counts in parts of a request, of which some are forgotten. */
+struct detector_row {
+	int64_t hour;    /* of which the counts are worth so much; since then they are worth less */
+	double unit;     /* requests */
+	uint8_t *packed; /* owned: counts / unit */
+	uint32_t size;
+};
+
 struct detector_history {
 	struct detector_blocks blocks;
 	uint32_t this_block[DETECTOR_BUCKETS], this_hour[DETECTOR_BUCKETS];
-	float *by_hour; /* owned; a row per hour of day of `span` buckets from `low` on */
-	unsigned low, span;
-	int64_t scale_hour; /* by_hour holds what the counts would have been worth in this hour */
+	struct detector_row by_hour[DETECTOR_HOURS]; /* by hour of day */
 	int64_t block_s; /* length of a block: DETECTOR_BLOCK_S, or less with a short reference */
 	int64_t block,
 	    hour; /* the ones that `this_*` belong to: unix time / block_s and / 3600 s */
@@ -35,9 +39,6 @@ struct detector_history {
 /* Empty, at the block and hour of t_s, in blocks of block_s. */
 void detector_history_init(struct detector_history *history, int64_t t_s, int64_t block_s);
 void detector_history_clear(struct detector_history *history); /* frees */
-
-/* Give the rows by hour room for the buckets from `low` to `high`, keeping what they hold. */
-void detector_history_span(struct detector_history *history, unsigned low, unsigned high);
 
 /* End the block and the hour that t_s is no longer in. `hour_shift` is added to hours for their
  * hour of day. Returns whether an hour ended. */

@@ -519,6 +519,10 @@ make_history(unsigned number, int64_t now_s)
 		detector_history_count(history, 1500);
 		detector_history_add(history, cells, used);
 	}
+	/* Saved as it went, like everywhere. */
+	route->saved_block = history->block;
+	route->saved_hour = history->hour;
+	route->saved_renew_s = route->detector->renew_s;
 	for (int64_t window = now_s / 10 - RECENT_WINDOWS; window < now_s / 10 - 6; window++)
 		recent_put(&route->recent, window, cells, made_cells(number, 50, cells));
 }
@@ -575,7 +579,7 @@ memory(void)
 static struct event_base *base;
 static struct event *timer;
 static uint64_t hold_begin_ns, hold_ns, rate, asked_ns, second_ns, fed_ns, ticked_max_ns;
-static double latencies_ms[ASKED_MAX];
+static double latencies_ms[ASKED_MAX], worst_ms[QUERY_COMPARE + 1];
 static size_t asked, answered;
 static bool over; /* what still waits is turned away */
 
@@ -589,8 +593,11 @@ on_answer(void *arg, struct query_job *job)
 		exit(1);
 	}
 	uint64_t *begin_ns = job->arg;
-	if (!over && answered < ASKED_MAX)
-		latencies_ms[answered++] = (double)(clock_now_ns() - *begin_ns) / 1e6;
+	double ms = (double)(clock_now_ns() - *begin_ns) / 1e6;
+	if (!over && answered < ASKED_MAX) {
+		latencies_ms[answered++] = ms;
+		worst_ms[job->kind] = ms > worst_ms[job->kind] ? ms : worst_ms[job->kind];
+	}
 	free(begin_ns);
 	query_job_free(job);
 }
@@ -669,10 +676,13 @@ hold(const char *path, uint64_t seconds)
 	qsort(latencies_ms, answered, sizeof(latencies_ms[0]), ascending);
 	snprintf(more, sizeof(more),
 	         "\"asked\": %zu, \"api_p50_ms\": %.2f, \"api_p99_ms\": %.2f, \"api_max_ms\": %.2f,"
-	         " \"loop_cpu_share\": %.3f, \"tick_max_ms\": %.2f",
+	         " \"loop_cpu_share\": %.3f, \"tick_max_ms\": %.2f, \"worst_ms\": {"
+	         "\"requests\": %.1f, \"request\": %.1f, \"routes\": %.1f, \"series\": %.1f,"
+	         " \"flame\": %.1f}",
 	         answered, latencies_ms[answered / 2], latencies_ms[answered * 99 / 100],
 	         latencies_ms[answered - 1], (double)fed_ns / (double)hold_ns,
-	         (double)ticked_max_ns / 1e6);
+	         (double)ticked_max_ns / 1e6, worst_ms[QUERY_REQUESTS], worst_ms[QUERY_REQUEST],
+	         worst_ms[QUERY_ROUTES], worst_ms[QUERY_SERIES], worst_ms[QUERY_FLAME]);
 	report(more);
 	event_free(timer);
 	event_base_free(base);

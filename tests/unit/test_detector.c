@@ -198,6 +198,38 @@ test_learning_says_when(void **state)
 	detector_free(bed.detector);
 }
 
+/* --- memory ---------------------------------------------------------------- */
+
+/* What a thousand routes take is a thousand times this: two days at 5 requests/s, each latency
+ * log-normal, one in 300 an outlier of up to twenty times. */
+static void
+test_memory_of_a_route(void **state)
+{
+	struct bed bed;
+	struct detector_cell cells[DETECTOR_BUCKETS];
+	int64_t t_s = KIT_START_S, end_s = t_s + 50 * DETECTOR_HOUR_S;
+	size_t bytes = sizeof(struct detector_route);
+
+	(void)state;
+	set_up(&bed);
+	struct detector_history *history = &bed.route->history;
+	kit_run(bed.detector, bed.route, t_s, 1, 50, 40);
+	for (; t_s < end_s; t_s += DETECTOR_BLOCK_S) {
+		detector_history_turn(history, t_s, 0);
+		for (int i = 0; i < 3; i++)
+			detector_history_add(history, cells,
+			                     kit_cells(cells, 1495 / 3, 36 + 4.0 * i));
+		detector_history_add(history, cells,
+		                     kit_cells(cells, 5, 40 * exp(kit_uniform() * 3)));
+	}
+	for (unsigned i = 0; i < history->blocks.count; i++)
+		bytes += sizeof(struct detector_chunk) + history->blocks.chunks[i].room + 16;
+	for (unsigned h = 0; h < DETECTOR_HOURS; h++)
+		bytes += history->by_hour[h].size + 16;
+	assert_in_range(bytes, 40000, 80000);
+	detector_free(bed.detector);
+}
+
 /* --- restarts -------------------------------------------------------------- */
 
 static void
@@ -323,6 +355,7 @@ main(void)
 	    cmocka_unit_test(test_twin_ends_after_two_hours),
 	    cmocka_unit_test(test_accept_learns_the_new_level),
 	    cmocka_unit_test(test_learning_says_when),
+	    cmocka_unit_test(test_memory_of_a_route),
 	    cmocka_unit_test(test_restart_while_pending_keeps_the_evidence),
 	    cmocka_unit_test(test_restart_at_any_age),
 	    cmocka_unit_test(test_damaged_bytes_leave_the_route_fresh),
