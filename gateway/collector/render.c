@@ -305,7 +305,7 @@ stalls(struct text *out, struct frames *frames, const struct profile *p)
 }
 
 static void
-threads(struct text *out, const struct profile *p)
+threads(struct text *out, struct frames *frames, const struct profile *p)
 {
 	text_puts(out, ",\"threads\":[");
 	for (size_t i = 0; i < p->thread_count; i++) {
@@ -315,7 +315,7 @@ threads(struct text *out, const struct profile *p)
 		number(out, "queue_ns", job->queue_ns);
 		number(out, "run_ns", job->run_ns);
 		number(out, "cpu_ns", job->cpu_ns);
-		stack(out, job->stack);
+		stack(out, frames, job->stack);
 		text_puts(out, "}");
 	}
 	text_puts(out, "]");
@@ -370,7 +370,7 @@ profile_object(struct text *out, const struct exchange_record *record, const str
 	rows(out, &frames, "stream_breakdown", &p->stream);
 	number(out, "stream_unattributed_ns", p->stream_unattributed_ns);
 	stalls(out, &frames, p);
-	threads(out, p);
+	threads(out, &frames, p);
 	text_puts(out, ",\"frames\":[");
 	text_add(out, frames.list.data != NULL ? frames.list.data : "", frames.list.length);
 	out->failed |= frames.list.failed;

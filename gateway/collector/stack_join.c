@@ -36,7 +36,7 @@ join_rows(const json_t *nodes, json_t *rows)
 void
 stack_join(json_t *exchange)
 {
-	static const char *const lists[] = {"breakdown", "stream_breakdown", "stalls"};
+	static const char *const lists[] = {"breakdown", "stream_breakdown", "stalls", "threads"};
 	json_t *profile = json_object_get(exchange, "profile");
 	json_t *nodes = json_incref(json_object_get(profile, "frames"));
 	if (nodes == NULL)
