@@ -22,10 +22,13 @@
 #include "collector/aggregate.h"
 #include "collector/configs.h"
 #include "collector/history_fill.h"
+#include "collector/hooks.h"
 #include "collector/ingest.h"
+#include "collector/live.h"
 #include "collector/query.h"
 #include "collector/service.h"
 #include "collector/spans.h"
+#include "collector/status.h"
 #include "collector/store.h"
 #include "collector/wants.h"
 #include "collector/watch_inside.h"
@@ -153,6 +156,10 @@ service_make(const char *path)
 	service.spans = spans_new(&spans, service.routes, service.store);
 	service.retention = retention_new(ROUTES_MAX + 1, 10, 10, 1);
 	service.wants = wants_new();
+	service.hooks = hooks_new();
+	service.status = status_new(clock_now_ns());
+	service.live = live_new(&service.counters[SERVICE_LIVE_DROPPED],
+	                        &service.counters[SERVICE_LIVE_REFUSED]);
 	service.correlator = correlator_new(&correlator);
 	service.configs = configs_new(config, &board, NULL, NULL);
 	service.watch = watch_new(config, service.routes, service.store, &watched);
@@ -166,6 +173,9 @@ service_clear(void)
 	spans_free(service.spans);
 	retention_free(service.retention);
 	wants_free(service.wants);
+	hooks_free(service.hooks);
+	status_free(service.status);
+	live_free(service.live);
 	watch_free(service.watch);
 	store_stop(service.store);
 	stacks_free(service.stacks);
