@@ -172,10 +172,10 @@ export function HeatMap({ points, title }) {
     const y = (v) =>
       height - (Math.log(Math.max(v, low) / low) / Math.log(high / low || 2)) * height;
     const most = Math.max(...bands.map((b) => b[2]));
+    context.fillStyle = color("heat");
     points.forEach((p, i) => {
       for (const [from, to, n] of p.bands) {
         context.globalAlpha = 0.15 + 0.85 * Math.sqrt(n / most);
-        context.fillStyle = color("heat");
         const top = y(to);
         context.fillRect(
           (i * width) / points.length,

@@ -8,7 +8,7 @@ import { color, useTheme } from "./charts.js";
 import { ns, percent, signedNs } from "./format.js";
 import { setQuery } from "./router.js";
 
-const FRAMES_MAX = 800; // drawn at a time
+const FRAMES_MAX = 400; // drawn at a time
 const FRAME_MIN_PX = 2;
 
 const leadsToApp = (tree) => (tree.children ?? []).some((c) => c.in_app || leadsToApp(c));
@@ -19,33 +19,47 @@ const below = (tree, all) =>
     !all && !c.in_app && !c.kind && leadsToApp(c) ? below(c, all) : [c],
   );
 
-function node(tree, all) {
+// A frame is drawn a trifle narrower than the one it stands on, so that where many are equally wide
+// the upper ones are drawn (see finest()).
+const NARROWER = 1e-6;
+
+function treeOf(tree, all, depth = 0) {
   return {
     name: tree.name,
     kind: tree.kind,
     inApp: tree.in_app,
-    value: tree.ns,
+    value: tree.ns * (1 - depth * NARROWER),
+    ns: tree.ns,
     before: tree.baseline_ns,
     count: tree.count,
-    children: below(tree, all).map((c) => node(c, all)),
+    children: below(tree, all).map((c) => treeOf(c, all, depth + 1)),
   };
 }
 
 // What the app's own code is stands out; differences are red where it grew, blue where it shrank.
-function paint(d, differ, whole) {
-  const { inApp, kind, value, before } = d.data;
-  if (!differ) return color(kind ? `kind-${kind}` : inApp ? "flame-app" : "flame-lib");
-  if (!before) return color("flame-new");
+function paint(d, differ, whole, tint) {
+  const { inApp, kind, ns: value, before } = d.data;
+  if (!differ) return tint(kind ? `kind-${kind}` : inApp ? "flame-app" : "flame-lib");
+  if (!before) return tint("flame-new");
   const part = Math.max(-1, Math.min(1, ((value - before) / whole) * 3));
   const strength = Math.round(Math.abs(part) * 100);
-  const hue = part >= 0 ? color("grew") : color("shrank");
-  return `color-mix(in srgb, ${hue} ${strength}%, ${color("flame-lib")})`;
+  const hue = part >= 0 ? tint("grew") : tint("shrank");
+  return `color-mix(in srgb, ${hue} ${strength}%, ${tint("flame-lib")})`;
+}
+
+// Asking the page for a colour between two changes of it lays it out anew: each is asked for once.
+function tints() {
+  const known = new Map();
+  return (name) => {
+    if (!known.has(name)) known.set(name, color(name));
+    return known.get(name);
+  };
 }
 
 function label(d, differ, whole) {
-  const text = `${d.data.name}  ${ns(d.data.value)} per request, ${percent(d.data.value / whole)}`;
+  const text = `${d.data.name}  ${ns(d.data.ns)} per request, ${percent(d.data.ns / whole)}`;
   return differ
-    ? `${text}; before ${ns(d.data.before ?? 0)}, ${signedNs(d.data.value - (d.data.before ?? 0))}`
+    ? `${text}; before ${ns(d.data.before ?? 0)}, ${signedNs(d.data.ns - (d.data.before ?? 0))}`
     : text;
 }
 
@@ -85,6 +99,7 @@ function find(d, place) {
 }
 
 function make(box, told, differ, whole) {
+  const tint = tints();
   return flamegraph()
     .width(box.clientWidth || 800)
     .cellHeight(18)
@@ -94,7 +109,7 @@ function make(box, told, differ, whole) {
     .sort((a, b) => b.value - a.value)
     .tooltip(false)
     .title("")
-    .setColorMapper((d) => paint(d, differ, whole))
+    .setColorMapper((d) => paint(d, differ, whole, tint))
     .setLabelHandler((d) => label(d, differ, whole))
     .getName((d) => d.data.name)
     .setDetailsElement(told);
@@ -119,19 +134,22 @@ export function Flame({ tree, differ = false, title, search = "", all = false, z
   const graph = useRef(null);
   const theme = useTheme();
   useEffect(() => {
-    const data = node(tree, all);
+    const data = treeOf(tree, all);
+    const node = box.current;
     const made = (graph.current = make(box.current, told.current, differ, tree.ns || 1));
-    let least = FRAME_MIN_PX;
-    const draw = (top) => {
-      const before = least;
-      made.minFrameSize((least = finest(top, box.current.clientWidth || 800)));
-      return least !== before;
-    };
+    const draw = (top) => made.minFrameSize(finest(top, box.current.clientWidth || 800));
     draw(data);
-    made.onClick((d) => {
-      if (draw(d.data)) made.update();
-      setQuery({ zoom: d.parent ? placeOf(names(d)) : "" }, true);
-    });
+    // How fine is settled before the graph's own handler draws.
+    const before = (event) => {
+      const frame = event.target.closest("g.frame");
+      if (frame) draw(frame.__data__.data);
+    };
+    box.current.addEventListener("click", before, true);
+    made.onClick((d) => setQuery({ zoom: d.parent ? placeOf(names(d)) : "" }, true));
+    graph.whole = () => {
+      draw(data);
+      made.resetZoom();
+    };
     select(box.current).datum(data).call(made);
     const drawn = select(box.current).datum();
     const at = zoom && drawn ? find(drawn, zoom) : null;
@@ -149,6 +167,7 @@ export function Flame({ tree, differ = false, title, search = "", all = false, z
     watch.observe(box.current);
     return () => {
       watch.disconnect();
+      node.removeEventListener("click", before, true);
       made.destroy();
       graph.current = null;
     };
@@ -158,7 +177,7 @@ export function Flame({ tree, differ = false, title, search = "", all = false, z
     else graph.current?.clear();
   }, [search, tree, all]);
   const whole = () => {
-    graph.current?.resetZoom();
+    graph.whole?.();
     setQuery({ zoom: "" }, true);
   };
   return html`<figure class="chart">

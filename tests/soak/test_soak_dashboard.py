@@ -95,7 +95,7 @@ def test_a_large_flame_graph(gateway: Gateway) -> None:
     with forward(gateway.control) as base:
         found = measure(base, "flame", nodes=20_000)
     assert found["nodes"] >= 20_000
-    assert found["drawn"] <= 1600
+    assert found["drawn"] <= 500
     assert found["draw_ms"] < 1000, found
     assert found["zoom_ms"] < 300, found
     assert found["search_ms"] < 300, found
@@ -116,8 +116,9 @@ def test_live_at_two_thousand_a_second(gateway: Gateway) -> None:
         thread.join()
     samples = found["samples"]
     assert max(s["rows"] for s in samples) <= 100
-    assert samples[-1]["nodes"] <= samples[1]["nodes"] * 1.1
-    assert samples[-1]["heap"] <= samples[1]["heap"] * 1.2 + (2 << 20), samples
+    for what, slack in (("nodes", 2000), ("heap", 2 << 20)):  # between two collections
+        first, last = (max(s[what] for s in part) for part in (samples[:3], samples[-3:]))
+        assert last <= first * 1.1 + slack, samples
     assert found["rate"] > RATE / 2, found
     status = gateway.json("/api/v1/status")
     assert status["drops"]["live_dropped"] == 0
