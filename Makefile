@@ -164,13 +164,19 @@ soak: deps-test deps-soak
 	@$(MAKE) --no-print-directory build
 	@scripts/test tests/soak
 
+# All parts, or some: make bench BENCH="proxy tls".
 bench: deps-bench
-	@$(MAKE) --no-print-directory build $(B)/worker_alone $(B)/collector_alone
-	@build/venv/bin/python tests/bench/run.py
+	@$(MAKE) --no-print-directory build $(B)/worker_alone $(B)/collector_alone $(B)/open_loop
+	@build/venv/bin/python tests/bench/run.py $(BENCH)
 
 $(B)/worker_alone: tests/bench/worker_alone.c $(filter-out $(B)/gateway/main.o,$(PROG_OBJ)) $(B)/libtailrace.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/open_loop: tests/bench/open_loop.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -lm
 
 $(B)/collector_alone: tests/bench/collector_alone.c $(B)/libtailrace.a
 	$(call say,LINK,$@)

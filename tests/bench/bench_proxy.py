@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import time
@@ -9,51 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import paired
 import procs
-from stats import Estimate, control_ok, estimate
 
 CONNECTIONS = 64
 PAIRS = 15
-SECONDS = 1
-RATIO_GOAL = 1.15
+RATIO_GOAL = 1.03
 
 
-def cost_ns(service: procs.Service) -> float:
-    """CPU nanoseconds per request of one loaded interval."""
-    before = procs.cpu_ns(service.counted_pid)
-    requests = procs.wrk(service.port, CONNECTIONS, SECONDS)
-    return (procs.cpu_ns(service.counted_pid) - before) / requests
+def callgrind(
+    start: Callable[[list[str]], procs.Service],
+    folder: Path,
+    name: str,
+    beside: Callable[[int], contextlib.AbstractContextManager[None]] | None = None,
+    at_once: bool = True,
+) -> float:
+    """Instructions in user space per request: the difference of two run lengths.
 
-
-def abba(a: procs.Service, b: procs.Service) -> tuple[float, float]:
-    """One ABBA pair: drift that is linear in time cancels. Returns the mean cost of each."""
-    a1, b1, b2, a2 = cost_ns(a), cost_ns(b), cost_ns(b), cost_ns(a)
-    return (a1 + a2) / 2, (b1 + b2) / 2
-
-
-def compare(
-    ours: procs.Service, others: dict[str, procs.Service], say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Ratios ours/other for each other, pairs of all taken in turn."""
-    ratios: dict[str, list[float]] = {name: [] for name in others}
-    costs: dict[str, list[float]] = {name: [] for name in ["tailrace", *others]}
-    for service in [ours, *others.values()]:
-        procs.wrk(service.port, CONNECTIONS, 1)  # warm
-    for pair in range(PAIRS):
-        for name, other in others.items():
-            mine, theirs = abba(ours, other)
-            ratios[name].append(mine / theirs)
-            costs["tailrace"].append(mine)
-            costs[name].append(theirs)
-        say(f"pair {pair + 1}/{PAIRS}")
-    return {
-        "ratios": {name: estimate(values) for name, values in ratios.items()},
-        "cost_us": {name: estimate([v / 1e3 for v in values]) for name, values in costs.items()},
-    }
-
-
-def callgrind(start: Callable[[list[str]], procs.Service], folder: Path, name: str) -> float:
-    """Instructions in user space per request: the difference of two run lengths."""
+    ``beside``: given the port, what goes on meanwhile. ``at_once``: see procs.keepalive_gets().
+    """
     counts = []
     lengths = (20, 120)
     for rounds in lengths:
@@ -69,7 +44,8 @@ def callgrind(start: Callable[[list[str]], procs.Service], folder: Path, name: s
             ]
         )
         try:
-            procs.keepalive_gets(service.port, CONNECTIONS, rounds)
+            with beside(service.port) if beside else contextlib.nullcontext():
+                procs.keepalive_gets(service.port, CONNECTIONS, rounds, at_once)
             pid = service.counted_pid
         finally:
             service.stop()
@@ -144,11 +120,11 @@ def run(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
         for name, service in (
             ("haproxy", procs.start_haproxy(folder, origin.port)),
             ("nginx", procs.start_nginx_proxy(folder, origin.port)),
-            ("control (A/A)", procs.start_tailrace(folder, "tailrace-again", origin.port)),
+            (paired.CONTROL, procs.start_tailrace(folder, "tailrace-again", origin.port)),
         ):
             services.append(service)
             others[name] = service
-        result = compare(ours, others, say)
+        result = paired.compare(ours, others, paired.Load(CONNECTIONS), PAIRS, say)
         say("system calls")
         result["syscalls"] = {
             f"{connections} connections": split_syscalls(
@@ -173,25 +149,13 @@ def run(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
 
 def verdicts(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Rows (what, figure, verdict) for the table."""
-    ratios: dict[str, Estimate] = result["ratios"]
-    control = ratios["control (A/A)"]
-    cost = result["cost_us"]
-    better = max(("haproxy", "nginx"), key=lambda name: ratios[name].median)
-    rows = []
-    for name in ("tailrace", "haproxy", "nginx"):
-        rows.append((f"CPU per proxied GET, {name}", f"{cost[name].text(2)} µs", ""))
-    rows.append(
-        ("A/A control, ours to ours", control.text(), "ok" if control_ok(control) else "noisy")
-    )
-    for name in ("haproxy", "nginx"):
-        verdict = ""
-        if name == better:
-            verdict = "holds" if ratios[name].high <= RATIO_GOAL else f"over {RATIO_GOAL}"
-            if not control_ok(control):
-                verdict = "too noisy"
-        rows.append((f"CPU ratio, ours to {name}", ratios[name].text(), verdict))
-    for name, count in result["instructions"].items():
-        rows.append((f"user instructions per GET, {name}", f"{count:.0f}", ""))
+    rows = paired.ratio_rows(result, "proxied GET", RATIO_GOAL)
+    rows += paired.rate_rows(result, "proxied GETs")
+    counts = result["instructions"]
+    least = min(count for name, count in counts.items() if name != "tailrace")
+    for name, count in counts.items():
+        verdict = ("holds" if count <= least else "over") if name == "tailrace" else ""
+        rows.append((f"user instructions per GET, {name}", f"{count:.0f}", verdict))
     limits = {"1 connections": 2.05, f"{CONNECTIONS} connections": 0.2}
     for name, calls in result["syscalls"].items():
         ok = (

@@ -168,6 +168,7 @@ def start_nginx_proxy(
         f"upstream app {{ server 127.0.0.1:{origin_port}; keepalive 256;"
         " keepalive_requests 100000000; keepalive_timeout 600s; } "
         f"server {{ listen 127.0.0.1:{port}{secure}; location / {{ proxy_pass http://app;"
+        " client_max_body_size 0; proxy_request_buffering off; proxy_max_temp_file_size 0;"
         ' proxy_http_version 1.1; proxy_set_header Connection ""; } }'
     )
     service = start_nginx(folder, "nginx-tls" if tls else "nginx", http, port, PROXY_CORE, wrapper)
@@ -202,7 +203,11 @@ def start_haproxy(
 
 
 def tailrace_config(
-    folder: Path, name: str, origin_port: int, tls: Path | None = None
+    folder: Path,
+    name: str,
+    origin_port: int,
+    tls: Path | None = None,
+    limits: dict[str, int] | None = None,
 ) -> tuple[int, Path, Path]:
     """Writes a config file; returns the port, the file and the control socket."""
     files = {"certificate_file": str(tls), "key_file": str(tls)}
@@ -216,15 +221,18 @@ def tailrace_config(
         "upstreams": {"app": {"servers": [f"127.0.0.1:{origin_port}"]}},
         "control": {"listeners": [{"address": f"unix:{control}", "role": "admin"}]},
         "store": {"path": str(home / "store.db")},
+        "limits": limits or {},
     }
     conf = home / "tailrace.json"
     conf.write_text(json.dumps(config))
     return port, conf, control
 
 
-def start_worker_alone(folder: Path, origin_port: int, wrapper: list[str]) -> Service:
+def start_worker_alone(
+    folder: Path, origin_port: int, wrapper: list[str], limits: dict[str, int] | None = None
+) -> Service:
     """Our worker without supervisor and collector, under ``wrapper`` (callgrind)."""
-    port, conf, _ = tailrace_config(folder, "tailrace-alone", origin_port)
+    port, conf, _ = tailrace_config(folder, "tailrace-alone", origin_port, limits=limits)
     command = [*wrapper, str(ROOT / "build" / "release" / "worker_alone"), str(conf)]
     process = start(command, port, PROXY_CORE, conf.parent / "log")
     return Service("worker alone", port, process, process.pid)
@@ -245,12 +253,18 @@ def child(process: subprocess.Popen[bytes], role: str) -> int:
     raise RuntimeError(f"no {role} among the children of {process.pid}")
 
 
-def start_tailrace(folder: Path, name: str, origin_port: int, tls: Path | None = None) -> Service:
+def start_tailrace(
+    folder: Path,
+    name: str,
+    origin_port: int,
+    tls: Path | None = None,
+    limits: dict[str, int] | None = None,
+) -> Service:
     """Our gateway; the worker's CPU counts (the collector is not in a request's way).
 
     The worker stays on the proxies' core, the collector moves to the load's core.
     """
-    port, conf, control = tailrace_config(folder, name, origin_port, tls)
+    port, conf, control = tailrace_config(folder, name, origin_port, tls, limits)
     binary = os.environ.get("TAILRACE_BIN", str(ROOT / "build" / "tailrace"))
     process = start([binary, "run", "-c", str(conf)], port, PROXY_CORE, conf.parent / "log")
     worker = child(process, "worker")
@@ -281,22 +295,25 @@ def wrk(
     return int(found[1])
 
 
-def keepalive_gets(port: int, connections: int, per_connection: int, path: str = "/") -> int:
+def keepalive_gets(port: int, connections: int, per_connection: int, at_once: bool = True) -> int:
     """A fixed number of GETs over kept-alive connections, one in flight at a time on each.
 
-    All connections send, then all are read: so the proxy sees ``connections`` requests at once.
+    ``at_once``: all connections send, then all are read, so that the proxy sees ``connections``
+    requests in few turns of its loop; else one after the other, each in turns of its own.
     """
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+    request = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
     sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     done = 0
+    groups = [sockets] if at_once else [[sock] for sock in sockets]
     for _ in range(per_connection):
-        for sock in sockets:
-            sock.sendall(request)
-        for sock in sockets:
-            answer = sock.recv(65536)
-            if not answer.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(f"unexpected answer: {answer[:80]!r}")
-            done += 1
+        for group in groups:
+            for sock in group:
+                sock.sendall(request)
+            for sock in group:
+                answer = sock.recv(65536)
+                if not answer.startswith(b"HTTP/1.1 200"):
+                    raise RuntimeError(f"unexpected answer: {answer[:80]!r}")
+                done += 1
     for sock in sockets:
         sock.close()
     return done
