@@ -1,5 +1,6 @@
 # tailrace. `make` builds build/tailrace; `make demo`, `make test`: see README.md.
-# Modes: MODE=release (default), asan, tsan. Each has its own folder under build/.
+# Modes: MODE=release (default), asan, tsan, libfuzzer (fuzz targets only, by clang). Each has its own folder
+# under build/.
 
 MODE ?= release
 PYTHON ?= python3
@@ -27,6 +28,7 @@ HARDEN := -fstack-protector-strong -fstack-clash-protection -fPIE
 OPT_release := -O2 -g -D_FORTIFY_SOURCE=2
 OPT_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 OPT_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+OPT_libfuzzer := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 PKGS := libevent_core libevent_extra libevent_openssl jansson sqlite3 libssl libcrypto zlib libcurl
 
 LLHTTP_DIR ?= build/llhttp
@@ -110,13 +112,14 @@ $(B)/unit/%: tests/unit/%.c $(B)/libtailrace.a $(B)/flags
 	$(Q)$(CC) $(CPPFLAGS) -Itests/unit $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $< $(B)/libtailrace.a \
 		$(LIBS) -lcmocka
 
-# Fuzz targets, one file each, with the plain driver: random mutations of tests/fuzz/corpus/TARGET.
+# Fuzz targets, one file each, with the plain driver (random mutations of tests/fuzz/corpus/TARGET) or libFuzzer.
+FUZZ_DRIVER := $(if $(filter libfuzzer,$(MODE)),-fsanitize=fuzzer,tests/fuzz/driver.c)
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 $(B)/fuzz/%: tests/fuzz/%.c tests/fuzz/driver.c $(wildcard tests/fuzz/*.h) $(B)/libtailrace.a $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< tests/fuzz/driver.c $(B)/libtailrace.a $(LIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(FUZZ_DRIVER) $(B)/libtailrace.a $(LIBS)
 
 fuzz-build: $(FUZZ_BIN)
 .PHONY: fuzz-build
@@ -166,14 +169,14 @@ soak: deps-test deps-soak
 
 # All parts, or some: make bench BENCH="proxy tls".
 bench: deps-bench
-	@$(MAKE) --no-print-directory build $(B)/worker_alone $(B)/collector_alone $(B)/open_loop
+	@$(MAKE) --no-print-directory build $(B)/worker_alone $(B)/collector_alone $(B)/open_loop $(B)/origin
 	@build/venv/bin/python tests/bench/run.py $(BENCH)
 
 $(B)/worker_alone: tests/bench/worker_alone.c $(filter-out $(B)/gateway/main.o,$(PROG_OBJ)) $(B)/libtailrace.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
-$(B)/open_loop: tests/bench/open_loop.c $(B)/flags
+$(B)/open_loop $(B)/origin: $(B)/%: tests/bench/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -lm
@@ -197,14 +200,25 @@ screenshots: deps-test deps-web
 	@build/venv/bin/python tests/browser/screenshots.py
 
 # --- the long tiers --------------------------------------------------------
-# Every target for FUZZ_SECONDS under the address and undefined-behaviour sanitizers, then the oracle.
+# Every target for FUZZ_SECONDS under the address and undefined-behaviour sanitizers, with the plain driver and,
+# where there is clang, with libFuzzer (which keeps what it finds in build/fuzz-corpus); then the oracle.
 FUZZ_SECONDS ?= 60
 fuzz: deps-test
 	@$(MAKE) --no-print-directory MODE=asan fuzz-build
 	@$(MAKE) --no-print-directory build
 	@for t in $(FUZZ_BIN:$(B)/fuzz/%=%); do echo "$$t"; \
 		(cd build && asan/fuzz/$$t -s $(FUZZ_SECONDS) ../tests/fuzz/corpus/$$t) || exit 1; done
+	@if command -v $(CLANG) >/dev/null; then $(MAKE) --no-print-directory fuzz-libfuzzer; \
+		else echo "NOT RUN: libFuzzer, for there is no $(CLANG)"; fi
 	@ORACLE_SECONDS=$(FUZZ_SECONDS) scripts/test tests/system/test_oracle.py
+
+CLANG ?= clang
+fuzz-libfuzzer:
+	@$(MAKE) --no-print-directory MODE=libfuzzer CC=$(CLANG) fuzz-build
+	@for t in $(FUZZ_BIN:$(B)/fuzz/%=%); do mkdir -p build/fuzz-corpus/$$t; \
+		(cd build && libfuzzer/fuzz/$$t -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -print_final_stats=1 -verbosity=0 \
+			fuzz-corpus/$$t ../tests/fuzz/corpus/$$t) || exit 1; done
+.PHONY: fuzz-libfuzzer
 
 # Autobahn's fuzzing client through the tunnel, and direct: the same verdicts (needs Python 2.7).
 conformance: deps-test

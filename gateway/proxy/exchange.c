@@ -353,8 +353,8 @@ record_tunnel(struct exchange_record *record, const struct exchange *exchange)
 	if (tunnel->begin_ns == 0 || begin_ns == 0)
 		return;
 	record->tunnel_ns = exchange->loop->now_ns - begin_ns;
-	record->tunnel_client_bytes = tunnel->client_bytes;
-	record->tunnel_server_bytes = tunnel->server_bytes;
+	record->tunnel_client_bytes = tunnel->sides[TUNNEL_CLIENT].bytes;
+	record->tunnel_server_bytes = tunnel->sides[TUNNEL_SERVER].bytes;
 	record->tunnel_cause = (uint8_t)tunnel->cause;
 }
 

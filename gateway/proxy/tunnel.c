@@ -41,7 +41,7 @@ tunnel_due_ns(const struct exchange *exchange)
 	uint64_t limit_ms = exchange->loop->config->limits.tunnel_idle_timeout_ms;
 
 	/* Whoever was told that the other side is done has no reason to stay. */
-	if ((tunnel->client_done || tunnel->server_done) &&
+	if ((tunnel->sides[TUNNEL_CLIENT].done || tunnel->sides[TUNNEL_SERVER].done) &&
 	    limit_ms > exchange->bounds->body_idle_timeout_ms)
 		limit_ms = exchange->bounds->body_idle_timeout_ms;
 	return tunnel->active_ns + limit_ms * NS_PER_MS;
@@ -99,12 +99,40 @@ tunnel_end(struct exchange *exchange, enum close_reason cause)
 static bool
 ended(struct exchange *exchange)
 {
-	const struct tunnel *tunnel = &exchange->tunnel;
+	const struct tunnel_side *sides = exchange->tunnel.sides;
 
-	if (!tunnel->client_shut || !tunnel->server_shut)
+	if (!sides[TUNNEL_CLIENT].shut || !sides[TUNNEL_SERVER].shut)
 		return false;
 	tunnel_end(exchange, CLOSE_NONE);
 	return true;
+}
+
+/* --- the two sides ------------------------------------------------------- */
+
+static enum tunnel_id
+other(enum tunnel_id id)
+{
+	return id == TUNNEL_CLIENT ? TUNNEL_SERVER : TUNNEL_CLIENT;
+}
+
+static struct stream *
+stream_of(const struct exchange *exchange, enum tunnel_id id)
+{
+	return id == TUNNEL_CLIENT ? &exchange->client->stream : &exchange->upstream->stream;
+}
+
+/* What waits for that side. */
+static struct queue *
+queue_to(const struct exchange *exchange, enum tunnel_id id)
+{
+	return id == TUNNEL_CLIENT ? &exchange->client->out : &exchange->upstream->out;
+}
+
+static int
+flush_to(struct exchange *exchange, enum tunnel_id id, size_t *ret_written)
+{
+	return id == TUNNEL_CLIENT ? client_flush(exchange->client, ret_written)
+	                           : upstream_flush(exchange->upstream, ret_written);
 }
 
 /* --- writing ------------------------------------------------------------- */
@@ -119,213 +147,173 @@ answered(struct exchange *exchange, uint64_t now_ns)
 	exchange_watch_provisional(exchange);
 }
 
-static bool to_server(struct exchange *exchange);
-
-/* Writes what waits for the client. False when the tunnel is over. */
+/* Writing to it failed. A server that closed both ways hears no more; what it said before still
+ * goes to the client. False when the tunnel is over. */
 static bool
-to_client(struct exchange *exchange)
+takes_no_more(struct exchange *exchange, enum tunnel_id id)
 {
-	struct tunnel *tunnel = &exchange->tunnel;
-	struct client *client = exchange->client;
-	struct upstream *upstream = exchange->upstream;
-	size_t written;
-	int done = client_flush(client, &written);
+	struct tunnel_side *side = &exchange->tunnel.sides[id];
 
-	if (written > 0) {
-		tunnel->active_ns = loop_now(exchange->loop);
-		answered(exchange, tunnel->active_ns);
-	}
-	if (done < 0) {
-		tunnel_end(exchange, CLOSE_CLIENT_ABORT);
+	if (id == TUNNEL_CLIENT || !side->done) {
+		tunnel_end(exchange,
+		           id == TUNNEL_CLIENT ? CLOSE_CLIENT_ABORT : CLOSE_UPSTREAM_RESET);
 		return false;
 	}
-	if (done == 1 && tunnel->server_done && !tunnel->client_shut) {
-		tunnel->client_shut = true;
-		stream_shutdown(&client->stream);
-		if (client->stream.tls && !tunnel->client_done) { /* TLS ends both ways at once */
-			tunnel->client_done = true;
-			stream_set_reading(&client->stream, false);
-			return to_server(exchange);
-		}
-	}
-	if (!tunnel->server_done && client->out.bytes <= QUEUE_LOW)
-		stream_set_reading(&upstream->stream, true);
-	return !ended(exchange);
-}
-
-/* A server that closed both ways hears no more; what it said before still goes to the client. */
-static bool
-server_takes_no_more(struct exchange *exchange)
-{
-	if (!exchange->tunnel.server_done) {
-		tunnel_end(exchange, CLOSE_UPSTREAM_RESET);
-		return false;
-	}
-	queue_clear(&exchange->upstream->out, &exchange->loop->blocks);
-	stream_set_writing(&exchange->upstream->stream, false);
-	exchange->tunnel.server_gone = true;
+	queue_clear(queue_to(exchange, id), &exchange->loop->blocks);
+	stream_set_writing(stream_of(exchange, id), false);
+	side->gone = true;
 	return true;
 }
 
-/* Writes what waits for the server. False when the tunnel is over. */
+/* Tells a side that the other one is done. TLS ends both ways at once: then this one is done too. */
+static void
+shut(struct exchange *exchange, enum tunnel_id id)
+{
+	struct tunnel_side *side = &exchange->tunnel.sides[id];
+	struct stream *stream = stream_of(exchange, id);
+
+	side->shut = true;
+	stream_shutdown(stream);
+	if (!stream->tls || side->done)
+		return;
+	side->done = true;
+	stream_set_reading(stream, false);
+}
+
+/* Writes what waits for a side. False when the tunnel is over. */
 static bool
-to_server(struct exchange *exchange)
+pass_to(struct exchange *exchange, enum tunnel_id id)
 {
 	struct tunnel *tunnel = &exchange->tunnel;
-	struct client *client = exchange->client;
-	struct upstream *upstream = exchange->upstream;
+	struct tunnel_side *from = &tunnel->sides[other(id)], *to = &tunnel->sides[id];
 	size_t written;
-	int done = upstream_flush(upstream, &written);
+	int done = flush_to(exchange, id, &written);
 
-	if (written > 0)
+	if (written > 0) {
 		tunnel->active_ns = loop_now(exchange->loop);
+		if (id == TUNNEL_CLIENT)
+			answered(exchange, tunnel->active_ns);
+	}
 	if (done < 0) {
-		if (!server_takes_no_more(exchange))
+		if (!takes_no_more(exchange, id))
 			return false;
 		done = 1;
 	}
-	if (done == 1 && tunnel->client_done && !tunnel->server_shut) {
-		tunnel->server_shut = true;
-		stream_shutdown(&upstream->stream);
-		if (upstream->stream.tls && !tunnel->server_done) {
-			tunnel->server_done = true;
-			stream_set_reading(&upstream->stream, false);
-			return to_client(exchange);
-		}
+	if (done == 1 && from->done && !to->shut) {
+		bool was_done = to->done;
+
+		shut(exchange, id);
+		if (to->done != was_done)
+			return pass_to(exchange, other(id));
 	}
-	if (!tunnel->client_done && upstream->out.bytes <= QUEUE_LOW)
-		stream_set_reading(&client->stream, true);
+	if (!from->done && queue_to(exchange, id)->bytes <= QUEUE_LOW)
+		stream_set_reading(stream_of(exchange, other(id)), true);
 	return !ended(exchange);
 }
 
 void
 tunnel_client_writable(struct exchange *exchange)
 {
-	to_client(exchange);
+	pass_to(exchange, TUNNEL_CLIENT);
 }
 
 void
 tunnel_upstream_writable(struct exchange *exchange)
 {
-	to_server(exchange);
+	pass_to(exchange, TUNNEL_SERVER);
 }
 
 /* --- reading ------------------------------------------------------------- */
 
-/* FIN. WebSocket has an end of its own, so TLS need not say it (ENODATA). */
-static bool
-is_end(int error)
-{
-	return error == 0 || error == ENODATA;
-}
-
 static void
-client_finished(struct exchange *exchange)
+finished(struct exchange *exchange, enum tunnel_id id)
 {
 	struct client *client = exchange->client;
 
-	exchange->tunnel.client_done = client->saw_fin = true;
-	stream_set_reading(&client->stream, false);
-	if (to_server(exchange))
+	exchange->tunnel.sides[id].done = true;
+	if (id == TUNNEL_CLIENT)
+		client->saw_fin = true;
+	stream_set_reading(stream_of(exchange, id), false);
+	if (pass_to(exchange, other(id)))
 		client_watch(client, exchange->loop->now_ns);
 }
 
+/* A read gave no bytes. `error` 0: FIN. WebSocket has an end of its own, so TLS need not say it
+ * (ENODATA). */
 static void
-server_finished(struct exchange *exchange)
+read_ended(struct exchange *exchange, enum tunnel_id id, int error)
 {
-	exchange->tunnel.server_done = true;
-	stream_set_reading(&exchange->upstream->stream, false);
-	if (to_client(exchange))
-		client_watch(exchange->client, exchange->loop->now_ns);
+	if (error == 0 || error == ENODATA)
+		finished(exchange, id);
+	else if (error != EAGAIN && error != EINTR)
+		tunnel_end(exchange,
+		           id == TUNNEL_CLIENT ? CLOSE_CLIENT_ABORT : CLOSE_UPSTREAM_RESET);
+}
+
+static void
+count_read(struct exchange *exchange, enum tunnel_id id, size_t n)
+{
+	struct loop *loop = exchange->loop;
+
+	exchange->tunnel.active_ns = loop_now(loop);
+	exchange->tunnel.sides[id].bytes += n;
+	if (id == TUNNEL_CLIENT)
+		loop_count(loop, COUNTER_CLIENT_READ_BYTES, n);
+	loop_count(loop,
+	           id == TUNNEL_CLIENT ? COUNTER_TUNNEL_CLIENT_BYTES : COUNTER_TUNNEL_SERVER_BYTES,
+	           n);
+}
+
+/* Reads from a side, and passes on. */
+static void
+take_from(struct exchange *exchange, enum tunnel_id id)
+{
+	struct block_pool *blocks = &exchange->loop->blocks;
+	struct stream *stream = stream_of(exchange, id);
+	const struct tunnel_side *to = &exchange->tunnel.sides[other(id)];
+	struct queue *queue = queue_to(exchange, other(id));
+
+	for (int i = 0; i < READS_PER_WAKEUP; i++) {
+		struct block *block;
+		size_t asked;
+		ssize_t n;
+
+		if (queue->bytes >= QUEUE_HIGH) {
+			stream_set_reading(stream, false);
+			return;
+		}
+		block = block_get(blocks, 0);
+		if (!block) {
+			tunnel_end(exchange, CLOSE_OUT_OF_MEMORY);
+			return;
+		}
+		asked = block_room(block);
+		n = stream_read(stream, block->data + block->end, asked);
+		if (n <= 0) {
+			int error = n < 0 ? errno : 0;
+
+			block_put(blocks, block);
+			read_ended(exchange, id, error);
+			return;
+		}
+		count_read(exchange, id, (size_t)n);
+		block->end += to->gone ? 0 : (uint32_t)n;
+		queue_push(queue, blocks, block);
+		if (!pass_to(exchange, other(id)) || stream_drained(stream, (size_t)n, asked))
+			return;
+	}
 }
 
 void
 tunnel_client_readable(struct exchange *exchange)
 {
-	struct loop *loop = exchange->loop;
-	struct tunnel *tunnel = &exchange->tunnel;
-	struct client *client = exchange->client;
-
-	for (int i = 0; i < READS_PER_WAKEUP; i++) {
-		struct upstream *upstream = exchange->upstream;
-		struct block *block;
-		size_t asked;
-		ssize_t n;
-
-		if (upstream->out.bytes >= QUEUE_HIGH) {
-			stream_set_reading(&client->stream, false);
-			return;
-		}
-		block = block_get(&loop->blocks, 0);
-		if (!block) {
-			tunnel_end(exchange, CLOSE_OUT_OF_MEMORY);
-			return;
-		}
-		asked = block_room(block);
-		n = stream_read(&client->stream, block->data + block->end, asked);
-		if (n <= 0) {
-			int error = n < 0 ? errno : 0;
-
-			block_put(&loop->blocks, block);
-			if (is_end(error))
-				client_finished(exchange);
-			else if (error != EAGAIN && error != EINTR)
-				tunnel_end(exchange, CLOSE_CLIENT_ABORT);
-			return;
-		}
-		tunnel->active_ns = loop_now(loop);
-		tunnel->client_bytes += (uint64_t)n;
-		loop_count(loop, COUNTER_CLIENT_READ_BYTES, (uint64_t)n);
-		loop_count(loop, COUNTER_TUNNEL_CLIENT_BYTES, (uint64_t)n);
-		block->end += tunnel->server_gone ? 0 : (uint32_t)n;
-		queue_push(&upstream->out, &loop->blocks, block);
-		if (!to_server(exchange) || stream_drained(&client->stream, (size_t)n, asked))
-			return;
-	}
+	take_from(exchange, TUNNEL_CLIENT);
 }
 
 void
 tunnel_upstream_readable(struct exchange *exchange)
 {
-	struct loop *loop = exchange->loop;
-	struct tunnel *tunnel = &exchange->tunnel;
-	struct client *client = exchange->client;
-
-	for (int i = 0; i < READS_PER_WAKEUP; i++) {
-		struct upstream *upstream = exchange->upstream;
-		struct block *block;
-		size_t asked;
-		ssize_t n;
-
-		if (client->out.bytes >= QUEUE_HIGH) {
-			stream_set_reading(&upstream->stream, false);
-			return;
-		}
-		block = block_get(&loop->blocks, 0);
-		if (!block) {
-			tunnel_end(exchange, CLOSE_OUT_OF_MEMORY);
-			return;
-		}
-		asked = block_room(block);
-		n = stream_read(&upstream->stream, block->data + block->end, asked);
-		if (n <= 0) {
-			int error = n < 0 ? errno : 0;
-
-			block_put(&loop->blocks, block);
-			if (is_end(error))
-				server_finished(exchange);
-			else if (error != EAGAIN && error != EINTR)
-				tunnel_end(exchange, CLOSE_UPSTREAM_RESET);
-			return;
-		}
-		tunnel->active_ns = loop_now(loop);
-		tunnel->server_bytes += (uint64_t)n;
-		loop_count(loop, COUNTER_TUNNEL_SERVER_BYTES, (uint64_t)n);
-		block->end += (uint32_t)n;
-		queue_push(&client->out, &loop->blocks, block);
-		if (!to_client(exchange) || stream_drained(&upstream->stream, (size_t)n, asked))
-			return;
-	}
+	take_from(exchange, TUNNEL_SERVER);
 }
 
 /* --- the beginning ------------------------------------------------------- */
@@ -347,7 +335,7 @@ take_early_bytes(struct exchange *exchange)
 		queue_push(out, &loop->blocks, client->ahead);
 		client->ahead = NULL;
 	}
-	exchange->tunnel.client_bytes = early;
+	exchange->tunnel.sides[TUNNEL_CLIENT].bytes = early;
 	loop_count(loop, COUNTER_TUNNEL_CLIENT_BYTES, early);
 	return 0;
 }
@@ -376,14 +364,14 @@ tunnel_begin(struct exchange *exchange, struct block *block)
 	exchange->status = exchange->response.head.status;
 	exchange->reply_begun = true;
 	tunnel->begin_ns = tunnel->active_ns = loop->now_ns;
-	tunnel->server_bytes = more;
+	tunnel->sides[TUNNEL_SERVER].bytes = more;
 	loop_count(loop, COUNTER_TUNNELS_BEGUN, 1);
 	loop_count(loop, COUNTER_TUNNEL_SERVER_BYTES, more);
 	upstream_tunnel(exchange->upstream);
 	proxy_return_slot(exchange);
 	queue_push(&client->out, &loop->blocks, head);
 	queue_push(&client->out, &loop->blocks, block);
-	if (!to_client(exchange) || !to_server(exchange))
+	if (!pass_to(exchange, TUNNEL_CLIENT) || !pass_to(exchange, TUNNEL_SERVER))
 		return;
 	client_watch(client, loop->now_ns);
 }

@@ -11,14 +11,20 @@ struct block;
 struct config;
 struct exchange;
 
+enum tunnel_id { TUNNEL_CLIENT, TUNNEL_SERVER, TUNNEL_SIDES };
+
+struct tunnel_side {
+	uint64_t bytes; /* read from it */
+	bool done;      /* sent its FIN */
+	bool shut;      /* was told of the other's */
+	bool gone;      /* takes nothing any more: what the other still says is dropped */
+};
+
 struct tunnel {
-	uint64_t begin_ns;                   /* the 101 is on its way; 0 = there is no tunnel */
-	uint64_t active_ns;                  /* last byte either way */
-	uint64_t client_bytes, server_bytes; /* read from each */
-	bool held;                           /* counts against limits.tunnels */
-	bool client_done, server_done;       /* sent its FIN */
-	bool client_shut, server_shut;       /* was told of the other's */
-	bool server_gone;        /* takes nothing any more: what the client still says is dropped */
+	uint64_t begin_ns;  /* the 101 is on its way; 0 = there is no tunnel */
+	uint64_t active_ns; /* last byte either way */
+	struct tunnel_side sides[TUNNEL_SIDES];
+	bool held;               /* counts against limits.tunnels */
 	enum close_reason cause; /* why it ended before both were done */
 };
 

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define CONNECTIONS_MAX 1024
-#define WARM_UP_NS 500000000ull /* not counted */
+#define WARM_UP_NS 500000000ull   /* not counted */
 #define SEED 88172645463325252ull /* the same schedule for everyone */
 
 struct connection {
@@ -97,7 +97,8 @@ open_one(struct connection *connection, uint16_t port, int epoll)
 		bytes[got] = '\0';
 		end = strstr(bytes, "\r\n\r\n");
 		length = strcasestr(bytes, "content-length: ");
-		total = end && length ? (size_t)(end + 4 - bytes) + strtoul(length + 16, NULL, 10) : 0;
+		total =
+		    end && length ? (size_t)(end + 4 - bytes) + strtoul(length + 16, NULL, 10) : 0;
 	} while (!total || got < total);
 	answer_length = total;
 	fcntl(connection->fd, F_SETFL, O_NONBLOCK);
@@ -161,7 +162,8 @@ run(int epoll, int timer, double rate, uint64_t end_ns)
 			return;
 		if (next_ns > (double)at_ns) {
 			when.it_value.tv_sec = (time_t)(next_ns / 1e9);
-			when.it_value.tv_nsec = (long)(next_ns - (double)when.it_value.tv_sec * 1e9);
+			when.it_value.tv_nsec =
+			    (long)(next_ns - (double)when.it_value.tv_sec * 1e9);
 			timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, NULL);
 		}
 		count = epoll_wait(epoll, events, 64, 1000);
@@ -204,9 +206,10 @@ main(int argc, char **argv)
 	if (took_count == 0)
 		die("no answer");
 	qsort(took, took_count, sizeof *took, by_value);
-	printf("{\"count\": %llu, \"late\": %llu, \"p50_ns\": %llu, \"p90_ns\": %llu, \"p99_ns\": %llu, "
-	       "\"p999_ns\": %llu, \"max_ns\": %llu}\n",
-	       (unsigned long long)took_count, (unsigned long long)late, quantile(0.5), quantile(0.9),
-	       quantile(0.99), quantile(0.999), quantile(1));
+	printf(
+	    "{\"count\": %llu, \"late\": %llu, \"p50_ns\": %llu, \"p90_ns\": %llu, \"p99_ns\": %llu, "
+	    "\"p999_ns\": %llu, \"max_ns\": %llu}\n",
+	    (unsigned long long)took_count, (unsigned long long)late, quantile(0.5), quantile(0.9),
+	    quantile(0.99), quantile(0.999), quantile(1));
 	return 0;
 }

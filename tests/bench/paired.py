@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,19 +33,27 @@ class Sample:
     cost_ns: float
     per_s: float
     busy: float
+    aside_ns: float  # of our collector, on the load's core
 
 
 def sample(service: procs.Service, load: Load) -> Sample:
     """Loads a service for one interval."""
-    cpu_ns, started = procs.cpu_ns(service.counted_pid), time.monotonic()
+    collector = int(service.extra.get("collector", 0))
+
+    def clocks() -> tuple[int, int, int]:
+        aside = procs.cpu_ns(collector) if collector else 0
+        return procs.cpu_ns(service.counted_pid), aside, time.monotonic_ns()
+
+    before = clocks()
     requests = procs.wrk(service.port, load.connections, load.seconds, load.scheme, load.close)
-    cpu_ns, took = procs.cpu_ns(service.counted_pid) - cpu_ns, time.monotonic() - started
-    return Sample(cpu_ns / requests, requests / load.seconds, cpu_ns / 1e9 / took)
+    cpu_ns, aside_ns, took_ns = (now - then for now, then in zip(clocks(), before, strict=True))
+    return Sample(cpu_ns / requests, requests / load.seconds, cpu_ns / took_ns, aside_ns / requests)
 
 
 def both(a: Sample, b: Sample) -> Sample:
     """The mean of two."""
-    return Sample((a.cost_ns + b.cost_ns) / 2, (a.per_s + b.per_s) / 2, (a.busy + b.busy) / 2)
+    pairs = zip(dataclasses.astuple(a), dataclasses.astuple(b), strict=True)
+    return Sample(*((x + y) / 2 for x, y in pairs))
 
 
 def abba(a: procs.Service, b: procs.Service, load: Load) -> tuple[Sample, Sample]:
@@ -79,6 +88,7 @@ def compare(
         "rates": {name: estimate(values) for name, values in rates.items()},
         "cost_us": {name: estimate([s.cost_ns / 1e3 for s in taken[name]]) for name in taken},
         "per_s": {name: estimate([s.per_s for s in taken[name]]) for name in taken},
+        "aside_us": estimate([s.aside_ns / 1e3 for s in taken["tailrace"]]),
         "busy": {name: estimate([s.busy for s in taken[name]]) for name in taken},
     }
 
@@ -91,6 +101,8 @@ def ratio_rows(result: dict[str, Any], what: str, goal: float) -> list[tuple[str
     better = max(peers, key=lambda name: ratios[name].median)
     for name in ["tailrace", *peers]:
         rows.append((f"CPU per {what}, {name}", f"{result['cost_us'][name].text(2)} µs", ""))
+    aside = f"{result['aside_us'].text(2)} µs"
+    rows.append((f"CPU per {what}, tailrace's collector, in no request's way", aside, ""))
     noise = "ok" if control_ok(control) else "noisy"
     rows.append((f"A/A control, CPU per {what}", control.text(), noise))
     for name in peers:

@@ -125,13 +125,11 @@ def start_nginx(
 
 
 def start_origin(folder: Path) -> Service:
-    """The app's place is taken by something that is never the bottleneck: nginx."""
+    """The app's place is taken by something that is never the bottleneck."""
     port = free_port()
-    http = (
-        f"server {{ listen 127.0.0.1:{port}; location / {{ default_type text/plain;"
-        ' return 200 "hello, world\\n"; } }'
-    )
-    return start_nginx(folder, "origin", http, port, LOAD_CORE)
+    program = ROOT / "build" / "release" / "origin"
+    process = start([str(program), str(port)], port, LOAD_CORE, folder / "origin.log")
+    return Service("origin", port, process, process.pid)
 
 
 def make_certificate(folder: Path) -> Path:
@@ -267,10 +265,11 @@ def start_tailrace(
     port, conf, control = tailrace_config(folder, name, origin_port, tls, limits)
     binary = os.environ.get("TAILRACE_BIN", str(ROOT / "build" / "tailrace"))
     process = start([binary, "run", "-c", str(conf)], port, PROXY_CORE, conf.parent / "log")
-    worker = child(process, "worker")
-    for task in Path(f"/proc/{child(process, 'collector')}/task").iterdir():
+    worker, collector = child(process, "worker"), child(process, "collector")
+    for task in Path(f"/proc/{collector}/task").iterdir():
         os.sched_setaffinity(int(task.name), {LOAD_CORE})
-    return Service(name, port, process, worker, {"control": str(control)})
+    extra = {"control": str(control), "collector": str(collector)}
+    return Service(name, port, process, worker, extra)
 
 
 def wrk(

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import requests
 import websockets
-from harness import AppServer, Gateway
+from harness import ROOT, AppServer, Gateway
 
 GatewayFactory = Callable[..., Gateway]
 AppFactory = Callable[..., AppServer]
@@ -48,6 +48,27 @@ def test_requests(base: str) -> None:
         assert session.get(f"{base}/204", timeout=10).status_code == 204
         assert session.get(f"{base}/304", timeout=10).status_code == 304
         assert session.post(f"{base}/early413", data=b"x" * 10, timeout=10).status_code == 413
+
+
+def _load(*command: str) -> str:
+    program = shutil.which(command[0])
+    assert program, f"{command[0]} is missing: make deps-test"
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_wrk(base: str) -> None:
+    """Two seconds as fast as it goes: each answer is 2xx, no connection breaks."""
+    out = _load("wrk", "-t1", "-c50", "-d2s", f"{base}/x")
+    assert "Non-2xx" not in out and "Socket errors" not in out, out
+    assert " requests in " in out, out
+
+
+def test_h2load(base: str) -> None:
+    """A set number of requests, kept alive and on many connections: all succeed."""
+    out = _load("h2load", "--h1", "-n", "3000", "-c", "30", f"{base}/x")
+    assert "3000 succeeded, 0 failed, 0 errored, 0 timeout" in out, out
 
 
 def test_httpx(base: str) -> None:
@@ -212,6 +233,7 @@ func main() {
 """
 
 
+@pytest.mark.timeout(300)
 def test_go(base: str, tmp_path: Path) -> None:
     """Go's net/http."""
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
@@ -220,7 +242,8 @@ def test_go(base: str, tmp_path: Path) -> None:
     source = tmp_path / "client.go"
     source.write_text(GO)
     env = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "GOFLAGS": "-mod=mod"}
-    env |= {"GOCACHE": str(tmp_path / "cache"), "GOTOOLCHAIN": "local", "GO111MODULE": "off"}
+    cache = ROOT / "build" / "go-cache"  # of Go's own library too: a minute, once
+    env |= {"GOCACHE": str(cache), "GOTOOLCHAIN": "local", "GO111MODULE": "off"}
     done = subprocess.run(
         [go, "run", source, base], capture_output=True, text=True, timeout=280, env=env
     )

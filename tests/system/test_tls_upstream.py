@@ -35,6 +35,8 @@ from tls_tools import (
     handshakes,
     listen,
     server_context,
+    upstream_tls,
+    uvicorn_args,
     wait_reason,
 )
 
@@ -57,18 +59,6 @@ def by_tls(context: ssl.SSLContext, handler: Handler) -> Handler:
     return secured
 
 
-def uvicorn_args(certificate: dict[str, str]) -> list[str]:
-    """Return the arguments that make uvicorn speak TLS."""
-    files = certificate["certificate_file"], certificate["key_file"]
-    return ["--ssl-certfile", files[0], "--ssl-keyfile", files[1]]
-
-
-def upstream(authority: Authority | None, **keys: Any) -> dict[str, Any]:
-    """Return upstream keys that trust an authority."""
-    trusted = {} if authority is None else {"ca_file": str(authority.ca_file)}
-    return {"tls": {**trusted, **keys}}
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 def test_exchange(
     gateway_factory: GatewayFactory,
@@ -79,7 +69,7 @@ def test_exchange(
     """The connection is verified by address, kept alive; connecting is split into TCP and TLS."""
     context = server_context(authority.issue("127.0.0.1"), version)
     stub = stub_factory(by_tls(context, always(OK)))
-    gateway = gateway_factory([stub.address], upstream=upstream(authority))
+    gateway = gateway_factory([stub.address], upstream=upstream_tls(authority))
     traces = []
     with Connection(gateway.port) as client:
         for _ in range(3):
@@ -116,7 +106,7 @@ def test_sessions_are_resumed(
 
     context = server_context(authority.issue("127.0.0.1"), version)
     gateway = gateway_factory(
-        [stub_factory(by_tls(context, handler)).address], upstream=upstream(authority)
+        [stub_factory(by_tls(context, handler)).address], upstream=upstream_tls(authority)
     )
     for _ in range(5):
         assert ask(gateway.port, get()).status == 200
@@ -139,7 +129,7 @@ def test_name_asked_for(
         ([{"address": stub.address, "tls_name": "app.example"}], {"name": "other.example"}),
         ([stub.address], {}),
     ):
-        gateway = gateway_factory(servers, upstream=upstream(authority, **keys))
+        gateway = gateway_factory(servers, upstream=upstream_tls(authority, **keys))
         assert ask(gateway.port, get()).status == 200
     assert asked == ["app.example", "localhost", "app.example", None]
 
@@ -171,7 +161,7 @@ def test_not_verified(
     stub = stub_factory(by_tls(server_context(certificate), handler))
     keys = {} if fault == "address" else {"name": "app.example"}
     trusted = None if fault == "self" else authority
-    gateway = gateway_factory([stub.address], upstream=upstream(trusted, **keys))
+    gateway = gateway_factory([stub.address], upstream=upstream_tls(trusted, **keys))
     answer = ask(gateway.port, get())
     assert (answer.status, error_code(answer)) == (502, "upstream_certificate")
     assert stub.accepted == 1
@@ -187,7 +177,7 @@ def test_verification_off(
     """Nothing is checked where verify is false."""
     stranger = Authority(tmp_path / "stranger", "stranger")
     stub = stub_factory(by_tls(server_context(stranger.issue("other.example")), always(OK)))
-    gateway = gateway_factory([stub.address], upstream=upstream(None, verify=False))
+    gateway = gateway_factory([stub.address], upstream=upstream_tls(None, verify=False))
     assert ask(gateway.port, get()).status == 200
 
 
@@ -200,7 +190,7 @@ def test_server_in_clear(
         conn.recv(10)
         conn.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    gateway = gateway_factory([stub_factory(handler).address], upstream=upstream(authority))
+    gateway = gateway_factory([stub_factory(handler).address], upstream=upstream_tls(authority))
     answer = ask(gateway.port, get())
     assert (answer.status, error_code(answer)) == (502, "upstream_tls_failed")
 
@@ -214,7 +204,7 @@ def test_handshake_timeout(
         while conn.recv(65536):
             pass
 
-    keys = {**upstream(authority), "connect_timeout_ms": 300, "retries": 0}
+    keys = {**upstream_tls(authority), "connect_timeout_ms": 300, "retries": 0}
     gateway = gateway_factory([stub_factory(handler).address], upstream=keys)
     start = time.monotonic()
     answer = ask(gateway.port, get())
@@ -235,7 +225,7 @@ def test_failed_handshake_is_tried_again(
         by_tls(context, always(OK))(conn, index)
 
     stub = stub_factory(handler)
-    gateway = gateway_factory([stub.address], upstream=upstream(authority))
+    gateway = gateway_factory([stub.address], upstream=upstream_tls(authority))
     assert ask(gateway.port, request_bytes("POST", "/", body=b"once")).status == 200
     assert stub.accepted == 2
 
@@ -266,7 +256,7 @@ def test_end_of_an_answer(
 
     context = server_context(authority.issue("127.0.0.1"), version)
     gateway = gateway_factory(
-        [stub_factory(by_tls(context, handler)).address], upstream=upstream(authority)
+        [stub_factory(by_tls(context, handler)).address], upstream=upstream_tls(authority)
     )
     if clean:
         assert ask(gateway.port, get()).body == BODY
@@ -290,7 +280,7 @@ def test_answer_damaged_on_the_way(
         os.close(fd)
 
     gateway = gateway_factory(
-        [stub_factory(by_tls(context, handler)).address], upstream=upstream(authority)
+        [stub_factory(by_tls(context, handler)).address], upstream=upstream_tls(authority)
     )
     answer = ask(gateway.port, get())
     assert (answer.status, error_code(answer)) == (502, "upstream_tls_fault")
@@ -309,7 +299,7 @@ def test_idle_connection_is_left_on_close_notify(
         conn.unwrap()
 
     stub = stub_factory(by_tls(context, handler))
-    gateway = gateway_factory([stub.address], upstream=upstream(authority))
+    gateway = gateway_factory([stub.address], upstream=upstream_tls(authority))
     with Connection(gateway.port) as client:
         for expected in (1, 2):
             client.send(request_bytes("POST", "/", body=b"x"))
@@ -329,7 +319,7 @@ def test_uvicorn(
         "proxy_app:app",
         args=uvicorn_args(certificate),
     )
-    gateway = gateway_factory([app.address], upstream=upstream(authority))
+    gateway = gateway_factory([app.address], upstream=upstream_tls(authority))
     body = os.urandom(MIB)
     for _ in range(3):
         answer = ask(gateway.port, request_bytes("POST", "/echo", body=body))
@@ -377,7 +367,7 @@ def test_tls_on_both_sides(
         args=uvicorn_args(certificate),
     )
     gateway = gateway_factory(
-        [app.address], listener=listen(certificate), upstream=upstream(authority)
+        [app.address], listener=listen(certificate), upstream=upstream_tls(authority)
     )
     body = os.urandom(4 * MIB)
     for slow in (False, True):
@@ -402,7 +392,7 @@ def test_health_checks(
     bad = stub_factory(by_tls(server_context(stranger.issue("127.0.0.1")), handler))
     health = {"path": "/up", "interval_ms": 100, "timeout_ms": 1000, "rise": 1, "fall": 2}
     gateway = gateway_factory(
-        [good.address, bad.address], upstream={**upstream(authority), "health": health}
+        [good.address, bad.address], upstream={**upstream_tls(authority), "health": health}
     )
     wait_for(lambda: len([head for head in asked if b"GET /up " in head]) >= 3, 10, "checks")
     wait_for(lambda: f"server {bad.address} is down" in gateway.log(), 10, "the stranger down")

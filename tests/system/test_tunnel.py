@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from proxy_tools import (
     serving,
     stored,
 )
+from tls_tools import TLS12, TLS13, Authority, listen, upstream_tls, uvicorn_args
 from upstream_tools import value
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -110,6 +113,71 @@ def test_echo_and_record(gateway_factory: GatewayFactory, uvicorn_factory: AppFa
         assert f'tailrace_tunnels_total{{state="{state}"}} 1\n' in metrics
     counted = re.search(r'tunnel_bytes_total\{from="client"\} (\d+)', metrics)
     assert counted and int(counted[1]) == told["client_bytes"]
+
+
+@pytest.mark.parametrize("sides", ["client", "server", "both"])
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
+def test_tls(
+    gateway_factory: GatewayFactory,
+    uvicorn_factory: AppFactory,
+    authority: Authority,
+    version: ssl.TLSVersion,
+    sides: str,
+) -> None:
+    """wss:// towards the client, the app, or both: every message, the close code, the counters."""
+    app_cert, own_cert = authority.issue("127.0.0.1"), authority.issue("app.example")
+    to_app, to_client = sides in ("server", "both"), sides in ("client", "both")
+    app = uvicorn_factory("ws_app:app", args=uvicorn_args(app_cert) if to_app else ())
+    gateway = gateway_factory(
+        [app.address],
+        upstream=upstream_tls(authority) if to_app else {},
+        listener=listen(own_cert) if to_client else {},
+    )
+    # named, so that nothing of this machine's proxies or names comes in between
+    sock = socket.create_connection(("127.0.0.1", gateway.port), 10)
+    secure = {"ssl": authority.client_context(version), "server_hostname": "app.example"}
+    url = f"{'wss' if to_client else 'ws'}://app.example/ws"
+    sizes = [0, 1, 125, 16384, 65536, 300_000]
+    with connect(url, sock=sock, compression=None, **(secure if to_client else {})) as client:
+        trace_id = client.response.headers["X-Trace-Id"]
+        for message in (os.urandom(size) for size in sizes):
+            client.send(message)
+            assert client.recv(10) == message
+        client.send("close")
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(5)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 4000
+    told = _ended(gateway, trace_id)["tunnel"]
+    assert told["cause"] is None
+    for side in ("client", "server"):
+        assert sum(sizes) < told[f"{side}_bytes"] < sum(sizes) + 500
+
+
+def test_tls_back_pressure(
+    gateway_factory: GatewayFactory, uvicorn_factory: AppFactory, authority: Authority
+) -> None:
+    """A wss:// reader that stops stops the app, and then gets all of it."""
+    app = uvicorn_factory("ws_app:app")
+    listener = listen(authority.issue("app.example"))
+    gateway = gateway_factory([app.address], listener=listener)
+    (worker,) = gateway.worker_pids()
+    before = resident_kib(worker)
+    sock = socket.create_connection(("127.0.0.1", gateway.port), 10)
+    with connect(
+        "wss://app.example/push",
+        sock=sock,
+        ssl=authority.client_context(),
+        server_hostname="app.example",
+        max_size=None,
+        max_queue=2,
+    ) as client:
+        time.sleep(1)
+        assert resident_kib(worker) - before < 4096
+        got = 0
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                got += len(client.recv(10))
+    assert got == 400 * 65536
 
 
 def test_refused_upgrade_keeps_the_connection(

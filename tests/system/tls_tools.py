@@ -196,3 +196,15 @@ def handshakes(gateway: Gateway, version: str, resumed: str, side: str = "client
     labels = f'side="{side}",version="{version}",resumed="{resumed}"'
     text = gateway.api("/metrics")[2].decode()
     return counter(text, f"tailrace_tls_handshakes_total{{{labels}}}")
+
+
+def uvicorn_args(certificate: dict[str, str]) -> list[str]:
+    """Return the arguments that make uvicorn speak TLS."""
+    files = certificate["certificate_file"], certificate["key_file"]
+    return ["--ssl-certfile", files[0], "--ssl-keyfile", files[1]]
+
+
+def upstream_tls(authority: Authority | None, **keys: Any) -> dict[str, Any]:
+    """Return upstream keys that trust an authority."""
+    trusted = {} if authority is None else {"ca_file": str(authority.ca_file)}
+    return {"tls": {**trusted, **keys}}
