@@ -20,7 +20,7 @@ from stats import Estimate
 
 MEMORY_CONNECTIONS = 2000
 IDLE = 10_000
-PAIRS = 15
+PAIRS = 9
 CONNECTIONS = 64
 LIMITS_KIB = {"clear": 2.5, "TLS": 16.0}
 SAME, CPU_SAME = 0.01, 0.05

@@ -13,7 +13,7 @@ from typing import Any
 import paired
 import procs
 
-PAIRS = 11
+PAIRS = 7
 RATIO_GOAL = 1 / paired.RATE_GOAL
 
 
