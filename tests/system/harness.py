@@ -27,6 +27,9 @@ TOOLS = ROOT / "build" / "tools" / "usr" / "bin"  # of Debian packages, unpacked
 BINARY = Path(os.environ.get("TAILRACE_BIN", ROOT / "build" / "tailrace"))
 APPS = Path(__file__).resolve().parent / "apps"
 START_TIMEOUT_S = 30.0
+#: Section `worker` of tests in which one connection to the app serves several of clients: each
+#: thread has idle ones of its own, so TEST_THREADS does not count there.
+ONE_THREAD = {"threads": 1}
 _T = TypeVar("_T")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import AppServer, Gateway, StubServer, wait_for
+from harness import ONE_THREAD, AppServer, Gateway, StubServer, wait_for
 from proxy_tools import (
     OK,
     Answer,
@@ -398,7 +398,7 @@ def test_many_at_once(gateway_factory: GatewayFactory, app: AppServer) -> None:
 def test_pool_is_used(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
     """Connections to the app are kept: a hundred requests one after the other need one."""
     stub = stub_factory(always(OK))
-    gateway = gateway_factory([stub.address])
+    gateway = gateway_factory([stub.address], worker=ONE_THREAD)
     for _ in range(100):
         assert ask(gateway.port, get()).status == 200
     assert stub.accepted == 1

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from harness import AppServer, Gateway, StubServer, free_port, wait_for
+from harness import ONE_THREAD, AppServer, Gateway, StubServer, free_port, wait_for
 from proxy_tools import (
     OK,
     PARTIAL_HEAD,
@@ -267,7 +267,7 @@ def test_get_on_a_stale_connection_is_retried(
 ) -> None:
     """An idempotent request on a reused connection that died unheard goes out again."""
     seen: list[bytes] = []
-    gateway = gateway_factory([stub_factory(_stale(seen)).address])
+    gateway = gateway_factory([stub_factory(_stale(seen)).address], worker=ONE_THREAD)
     assert ask(gateway.port, get("/1")).status == 200
     answer = ask(gateway.port, get("/2"))
     assert answer.status == 200 and seen == [b"/1", b"/2", b"/2"]
@@ -280,7 +280,7 @@ def test_post_is_never_delivered_twice(
 ) -> None:
     """A POST whose bytes have gone out is answered 502 instead."""
     seen: list[bytes] = []
-    gateway = gateway_factory([stub_factory(_stale(seen)).address])
+    gateway = gateway_factory([stub_factory(_stale(seen)).address], worker=ONE_THREAD)
     assert ask(gateway.port, get("/1")).status == 200
     answer = ask(gateway.port, request_bytes("POST", "/2", body=b"once"))
     assert answer.status == 502 and error_code(answer) == "upstream_closed_idle"
@@ -304,13 +304,13 @@ def test_put_with_its_body_at_hand_is_retried_whole(
                     return
             conn.sendall(OK)
 
-    gateway = gateway_factory([stub_factory(handler).address])
+    gateway = gateway_factory([stub_factory(handler).address], worker=ONE_THREAD)
     assert ask(gateway.port, get()).status == 200
     answer = ask(gateway.port, request_bytes("PUT", "/", body=b"x" * 5000 + b"end"))
     assert answer.status == 200 and bodies == [b"x" * 5000 + b"end"] * 2
 
     bodies.clear()
-    gateway = gateway_factory([stub_factory(handler).address])
+    gateway = gateway_factory([stub_factory(handler).address], worker=ONE_THREAD)
     assert ask(gateway.port, get()).status == 200
     with Connection(gateway.port) as client:
         client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
@@ -325,7 +325,9 @@ def test_no_retry_beyond_the_limit(
 ) -> None:
     """retries 0 means one attempt."""
     seen: list[bytes] = []
-    gateway = gateway_factory([stub_factory(_stale(seen)).address], upstream={"retries": 0})
+    gateway = gateway_factory(
+        [stub_factory(_stale(seen)).address], upstream={"retries": 0}, worker=ONE_THREAD
+    )
     assert ask(gateway.port, get("/1")).status == 200
     answer = ask(gateway.port, get("/2"))
     assert answer.status == 502 and seen == [b"/1", b"/2"]
