@@ -290,6 +290,19 @@ field_is_hop(const struct field *field)
 	return field->nominated || (hops & HEADER_BIT(field->id)) != 0;
 }
 
+bool
+head_is_event_stream(const struct head *head)
+{
+	static const char type[] = "text/event-stream";
+	const struct field *field;
+
+	if (head->framing != BODY_CHUNKED && head->framing != BODY_UNTIL_EOF)
+		return false;
+	field = head_only(head, "content-type");
+	return field && field->value_length >= sizeof type - 1 &&
+	       text_is_lower(head->bytes + field->value, type, sizeof type - 1);
+}
+
 /* The first media range of Accept that is JSON, all (`*`), or text. */
 enum media { MEDIA_NONE, MEDIA_JSON, MEDIA_ANY, MEDIA_TEXT };
 

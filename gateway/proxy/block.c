@@ -9,7 +9,21 @@
 #include "base/xmem.h"
 
 #define BLOCK_CAPACITY (BLOCK_SIZE - sizeof(struct block))
+#define BLOCK_LONG_CAPACITY (BLOCK_LONG_SIZE - sizeof(struct block))
 #define WRITE_BLOCKS_MAX 8
+
+/* One of a size that is not the standard one. Null: the pool has none. */
+static struct block *
+take_long(struct block_pool *pool, size_t capacity)
+{
+	struct block *block = pool->free_long;
+
+	if (capacity != BLOCK_LONG_CAPACITY || !block)
+		return NULL;
+	pool->free_long = block->next;
+	pool->long_count--;
+	return block;
+}
 
 struct block *
 block_get(struct block_pool *pool, size_t room)
@@ -19,7 +33,7 @@ block_get(struct block_pool *pool, size_t room)
 
 	if (room > BLOCK_CAPACITY - BLOCK_HEADROOM - BLOCK_TAILROOM) {
 		capacity = room + BLOCK_HEADROOM + BLOCK_TAILROOM;
-		block = NULL;
+		block = take_long(pool, capacity);
 	} else if (block) {
 		pool->free = block->next;
 		pool->free_count--;
@@ -42,6 +56,12 @@ block_put(struct block_pool *pool, struct block *block)
 	if (!block)
 		return;
 	pool->in_use--;
+	if (block->capacity == BLOCK_LONG_CAPACITY && pool->long_count < BLOCK_LONG_MAX) {
+		block->next = pool->free_long;
+		pool->free_long = block;
+		pool->long_count++;
+		return;
+	}
 	if (block->capacity != BLOCK_CAPACITY || pool->free_count >= BLOCK_POOL_MAX) {
 		free(block);
 		return;
@@ -51,16 +71,23 @@ block_put(struct block_pool *pool, struct block *block)
 	pool->free_count++;
 }
 
+static void
+free_all(struct block **list)
+{
+	while (*list) {
+		struct block *next = (*list)->next;
+
+		free(*list);
+		*list = next;
+	}
+}
+
 void
 block_pool_clear(struct block_pool *pool)
 {
-	while (pool->free) {
-		struct block *next = pool->free->next;
-
-		free(pool->free);
-		pool->free = next;
-	}
-	pool->free_count = 0;
+	free_all(&pool->free);
+	free_all(&pool->free_long);
+	pool->free_count = pool->long_count = 0;
 }
 
 void

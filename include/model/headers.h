@@ -103,6 +103,9 @@ int head_nominate(struct head *head);
 /* True for fields that end at this hop: RFC 9110 7.6.1, and every nominated one. */
 bool field_is_hop(const struct field *field);
 
+/* An answer that lasts as long as its client stays: text/event-stream. Only those of no length are looked at. */
+bool head_is_event_stream(const struct head *head);
+
 /* Does the client want JSON (Accept absent, or JSON or a wildcard before any text type)? */
 bool head_accepts_json(const struct head *head);
 

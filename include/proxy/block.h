@@ -1,16 +1,19 @@
-/* Pooled 16 KiB blocks and queues of them: where bytes live between a read and a write. One pool per loop
- * thread; blocks never cross threads. A block larger than the pool's (a head over 15 KiB) is freed on
- * return. */
+/* Pooled blocks of 16 KiB, and of 64 KiB for long bodies, and queues of them: where bytes live between a read
+ * and a write. One pool per loop thread; blocks never cross threads. A block of another size (a head over
+ * 15 KiB) is freed on return. */
 #ifndef TAILRACE_PROXY_BLOCK_H
 #define TAILRACE_PROXY_BLOCK_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#define BLOCK_SIZE 16384u       /* memory of a pooled block, this struct included */
+#define BLOCK_SIZE 16384u      /* memory of a pooled block, this struct included */
+#define BLOCK_LONG_SIZE 65536u /* of one for a body that comes faster than it is read */
+#define BLOCK_LONG_ROOM (BLOCK_LONG_SIZE - sizeof(struct block) - BLOCK_HEADROOM - BLOCK_TAILROOM)
 #define BLOCK_HEADROOM 32u      /* free bytes before the data: a chunk-size line fits */
 #define BLOCK_TAILROOM 16u      /* free bytes behind it: chunk end and last chunk fit */
 #define BLOCK_POOL_MAX 1024u    /* free blocks kept; beyond, memory goes back */
+#define BLOCK_LONG_MAX 16u      /* free long ones kept */
 #define QUEUE_HIGH (64u * 1024) /* stop reading what would be queued */
 #define QUEUE_LOW (16u * 1024)  /* go on reading */
 
@@ -22,12 +25,12 @@ struct block {
 };
 
 struct block_pool {
-	struct block *free;
-	size_t free_count, in_use;
+	struct block *free, *free_long;
+	size_t free_count, long_count, in_use;
 };
 
-/* A block with room for `room` bytes between head- and tailroom (0: a standard block), start = end =
- * BLOCK_HEADROOM. Null when memory is short. */
+/* A block with room for `room` bytes between head- and tailroom (0: a standard block; BLOCK_LONG_ROOM: a long
+ * one), start = end = BLOCK_HEADROOM. Null when memory is short. */
 struct block *block_get(struct block_pool *pool, size_t room);
 void block_put(struct block_pool *pool, struct block *block); /* null is allowed */
 void block_pool_clear(struct block_pool *pool);

@@ -79,10 +79,11 @@ struct exchange {
 	bool heard;         /* a byte of this attempt's answer was read */
 	bool send_failed;   /* the server takes no more of the request; its answer may still come */
 	bool surplus;       /* bytes behind the response: the connection is spoilt */
-	bool provisional_set;          /* the timer for it was started once */
-	uint8_t interims;              /* 1xx heads so far */
-	bool fresh_connection;         /* this attempt takes no idle connection */
-	uint32_t body_start, body_end; /* payload in client->in->data that came with the head */
+	bool provisional_set;             /* the timer for it was started once */
+	bool long_request, long_response; /* the last read of that body filled its block */
+	uint8_t interims;                 /* 1xx heads so far */
+	bool fresh_connection;            /* this attempt takes no idle connection */
+	uint32_t body_start, body_end;    /* payload in client->in->data that came with the head */
 	uint8_t trace_id[TRACE_ID_SIZE], span_id[SPAN_ID_SIZE];
 	uint8_t earlier_spans[RECORD_EARLIER_MAX][SPAN_ID_SIZE];
 	uint8_t foreign_trace_id[TRACE_ID_SIZE];

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include "proxy/exchange.h"
 
-#define READS_PER_WAKEUP 4
+#define READS_PER_WAKEUP 4 /* a long block counts as all of them */
 
 /* Sends the head of the attempt and the body bytes at hand. False where it failed and was dealt with. */
 bool relay_send_request(struct exchange *exchange);

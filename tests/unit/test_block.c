@@ -41,6 +41,27 @@ assert_block(const struct block *block, const char *text)
 	assert_memory_equal(block->data + block->start, text, strlen(text));
 }
 
+/* BLOCK_LONG_MAX long ones are kept, one more is freed. */
+static void
+long_blocks_come_back(void **state)
+{
+	struct block *blocks[BLOCK_LONG_MAX + 1];
+
+	(void)state;
+	for (size_t i = 0; i <= BLOCK_LONG_MAX; i++) {
+		blocks[i] = block_get(&pool, BLOCK_LONG_ROOM);
+		assert_int_equal(block_room(blocks[i]), BLOCK_LONG_ROOM);
+	}
+	for (size_t i = 0; i <= BLOCK_LONG_MAX; i++)
+		block_put(&pool, blocks[i]);
+	assert_int_equal(pool.long_count, BLOCK_LONG_MAX);
+	assert_int_equal(pool.free_count, 0);
+	assert_ptr_equal(block_get(&pool, BLOCK_LONG_ROOM), blocks[BLOCK_LONG_MAX - 1]);
+	block_put(&pool, blocks[BLOCK_LONG_MAX - 1]);
+	block_put(&pool, block_get(&pool, BLOCK_LONG_ROOM - 1)); /* no other size goes there */
+	assert_int_equal(pool.long_count, BLOCK_LONG_MAX);
+}
+
 static void
 blocks_come_back(void **state)
 {
@@ -174,6 +195,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_teardown(blocks_come_back, clear),
+	    cmocka_unit_test_teardown(long_blocks_come_back, clear),
 	    cmocka_unit_test_teardown(short_memory_is_told, clear),
 	    cmocka_unit_test_teardown(pool_keeps_a_bounded_number, clear),
 	    cmocka_unit_test_teardown(chunks_are_framed_in_place, clear),
