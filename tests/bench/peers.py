@@ -16,14 +16,16 @@ from stats import median
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = """# Beside nginx and HAProxy
 
-Debian 12's nginx and HAProxy (one process, one thread) and this gateway with one worker thread and everything of
-its own on: trace IDs, twelve marks, records, collector. Two cores of a shared virtual machine, the proxy on one;
-load, app and our collector on the other. Keep-alive, 64 connections, small GET. Each row's services take turns;
-medians, 95 % intervals in brackets. Ours to theirs: below 1 is better for CPU and p99, above 1 for rates.
+Debian 12's nginx and HAProxy (one process, one thread) and this gateway with one worker thread
+and everything of its own on: trace IDs, twelve marks, records, collector. Two cores of a shared
+virtual machine, the proxy on one; load, app and our collector on the other. Keep-alive, 64
+connections, small GET. Each row's services take turns; medians, 95 % intervals in brackets. Ours
+to theirs: below 1 is better for CPU and p99, above 1 for rates.
 
-`make bench BENCH="proxy latency tls handshakes idle bulk"` measures it, each part in a few minutes, and says of each
-figure whether it holds; `tests/bench/peers.py --write` writes this page. How far the control (A/A, ours beside
-ours) is from 1 says how much of a ratio is the machine's.
+`make bench BENCH="proxy latency tls handshakes idle bulk"` measures it, each part in a few
+minutes, and says of each figure whether it holds; `tests/bench/peers.py --write` writes this
+page. How far the control (A/A, ours beside ours) is from 1 says how much of a ratio is the
+machine's.
 
 """
 NAMES = ("tailrace", "nginx", "haproxy")
