@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from harness import AppServer, Gateway, StubServer
+from harness import ONE_THREAD, AppServer, Gateway, StubServer
 from proxy_tools import (
     OK,
     Answer,
@@ -117,7 +117,7 @@ def test_connection_limit(gateway_factory: GatewayFactory, stub_factory: StubFac
 
 def test_out_of_descriptors(gateway_factory: GatewayFactory, stub_factory: StubFactory) -> None:
     """At the limit of open files accepting pauses and goes on; nobody is dropped for good."""
-    gateway = gateway_factory([stub_factory(always(OK)).address])
+    gateway = gateway_factory([stub_factory(always(OK)).address], worker=ONE_THREAD)
     (worker,) = gateway.worker_pids()
     used = len(os.listdir(f"/proc/{worker}/fd"))
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (used + 4, used + 4))

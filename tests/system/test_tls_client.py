@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Gateway, StubServer, free_port, wait_for
+from harness import ONE_THREAD, Gateway, StubServer, free_port, wait_for
 from proxy_tools import OK, always, ask, get, read_head, request_bytes, stored
 from tls_tools import (
     HTTP,
@@ -356,6 +356,7 @@ def test_handshake_limit(
         [stub_factory(always(OK)).address],
         listener=listen(authority.issue("app.example")),
         limits={"tls_handshakes": 4},
+        worker=ONE_THREAD,  # they share the limit out
     )
     context = authority.client_context()
     silent = [raw_connection(gateway.port) for _ in range(4)]
