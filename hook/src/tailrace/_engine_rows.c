@@ -217,14 +217,21 @@ merge(struct request *request, const struct node *path, int64_t from_ns, int64_t
 	while (merged.len > 0)
 		merged.slots[merged.rows[--merged.len].slot] = 0;
 	merged.stacks = 0;
+	struct row *last = NULL, *before = NULL; /* a loop of awaits comes back to the same two */
 	for (int i = 0; i < len; i++) {
 		int64_t ns =
 		    overlap(segments[i]->parent->end_ns, segments[i]->end_ns, from_ns, to_ns);
+		if (ns <= 0)
+			continue;
 		int32_t stack = stack_of(request, segments[i]);
-		struct row *row = ns <= 0 ? NULL : row_for(request, segments[i], stack, rows_max);
+		struct row *row = before != NULL && row_fits(before, segments[i], stack)
+		                      ? before
+		                      : row_for(request, segments[i], stack, rows_max);
+		before = last;
+		last = row;
 		if (row == NULL) {
-			request->truncated |= ns > 0;
-			engine.rows_over += ns > 0;
+			request->truncated = true;
+			engine.rows_over++;
 			continue;
 		}
 		row->ns += ns;
