@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import cProfile
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -312,3 +315,37 @@ def test_a_job_that_outlives_its_request() -> None:
     take()
     tree = read(run("asyncio", main))
     assert tree.state == "ok" and tree.calls("len") == 0
+
+
+SHARE = """
+import asyncio, time
+from test_deep import hook, plain, read, request, run, take
+
+async def handler():
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        for _ in range(10000):
+            pass
+        await asyncio.sleep(0)
+
+SECONDS = 3.3
+take()
+print(read(run("asyncio", lambda: request(hook(plain(handler))))).state)
+SECONDS = 0.01
+print(read(run("asyncio", lambda: request(hook(plain(handler))))).state)
+time.sleep(6)
+print(read(run("asyncio", lambda: request(hook(plain(handler))))).state)
+"""
+
+
+def test_five_percent_of_the_time() -> None:
+    """What a minute gives, 3 s, is used up: recording stops, the next gets next to nothing,
+    and a while later there is some time again."""
+    folders = [str(Path(__file__).parent), *sys.path]
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(folders))
+    done = subprocess.run(
+        [sys.executable, "-c", SHARE], env=env, capture_output=True, text=True, timeout=60
+    )
+    first, second, third = done.stdout.split()
+    assert (first, third) == ("cut", "ok"), done.stdout + done.stderr
+    assert second in ("cut", "limited"), "what the rest of the first one's time gave, or nothing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import hmac
+import http.client
 import json
 import subprocess
 import urllib.request
@@ -408,3 +409,38 @@ def test_show_draws_the_lanes(running: tuple[Gateway, AppServer]) -> None:
     lanes = text[text.index("\nlanes ") :]
     for name in ("first_child", "slowest_child", "third_child"):
         assert name in lanes
+
+
+@pytest.mark.parametrize(
+    ("deep", "least", "most"),
+    [
+        ({}, 0, 0),
+        ({"rate": 1.0, "max_per_minute": 7}, 7, 7),
+        ({"rate": 0.25, "max_per_minute": 600}, 20, 85),  # 50 of 200, six standard deviations
+    ],
+    ids=["none", "all-but-limited", "a-quarter"],
+)
+def test_a_share_of_the_requests(
+    gateway_factory: Any, stub_factory: Any, deep: dict[str, Any], least: int, most: int
+) -> None:
+    """`profile.deep.rate` draws requests by chance, under the limit a minute."""
+    asked: list[bool] = []
+
+    def answer(conn: Any, index: int) -> None:
+        data = b""
+        while chunk := conn.recv(65536):
+            data += chunk
+            while b"\r\n\r\n" in data:
+                head, _, data = data.partition(b"\r\n\r\n")
+                (line,) = [x for x in head.lower().split(b"\r\n") if x.startswith(b"x-tailrace:")]
+                asked.append(b";deep;" in line)
+                conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    gateway = gateway_factory([stub_factory(answer).address], profile={"deep": deep})
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+    for _ in range(200):
+        connection.request("GET", "/x")
+        assert connection.getresponse().read() == b"ok"
+    connection.close()
+    assert len(asked) == 200
+    assert least <= sum(asked) <= most
