@@ -412,23 +412,13 @@ class Sender:
         timeout_s = TIMEOUT_S
         if self._closing_at is not None:
             timeout_s = min(TIMEOUT_S, max(0.05, self._closing_at - time.monotonic()))
-        body = b"".join(
-            (
-                b'{"v":1,"process":',
-                self._process(),
-                b',"stacks":[',
-                batch.stacks,
-                b'],"profiles":[',
-                batch.profiles,
-                b'],"tails":[',
-                batch.tails,
-                b"]",
-                b',"details":[' + batch.details + b"]" if batch.details else b"",
-                b',"gone":[' + batch.gone + b"]" if batch.gone else b"",
-                b',"threads":[' + batch.threads + b"]" if batch.threads else b"",
-                b"}",
-            )
-        )
+        parts = [b'{"v":1,"process":', self._process()]
+        self._breather.tick()
+        for name in ("stacks", "profiles", "tails", "details", "gone", "threads"):
+            rows: bytes = getattr(batch, name)
+            if rows or name in ("stacks", "profiles", "tails"):
+                parts += [b',"%s":[' % name.encode(), rows, b"]"]
+        body = b"".join([*parts, b"}"])
         self._breather.tick()
         answer = self._connection.post(body, timeout_s)
         self._breather.rested()
