@@ -116,6 +116,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         [app.address],
         control={"listeners": [{"address": f"unix:{control}", "role": "admin"}]},
         profile={"join_timeout_ms": 500},
+        store={"keep_slowest": 1000, "keep_random": 1000},  # all that this test sends
         alerts={
             "window_ms": 1000,
             "min_duration_s": 10,
