@@ -255,6 +255,9 @@ SBINDIR ?= $(PREFIX)/sbin
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 SCHEMA := $(PREFIX)/share/tailrace/tailrace.schema.json
 DOCDIR := $(PREFIX)/share/doc/tailrace
 CONFIG := $(SYSCONFDIR)/tailrace/tailrace.json
@@ -264,6 +267,11 @@ install: build
 	install -D -m 755 $(BIN) $(DESTDIR)$(SBINDIR)/tailrace
 	install -D -m 644 docs/tailrace.8 $(DESTDIR)$(MANDIR)/man8/tailrace.8
 	install -D -m 644 docs/tailrace.json.5 $(DESTDIR)$(MANDIR)/man5/tailrace.json.5
+	install -d -m 755 $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
+	$(BIN) completion bash >$(DESTDIR)$(BASHDIR)/tailrace
+	$(BIN) completion zsh >$(DESTDIR)$(ZSHDIR)/_tailrace
+	$(BIN) completion fish >$(DESTDIR)$(FISHDIR)/tailrace.fish
+	@chmod 644 $(DESTDIR)$(BASHDIR)/tailrace $(DESTDIR)$(ZSHDIR)/_tailrace $(DESTDIR)$(FISHDIR)/tailrace.fish
 	install -D -m 644 conf/tailrace.schema.json $(DESTDIR)$(SCHEMA)
 	install -D -m 644 conf/minimal.json $(DESTDIR)$(DOCDIR)/minimal.json
 	install -D -m 644 conf/tls.json $(DESTDIR)$(DOCDIR)/tls.json
@@ -286,6 +294,7 @@ install: build
 uninstall:
 	@! cmp -s $(DESTDIR)$(CONFIG) $(DESTDIR)$(DOCDIR)/tailrace.json || rm -f $(DESTDIR)$(CONFIG)
 	rm -f $(DESTDIR)$(SBINDIR)/tailrace $(DESTDIR)$(MANDIR)/man8/tailrace.8 $(DESTDIR)$(MANDIR)/man5/tailrace.json.5 \
+		$(DESTDIR)$(BASHDIR)/tailrace $(DESTDIR)$(ZSHDIR)/_tailrace $(DESTDIR)$(FISHDIR)/tailrace.fish \
 		$(DESTDIR)$(UNITDIR)/tailrace.service $(DESTDIR)$(SYSUSERSDIR)/tailrace.conf $(DESTDIR)$(SCHEMA) \
 		$(addprefix $(DESTDIR)$(DOCDIR)/,tailrace.json minimal.json tls.json alerts.json prometheus-rules.yml \
 		grafana-dashboard.json tailrace.socket LICENSE LICENSE.llhttp)

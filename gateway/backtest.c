@@ -14,6 +14,7 @@
 #include "backtest_line.h"
 #include "backtest_scan.h"
 #include "base/xmem.h"
+#include "commands.h"
 #include "model/detector.h"
 
 struct backtest {
@@ -24,16 +25,6 @@ struct backtest {
 	int64_t newest_s[DETECTOR_ROUTES_MAX]; /* of each route's newest line, + 1; 0 before */
 	uint64_t number;                       /* of the line being read */
 };
-
-#define ROUTES_AS_IF_MAX 1000000
-#define EXIT_USAGE 2
-#define EXIT_CONFIG 78
-
-static const char usage[] =
-    "usage: tailrace backtest [-c FILE] [--every-tick] [--routes N] < ticks.jsonl\n"
-    "  -c FILE       the configuration whose \"alerts\" hold (default: the defaults)\n"
-    "  --every-tick  also the evidence after each tick\n"
-    "  --routes N    keep the false-alarm budget as one of N routes would (default: those given)\n";
 
 /* Text as JSON, quotes included. */
 static void
@@ -159,13 +150,6 @@ take_all(struct backtest *backtest, FILE *in)
 	return status;
 }
 
-static int
-usage_error(const char *problem, const char *what)
-{
-	fprintf(stderr, "tailrace: %s \"%s\"\n%s", problem, what, usage);
-	return EXIT_USAGE;
-}
-
 /* Only the detector's part of the file is used, but a file that is wrong anywhere is refused. */
 static int
 read_config(const char *path, struct detector_params *params)
@@ -189,32 +173,8 @@ read_config(const char *path, struct detector_params *params)
 	return 0;
 }
 
-/* Returns 0, or the exit status. */
-static int
-read_options(int argc, char **argv, struct backtest *backtest, struct detector_params *params)
-{
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "-c") == 0 && i + 1 < argc) {
-			if (read_config(argv[++i], params) == -1)
-				return EXIT_CONFIG;
-		} else if (strcmp(argv[i], "--every-tick") == 0) {
-			backtest->every_tick = true;
-		} else if (strcmp(argv[i], "--routes") == 0 && i + 1 < argc) {
-			char *end;
-			unsigned long routes = strtoul(argv[++i], &end, 10);
-
-			if (*end != '\0' || routes < 1 || routes > ROUTES_AS_IF_MAX)
-				return usage_error("not a number of routes:", argv[i]);
-			params->routes = (unsigned)routes;
-		} else {
-			return usage_error("unknown argument", argv[i]);
-		}
-	}
-	return 0;
-}
-
 int
-backtest_main(int argc, char **argv)
+backtest_command(const struct client_options *options)
 {
 	static struct backtest backtest;
 	struct detector_params params;
@@ -222,10 +182,12 @@ backtest_main(int argc, char **argv)
 
 	backtest.out = stdout;
 	backtest.t_s = -1;
+	backtest.every_tick = options->every_tick;
 	detector_params_default(&params);
-	status = read_options(argc, argv, &backtest, &params);
-	if (status != 0)
-		return status;
+	if (options->routes > 0)
+		params.routes = options->routes;
+	if (options->config != NULL && read_config(options->config, &params) == -1)
+		return EXIT_CONFIG;
 	backtest.detector = detector_new(&params, put_event, backtest.out);
 	status = take_all(&backtest, stdin);
 	if (fflush(backtest.out) == EOF || ferror(backtest.out)) {
@@ -233,5 +195,5 @@ backtest_main(int argc, char **argv)
 		status = -1;
 	}
 	detector_free(backtest.detector);
-	return status == 0 ? 0 : 1;
+	return status == 0 ? EXIT_DONE : EXIT_FAILED;
 }

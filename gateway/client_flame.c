@@ -1,5 +1,5 @@
 /* A route's flame tree for people. */
-#include "client_flame.h"
+#include "client_commands.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -8,33 +8,15 @@
 #include <time.h>
 #include "base/clock.h"
 #include "base/xmem.h"
+#include "commands.h"
 #include "table.h"
 
-#define EXIT_USAGE 2
 #define WINDOW_DEFAULT_S 3600
 #define SHARE_LEAST 0.005 /* of the whole: smaller branches are left out */
 #define ROWS_SHOWN 5      /* of what made the difference */
 #define INDENT_MAX 24
 
 /* --- times --------------------------------------------------------------- */
-
-/* "90", "90s", "15m", "6h", "2d" in seconds; 0 where it is none. */
-static uint64_t
-seconds_of(const char *text)
-{
-	static const char units[] = "smhd";
-	static const uint64_t scale[] = {1, 60, 3600, 86400};
-	char *end;
-	uint64_t value = *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : 0;
-	const char *unit;
-
-	if (value == 0 || value > 1u << 31)
-		return 0;
-	if (*end == '\0')
-		return value;
-	unit = strchr(units, *end);
-	return unit != NULL && end[1] == '\0' ? value * scale[unit - units] : 0;
-}
 
 /* A time that is told as RFC 3339 in UTC, as unix seconds or as an age. 0 where it is none. */
 static uint64_t
@@ -51,7 +33,7 @@ time_of(const char *text, uint64_t now_s)
 			return (uint64_t)timegm(&tm);
 		return 0;
 	}
-	age_s = seconds_of(text);
+	age_s = client_seconds(text);
 	if (strlen(text) >= 9 && strspn(text, "0123456789") == strlen(text))
 		return age_s;
 	return age_s > 0 && age_s < now_s ? now_s - age_s : 0;
@@ -67,7 +49,7 @@ spans_of(const struct client_options *options, struct spans *ret)
 {
 	uint64_t now_s = clock_wall_ns() / NS_PER_S;
 	uint64_t window_s =
-	    options->window != NULL ? seconds_of(options->window) : WINDOW_DEFAULT_S;
+	    options->window != NULL ? client_seconds(options->window) : WINDOW_DEFAULT_S;
 
 	if (window_s == 0) {
 		fprintf(stderr, "tailrace: --window is like 90s, 15m, 6h or 2d\n");
@@ -94,12 +76,6 @@ struct drawing {
 	bool compared;
 	double total_ns; /* the larger mean of both spans */
 };
-
-static double
-number(const json_t *object, const char *key)
-{
-	return json_number_value(json_object_get(object, key));
-}
 
 static bool
 is_leaf(const json_t *node)
@@ -134,8 +110,9 @@ same_child(json_t *into, const json_t *node, const char *library)
 		json_array_append_new(children, child);
 	}
 	for (i = 0; i < 2; i++)
-		json_object_set_new(child, sums[i],
-		                    json_real(number(child, sums[i]) + number(node, sums[i])));
+		json_object_set_new(
+		    child, sums[i],
+		    json_real(client_real(child, sums[i]) + client_real(node, sums[i])));
 	return child;
 }
 
@@ -183,7 +160,7 @@ static void
 node_note(const struct drawing *d, const json_t *node, char *buf, size_t size)
 {
 	const char *library = client_text(node, "library");
-	double before = number(node, "baseline_ns"), after = number(node, "ns");
+	double before = client_real(node, "baseline_ns"), after = client_real(node, "ns");
 	char delta[TERM_DURATION_SIZE + 2] = "";
 
 	if (d->compared && fabs(after - before) >= SHARE_LEAST * d->total_ns)
@@ -195,7 +172,7 @@ node_note(const struct drawing *d, const json_t *node, char *buf, size_t size)
 static void
 node_print(const struct drawing *d, const json_t *node, unsigned depth, uint64_t from_ns)
 {
-	double before = number(node, "baseline_ns"), after = number(node, "ns");
+	double before = client_real(node, "baseline_ns"), after = client_real(node, "ns");
 	const char *kind = json_string_value(json_object_get(node, "kind"));
 	const char *name = client_text(node, "name");
 	char label[256], note[256];
@@ -223,8 +200,8 @@ static int
 largest_first(const void *a, const void *b)
 {
 	const json_t *const *x = a, *const *y = b;
-	double p = fmax(number(*x, "ns"), number(*x, "baseline_ns"));
-	double q = fmax(number(*y, "ns"), number(*y, "baseline_ns"));
+	double p = fmax(client_real(*x, "ns"), client_real(*x, "baseline_ns"));
+	double q = fmax(client_real(*y, "ns"), client_real(*y, "baseline_ns"));
 
 	return (p < q) - (p > q);
 }
@@ -241,7 +218,8 @@ tree_print(const struct drawing *d, const json_t *node, unsigned depth, uint64_t
 		order[i] = json_array_get(children, i);
 	qsort(order, count, sizeof(*order), largest_first);
 	for (size_t i = 0; i < count; i++) {
-		double before = number(order[i], "baseline_ns"), after = number(order[i], "ns");
+		double before = client_real(order[i], "baseline_ns"),
+		       after = client_real(order[i], "ns");
 
 		if (fmax(before, after) < SHARE_LEAST * d->total_ns)
 			continue;
@@ -277,14 +255,14 @@ row_print(const struct term *term, const json_t *row)
 	term_line_text(&line, TERM_BOLD, label, text);
 	client_put_duration(&line, label + 10, json_object_get(row, "baseline_ns"));
 	client_put_duration(&line, label + 20, json_object_get(row, "ns"));
-	delta_text(term, number(row, "delta_ns"), text, sizeof(text));
-	term_line_right(&line, number(row, "delta_ns") < 0 ? TERM_BLUE : TERM_RED, label + 31,
+	delta_text(term, client_real(row, "delta_ns"), text, sizeof(text));
+	term_line_right(&line, client_real(row, "delta_ns") < 0 ? TERM_BLUE : TERM_RED, label + 31,
 	                text);
-	snprintf(text, sizeof(text), "%.0f%%", 100 * number(row, "share"));
+	snprintf(text, sizeof(text), "%.0f%%", 100 * client_real(row, "share"));
 	term_line_right(&line, TERM_PLAIN, label + 38, text);
 	if (json_is_number(json_object_get(row, "share_low"))) {
-		snprintf(text, sizeof(text), "%.0f to %.0f", 100 * number(row, "share_low"),
-		         100 * number(row, "share_high"));
+		snprintf(text, sizeof(text), "%.0f to %.0f", 100 * client_real(row, "share_low"),
+		         100 * client_real(row, "share_high"));
 		term_line_right(&line, TERM_DIM, label + 49, text);
 	}
 	if (verdict != NULL) {
@@ -324,17 +302,18 @@ static void
 head_print(const struct term *term, const json_t *root, const json_t *baseline)
 {
 	const json_t *tree = json_object_get(root, "tree");
-	double before = number(tree, "baseline_ns"), after = number(tree, "ns");
+	double before = client_real(tree, "baseline_ns"), after = client_real(tree, "ns");
 	char mean[TERM_DURATION_SIZE], was[TERM_DURATION_SIZE];
 	struct term_line line;
 
 	term_line_begin(&line, term);
 	term_line_text(&line, TERM_BOLD, term->columns / 2, client_text(root, "route"));
-	term_line_printf(&line, TERM_PLAIN, "  %.0f requests, mean %s", number(root, "requests"),
+	term_line_printf(&line, TERM_PLAIN, "  %.0f requests, mean %s",
+	                 client_real(root, "requests"),
 	                 term_duration(term, (uint64_t)llround(after), mean));
 	if (json_is_object(baseline))
 		term_line_printf(&line, TERM_PLAIN, "; before %.0f, mean %s",
-		                 number(baseline, "requests"),
+		                 client_real(baseline, "requests"),
 		                 term_duration(term, (uint64_t)llround(before), was));
 	term_line_end(&line);
 }
@@ -350,8 +329,8 @@ coverage_print(const struct term *term, const json_t *root)
 		return;
 	term_line_begin(&line, term);
 	term_line_printf(&line, TERM_DIM, "profiles of %.1f%%, %.0f lost, %.1f%% estimated",
-	                 100 * json_number_value(ratio), number(coverage, "dropped"),
-	                 100 * number(coverage, "estimated_share"));
+	                 100 * json_number_value(ratio), client_real(coverage, "dropped"),
+	                 100 * client_real(coverage, "estimated_share"));
 	term_line_end(&line);
 }
 
@@ -366,11 +345,11 @@ flame_print(const json_t *root)
 	term_init(&term, stdout);
 	head_print(&term, root, baseline);
 	coverage_print(&term, root);
-	if (number(root, "requests") == 0) {
+	if (client_real(root, "requests") == 0) {
 		fputs("nothing came in this time\n", stdout);
 		return;
 	}
-	d.total_ns = fmax(number(tree, "ns"), number(tree, "baseline_ns"));
+	d.total_ns = fmax(client_real(tree, "ns"), client_real(tree, "baseline_ns"));
 	table_layout(&d.table, &term, (uint64_t)llround(d.total_ns));
 	fputc('\n', stdout);
 	table_axis(&d.table, "mean per request", NULL);

@@ -1,108 +1,14 @@
 /* Incidents for people: a list, one with its cause and history; accepting one; marking deploys. */
-#include "client_incidents.h"
+#include "client_commands.h"
 
-#include <getopt.h>
-#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "client_tools.h"
+#include "commands.h"
 
-#define EXIT_USAGE 2
 #define ID_LENGTH 16
 #define TEXT_INDENT 2
-
-struct options {
-	struct client_options client;
-	bool accept;
-	const char *at; /* null = now */
-};
-
-static int
-usage(FILE *out, int status)
-{
-	fprintf(out,
-	        "usage: tailrace incidents [ID [--accept]] [--control ADDRESS] [--json]\n"
-	        "       tailrace deploy VERSION [--at TIME] [--control ADDRESS] [--json]\n"
-	        "--accept takes the level of now as the new normal; TIME is like "
-	        "2026-05-01T14:02:00Z\n"
-	        "ADDRESS is unix:/path or host:port; default: TAILRACE_CONTROL, else %s\n",
-	        control_default_address());
-	return status;
-}
-
-/* Returns 0, 1 where help was asked for, or -1 after saying what is wrong. */
-static int
-parse(int argc, char **argv, struct options *ret)
-{
-	static const struct option table[] = {
-	    {"control", required_argument, NULL, 'c'}, {"json", no_argument, NULL, 'j'},
-	    {"accept", no_argument, NULL, 'a'},        {"at", required_argument, NULL, 't'},
-	    {"help", no_argument, NULL, 'h'},          {0},
-	};
-	int c;
-
-	*ret = (struct options){.client.control = control_default_address()};
-	setlocale(LC_CTYPE, "");
-	optind = 0;
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, "h", table, NULL)) != -1) {
-		switch (c) {
-		case 'c':
-			ret->client.control = optarg;
-			break;
-		case 'j':
-			ret->client.json = true;
-			break;
-		case 'a':
-			ret->accept = true;
-			break;
-		case 't':
-			ret->at = optarg;
-			break;
-		case 'h':
-			return 1;
-		default:
-			fprintf(stderr, "tailrace: unknown option or no value: %s\n",
-			        argv[optind - 1]);
-			return -1;
-		}
-	}
-	ret->client.operands = argv + optind;
-	ret->client.operand_count = argc - optind;
-	return 0;
-}
-
-/* POSTs; the answer's object where it has the wanted status, else null after complaining. */
-static json_t *
-post(const struct options *options, const char *path, const char *body, int wanted)
-{
-	struct control_answer answer = {0};
-	char error[512];
-	json_t *root = NULL;
-
-	if (control_post(options->client.control, path, body, &answer, error, sizeof(error)) != 0) {
-		fprintf(stderr, "tailrace: %s\n", error);
-		return NULL;
-	}
-	if (answer.status == wanted)
-		root = json_loadb(answer.body, answer.length, 0, NULL);
-	else
-		client_complain(&answer);
-	control_answer_free(&answer);
-	return root;
-}
-
-static int
-print_json(json_t *root)
-{
-	int status = json_dumpf(root, stdout, JSON_COMPACT);
-
-	fputc('\n', stdout);
-	json_decref(root);
-	return status == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
-}
 
 /* --- printing ----------------------------------------------------------------- */
 
@@ -157,14 +63,14 @@ put_incident(const struct term *term, const json_t *incident)
 }
 
 static int
-list(const struct options *options)
+list(const struct client_options *options)
 {
 	struct term term;
 	struct term_line line;
 	const json_t *incident;
 	size_t i;
 	int status;
-	json_t *root = client_ask_object(&options->client, "/api/v1/incidents?limit=50", &status);
+	json_t *root = client_ask_object(options, "/api/v1/incidents?limit=50", &status);
 
 	if (root == NULL)
 		return status;
@@ -207,15 +113,15 @@ put_row(const struct term *term, const json_t *row)
 }
 
 static int
-show(const struct options *options, json_t *root)
+show(const struct client_options *options, json_t *root)
 {
 	const json_t *cause = json_object_get(root, "cause"), *one;
 	struct term term;
 	struct term_line line;
 	size_t i;
 
-	if (options->client.json)
-		return print_json(root);
+	if (options->json)
+		return client_print_json(root);
 	term_init(&term, stdout);
 	term_line_begin(&line, &term);
 	term_line_text(&line, TERM_BOLD, term.columns, client_text(root, "title"));
@@ -240,62 +146,52 @@ show(const struct options *options, json_t *root)
 }
 
 int
-client_incidents_main(int argc, char **argv)
+client_incidents(const struct client_options *options)
 {
-	struct options options;
+	const char *id = options->operand_count == 1 ? options->operands[0] : NULL;
 	char path[64];
-	int parsed = parse(argc, argv, &options), status;
-	const char *id =
-	    parsed == 0 && options.client.operand_count == 1 ? options.client.operands[0] : NULL;
+	int status;
 	json_t *root;
 
-	if (parsed != 0)
-		return parsed == 1 ? usage(stdout, EXIT_SUCCESS) : usage(stderr, EXIT_USAGE);
-	if (options.client.operand_count > 1 || options.at != NULL ||
-	    (options.accept && id == NULL))
-		return usage(stderr, EXIT_USAGE);
+	if (id == NULL && options->accept) {
+		fprintf(stderr, "tailrace: --accept needs the ID of an incident\n");
+		return EXIT_USAGE;
+	}
 	if (id == NULL)
-		return list(&options);
+		return list(options);
 	if (strlen(id) != ID_LENGTH || strspn(id, "0123456789abcdef") != ID_LENGTH) {
 		fprintf(stderr, "tailrace: an incident's ID has 16 hexadecimal digits\n");
 		return EXIT_USAGE;
 	}
-	snprintf(path, sizeof(path), "/api/v1/incidents/%s%s", id, options.accept ? "/accept" : "");
-	if (options.accept) {
-		root = post(&options, path, "", 200);
-		return root != NULL ? show(&options, root) : EXIT_FAILURE;
+	snprintf(path, sizeof(path), "/api/v1/incidents/%s%s", id,
+	         options->accept ? "/accept" : "");
+	if (options->accept) {
+		root = client_post(options, path, "", 200);
+		return root != NULL ? show(options, root) : EXIT_FAILURE;
 	}
-	root = client_ask_object(&options.client, path, &status);
-	return root != NULL ? show(&options, root) : status;
+	root = client_ask_object(options, path, &status);
+	return root != NULL ? show(options, root) : status;
 }
 
 /* --- deploys ------------------------------------------------------------------- */
 
 int
-client_deploy_main(int argc, char **argv)
+client_deploy(const struct client_options *options)
 {
-	struct options options;
-	int parsed = parse(argc, argv, &options);
-	json_t *root;
-	char *body;
+	json_t *root = json_pack("{s:s, s:s*}", "version", options->operands[0], "at", options->at);
+	char *body = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
 
-	if (parsed != 0)
-		return parsed == 1 ? usage(stdout, EXIT_SUCCESS) : usage(stderr, EXIT_USAGE);
-	if (options.client.operand_count != 1 || options.accept)
-		return usage(stderr, EXIT_USAGE);
-	root = json_pack("{s:s, s:s?}", "version", options.client.operands[0], "at", options.at);
-	body = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
 	if (body == NULL) {
 		fprintf(stderr, "tailrace: the version is no UTF-8\n");
 		return EXIT_USAGE;
 	}
-	root = post(&options, "/api/v1/deploys", body, 201);
+	root = client_post(options, "/api/v1/deploys", body, 201);
 	free(body);
 	if (root == NULL)
 		return EXIT_FAILURE;
-	if (options.client.json)
-		return print_json(root);
+	if (options->json)
+		return client_print_json(root);
 	printf("deploy of %s marked at %s\n", client_text(root, "version"),
 	       client_text(root, "at"));
 	json_decref(root);

@@ -1,13 +1,9 @@
 /* The commands about deep profiles: deep asks for them, export writes one request in a format other
  * tools read. What needs Python is handed over to `python3 -m tailrace export`. */
-#include "handover.h"
+#include "client_commands.h"
 
 #include <ctype.h>
 #include <errno.h>
-#include <getopt.h>
-#include <inttypes.h>
-#include <jansson.h>
-#include <locale.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,142 +11,29 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/clock.h"
-#include "control_client.h"
-#include "term.h"
+#include "commands.h"
 
-#define EXIT_USAGE 2
 #define PATH_BYTES_MAX 512
-#define COUNT_MAX 1000
-#define WAIT_S 60
 #define POLL_MS 200
-
-struct options {
-	const char *control, *format, *output;
-	bool json;
-	unsigned count, wait_s;
-	char **operands; /* borrowed from argv */
-	int operand_count;
-};
-
-static int
-usage(FILE *out, int status)
-{
-	fprintf(out,
-	        "usage: tailrace deep ROUTE [--count N] [--wait SECONDS] [--control ADDRESS] "
-	        "[--json]\n"
-	        "       tailrace export TRACE_ID [--format FORMAT] [--output FILE] "
-	        "[--control ADDRESS]\n"
-	        "ROUTE is like \"GET /items/{id}\"; FORMAT is json, speedscope, collapsed, chrome, "
-	        "or, of deep\n"
-	        "profiles and with the Python package tailrace, pstats, callgrind, html\n");
-	return status;
-}
-
-static bool
-read_number(const char *text, unsigned min, unsigned max, unsigned *ret)
-{
-	char *end;
-	unsigned long value = strtoul(text, &end, 10);
-
-	*ret = (unsigned)value;
-	return isdigit((unsigned char)*text) && *end == '\0' && value >= min && value <= max;
-}
-
-/* Returns 0, 1 where help was asked for, or -1 after saying what is wrong. */
-static int
-parse_options(int argc, char **argv, struct options *ret)
-{
-	static const struct option table[] = {
-	    {"control", required_argument, NULL, 'c'}, {"count", required_argument, NULL, 'n'},
-	    {"wait", required_argument, NULL, 'w'},    {"format", required_argument, NULL, 'f'},
-	    {"output", required_argument, NULL, 'o'},  {"json", no_argument, NULL, 'j'},
-	    {"help", no_argument, NULL, 'h'},          {0},
-	};
-	int c;
-
-	*ret = (struct options){
-	    .control = control_default_address(), .format = "json", .count = 1, .wait_s = WAIT_S};
-	optind = 0; /* glibc: start over, for main() may have parsed options of its own */
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, "ho:", table, NULL)) != -1) {
-		bool good = true;
-
-		switch (c) {
-		case 'c':
-			ret->control = optarg;
-			break;
-		case 'f':
-			ret->format = optarg;
-			break;
-		case 'o':
-			ret->output = optarg;
-			break;
-		case 'n':
-			good = read_number(optarg, 1, COUNT_MAX, &ret->count);
-			break;
-		case 'w':
-			good = read_number(optarg, 0, 86400, &ret->wait_s);
-			break;
-		case 'j':
-			ret->json = true;
-			break;
-		case 'h':
-			return 1;
-		default:
-			fprintf(stderr, "tailrace: unknown option or no value: %s\n",
-			        argv[optind - 1]);
-			return -1;
-		}
-		if (!good) {
-			fprintf(stderr, "tailrace: not a number in range: %s\n", optarg);
-			return -1;
-		}
-	}
-	ret->operands = argv + optind;
-	ret->operand_count = argc - optind;
-	return 0;
-}
-
-static int
-complain(const struct control_answer *answer)
-{
-	json_t *root = json_loadb(answer->body, answer->length, 0, NULL);
-	const char *text =
-	    json_string_value(json_object_get(json_object_get(root, "error"), "message"));
-
-	fprintf(stderr, "tailrace: the gateway answers %d%s%s\n", answer->status,
-	        text == NULL ? "" : ": ", text == NULL ? "" : text);
-	json_decref(root);
-	return EXIT_FAILURE;
-}
 
 /* --- deep ------------------------------------------------------------------------- */
 
 /* Puts the order. Returns the answer's object, or null after complaining. */
 static json_t *
-order(const struct options *options)
+order(const struct client_options *options)
 {
-	struct control_answer answer = {0};
-	char error[512];
 	json_t *body =
 	    json_pack("{s:s, s:i}", "route", options->operands[0], "count", (int)options->count);
 	char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
-	json_t *root = NULL;
+	json_t *root;
 
 	json_decref(body);
 	if (text == NULL) {
 		fprintf(stderr, "tailrace: the route is no UTF-8\n");
 		return NULL;
 	}
-	if (control_post(options->control, "/api/v1/deep", text, &answer, error, sizeof(error)) !=
-	    0)
-		fprintf(stderr, "tailrace: %s\n", error);
-	else if (answer.status != 200)
-		complain(&answer);
-	else if ((root = json_loadb(answer.body, answer.length, 0, NULL)) == NULL)
-		fprintf(stderr, "tailrace: the answer is no JSON\n");
+	root = client_post(options, "/api/v1/deep", text, 200);
 	free(text);
-	control_answer_free(&answer);
 	return root;
 }
 
@@ -175,7 +58,7 @@ explain(const char *state)
 }
 
 static void
-put_one(const struct options *options, const struct term *term, const json_t *asked)
+put_one(const struct client_options *options, const struct term *term, const json_t *asked)
 {
 	const char *state = json_string_value(json_object_get(asked, "state"));
 	const char *trace = json_string_value(json_object_get(asked, "trace_id"));
@@ -208,7 +91,7 @@ struct progress {
 
 /* Prints what has come since the last look. Returns false after complaining. */
 static bool
-look(const struct options *options, const struct term *term, struct progress *progress)
+look(const struct client_options *options, const struct term *term, struct progress *progress)
 {
 	struct control_answer answer = {0};
 	char error[512];
@@ -243,8 +126,8 @@ look(const struct options *options, const struct term *term, struct progress *pr
 	return true;
 }
 
-static int
-command_deep(const struct options *options)
+int
+client_deep(const struct client_options *options)
 {
 	struct timespec pause = {.tv_nsec = POLL_MS * (long)NS_PER_MS};
 	uint64_t until_ns = clock_now_ns() + options->wait_s * NS_PER_S;
@@ -278,17 +161,8 @@ command_deep(const struct options *options)
 
 /* --- export ----------------------------------------------------------------------- */
 
-static bool
-is_one_of(const char *word, const char *const *list)
-{
-	for (; *list != NULL; list++)
-		if (strcmp(word, *list) == 0)
-			return true;
-	return false;
-}
-
 static int
-write_out(const struct options *options, const struct control_answer *answer)
+write_out(const struct client_options *options, const struct control_answer *answer)
 {
 	FILE *out = options->output == NULL ? stdout : fopen(options->output, "w");
 	bool good = out != NULL && fwrite(answer->body, 1, answer->length, out) == answer->length;
@@ -303,7 +177,7 @@ write_out(const struct options *options, const struct control_answer *answer)
 }
 
 static int
-export_here(const struct options *options, const char *trace)
+export_here(const struct client_options *options, const char *trace)
 {
 	struct control_answer answer = {0};
 	char path[PATH_BYTES_MAX], error[512];
@@ -315,14 +189,16 @@ export_here(const struct options *options, const char *trace)
 		fprintf(stderr, "tailrace: %s\n", error);
 		return EXIT_FAILURE;
 	}
-	status = answer.status == 200 ? write_out(options, &answer) : complain(&answer);
+	status = answer.status == 200 ? write_out(options, &answer) : EXIT_FAILURE;
+	if (answer.status != 200)
+		client_complain(&answer);
 	control_answer_free(&answer);
 	return status;
 }
 
 /* Becomes the Python command, which says itself what it misses. */
 static int
-export_in_python(const struct options *options, const char *trace)
+export_in_python(const struct client_options *options, const char *trace)
 {
 	const char *arguments[12] = {"python3", "-m", "tailrace", "export", trace};
 	char *argv[12] = {NULL};
@@ -345,39 +221,20 @@ export_in_python(const struct options *options, const char *trace)
 	return EXIT_FAILURE;
 }
 
-static int
-command_export(const struct options *options)
+int
+client_export(const struct client_options *options)
 {
-	static const char *const here[] = {"json", "speedscope", "collapsed", "chrome", NULL};
-	static const char *const python[] = {"pstats", "callgrind", "html", NULL};
+	static const char *const python[] = {"pstats", "callgrind", "html"};
 	char trace[33];
 
-	if (strlen(options->operands[0]) != 32 ||
-	    strspn(options->operands[0], "0123456789abcdefABCDEF") != 32) {
+	if (!client_is_hex(options->operands[0], 32)) {
 		fprintf(stderr, "tailrace: a trace ID has 32 hexadecimal digits\n");
 		return EXIT_USAGE;
 	}
 	for (size_t i = 0; i <= 32; i++)
 		trace[i] = (char)tolower((unsigned char)options->operands[0][i]);
-	if (is_one_of(options->format, here))
-		return export_here(options, trace);
-	if (is_one_of(options->format, python))
-		return export_in_python(options, trace);
-	fprintf(stderr, "tailrace: no format \"%s\"\n", options->format);
-	return usage(stderr, EXIT_USAGE);
-}
-
-int
-client_profile_main(int argc, char **argv)
-{
-	struct options options;
-	int parsed;
-
-	setlocale(LC_CTYPE, "");
-	parsed = parse_options(argc, argv, &options);
-	if (parsed != 0)
-		return parsed == 1 ? usage(stdout, EXIT_SUCCESS) : usage(stderr, EXIT_USAGE);
-	if (options.operand_count != 1)
-		return usage(stderr, EXIT_USAGE);
-	return strcmp(argv[0], "deep") == 0 ? command_deep(&options) : command_export(&options);
+	for (size_t i = 0; i < sizeof(python) / sizeof(python[0]); i++)
+		if (strcmp(options->format, python[i]) == 0)
+			return export_in_python(options, trace);
+	return export_here(options, trace);
 }

@@ -55,6 +55,35 @@ client_ask_object(const struct client_options *options, const char *path, int *r
 	return root;
 }
 
+json_t *
+client_post(const struct client_options *options, const char *path, const char *body, int wanted)
+{
+	struct control_answer answer = {0};
+	char error[512];
+	json_t *root = NULL;
+
+	if (control_post(options->control, path, body, &answer, error, sizeof(error)) != 0) {
+		fprintf(stderr, "tailrace: %s\n", error);
+		return NULL;
+	}
+	if (answer.status != wanted)
+		client_complain(&answer);
+	else if ((root = json_loadb(answer.body, answer.length, 0, NULL)) == NULL)
+		fprintf(stderr, "tailrace: %s did not answer with JSON\n", path);
+	control_answer_free(&answer);
+	return root;
+}
+
+int
+client_print_json(json_t *root)
+{
+	int status = json_dumpf(root, stdout, JSON_COMPACT);
+
+	fputc('\n', stdout);
+	json_decref(root);
+	return status == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 void
 client_append_encoded(char *path, size_t size, const char *text)
 {
@@ -85,6 +114,35 @@ client_number(const json_t *object, const char *key)
 	json_int_t value = json_integer_value(json_object_get(object, key));
 
 	return value < 0 ? 0 : (uint64_t)value;
+}
+
+double
+client_real(const json_t *object, const char *key)
+{
+	return json_number_value(json_object_get(object, key));
+}
+
+bool
+client_is_hex(const char *text, size_t digits)
+{
+	return strlen(text) == digits && strspn(text, "0123456789abcdefABCDEF") == digits;
+}
+
+uint64_t
+client_seconds(const char *text)
+{
+	static const char units[] = "smhd";
+	static const uint64_t scale[] = {1, 60, 3600, 86400};
+	char *end;
+	uint64_t value = *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : 0;
+	const char *unit;
+
+	if (value == 0 || value > 1u << 31)
+		return 0;
+	if (*end == '\0')
+		return value;
+	unit = strchr(units, *end);
+	return unit != NULL && end[1] == '\0' ? value * scale[unit - units] : 0;
 }
 
 void

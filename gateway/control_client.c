@@ -37,6 +37,8 @@ struct link {
 	short waits;
 };
 
+static unsigned timeout_ms = CONTROL_TIMEOUT_MS;
+
 static int failed(char *reterr, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -316,7 +318,7 @@ static int
 request_json(const char *address, const char *path, const char *body, struct control_answer *ret,
              char *reterr, size_t reterr_size)
 {
-	uint64_t deadline_ns = clock_now_ns() + CONTROL_TIMEOUT_MS * NS_PER_MS;
+	uint64_t deadline_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
 	bool encrypted = strncmp(address, TLS_PREFIX, strlen(TLS_PREFIX)) == 0;
 	const char *text = encrypted ? address + strlen(TLS_PREFIX) : address;
 	char request[REQUEST_BYTES_MAX], host[HOST_SIZE], reason[160];
@@ -354,6 +356,12 @@ control_post(const char *address, const char *path, const char *body, struct con
              char *reterr, size_t reterr_size)
 {
 	return request_json(address, path, body, ret, reterr, reterr_size);
+}
+
+void
+control_set_timeout(unsigned ms)
+{
+	timeout_ms = ms;
 }
 
 void

@@ -39,6 +39,7 @@ term_init(struct term *term, FILE *out)
 	const char *no_color = getenv("NO_COLOR");
 
 	term->out = out;
+	term->clip = false;
 	term->columns = columns_of(out);
 	term->color = isatty(fileno(out)) && (no_color == NULL || *no_color == '\0') &&
 	              (type == NULL || strcmp(type, "dumb") != 0);
@@ -59,6 +60,8 @@ static void
 append(struct term_line *line, const char *bytes, size_t n, unsigned columns)
 {
 	if (line->length + n + sizeof(RESET) > sizeof(line->text))
+		return;
+	if (line->term->clip && line->columns + columns > line->term->columns)
 		return;
 	memcpy(line->text + line->length, bytes, n);
 	line->length += n;
@@ -166,6 +169,8 @@ term_line_printf(struct term_line *line, enum term_color color, const char *form
 void
 term_line_pad(struct term_line *line, unsigned column)
 {
+	if (line->term->clip && column > line->term->columns)
+		column = line->term->columns;
 	while (line->columns < column && line->length + sizeof(RESET) + 1 < sizeof(line->text))
 		append(line, " ", 1, 1);
 }

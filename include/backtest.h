@@ -4,8 +4,10 @@
 #ifndef TAILRACE_BACKTEST_H
 #define TAILRACE_BACKTEST_H
 
-/* argv[0] is the command's name. Returns the exit status: 0, 1 where the input or the output is
- * bad, with the line and the fault on standard error, 2 for wrong usage. */
-int backtest_main(int argc, char **argv);
+#include "client_tools.h"
+
+/* Returns the exit status: 0, 1 where the input or the output is bad, with the line and the fault on
+ * standard error, 78 for a bad configuration. */
+int backtest_command(const struct client_options *options);
 
 #endif

@@ -11,19 +11,33 @@
 
 #define CLIENT_PATH_BYTES_MAX 2048
 
+#define CLIENT_NO_UPGRADE UINT32_MAX
+
+/* What commands.c read: every option any of them has. Texts are borrowed from argv. */
 struct client_options {
-	const char *control;
-	const char *route;             /* null = all */
-	const char *span;              /* null = the newest */
-	const char *baseline, *window; /* of flame; null = not given */
-	bool slowest, json;
-	unsigned limit;
-	char **operands; /* borrowed from argv */
+	const char *control, *config, *output; /* config, output: null = not given */
+	const char *route;                     /* null = all */
+	const char *span;                      /* null = the newest */
+	const char *baseline, *window;         /* null = not given */
+	const char *at;                        /* null = now */
+	const char *filter;                    /* null = all */
+	const char *format, *sort;
+	bool accept, every_tick, help, json, man, once, reverse, schema, slowest;
+	unsigned limit, count, wait_s;
+	unsigned routes;     /* 0 = not given */
+	unsigned upgrade_fd; /* CLIENT_NO_UPGRADE: none */
+	char **operands;
 	int operand_count;
 };
 
 /* Prints the error that the gateway answered. */
 void client_complain(const struct control_answer *answer);
+
+/* Whether text is `digits` hexadecimal digits. */
+bool client_is_hex(const char *text, size_t digits);
+
+/* "90", "90s", "15m", "6h", "2d" in seconds; 0 where it is none. */
+uint64_t client_seconds(const char *text);
 
 /* GETs `path`. Returns the status, or -1 after complaining where nothing answered. */
 int client_ask(const struct client_options *options, const char *path, struct control_answer *ret);
@@ -32,12 +46,21 @@ int client_ask(const struct client_options *options, const char *path, struct co
  * json_decref(); with --json the body was printed as it came and *ret_status is the exit status. */
 json_t *client_ask_object(const struct client_options *options, const char *path, int *ret_status);
 
+/* POSTs `body` (JSON). Null after complaining, unless it is answered with the wanted status and JSON.
+ * Free with json_decref(). */
+json_t *client_post(const struct client_options *options, const char *path, const char *body,
+                    int wanted);
+
+/* Prints JSON in a line and frees it. Returns the exit status. */
+int client_print_json(json_t *root);
+
 /* Appends `text` to the path, percent-encoded but for unreserved characters (RFC 3986 2.3). */
 void client_append_encoded(char *path, size_t size, const char *text);
 
 /* Members of an object: "-" and 0 where they are not there. */
 const char *client_text(const json_t *object, const char *key);
 uint64_t client_number(const json_t *object, const char *key);
+double client_real(const json_t *object, const char *key);
 
 /* Appends a duration right-aligned, "-" where `value` is none. */
 void client_put_duration(struct term_line *line, unsigned column, const json_t *value);

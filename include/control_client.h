@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-#define CONTROL_TIMEOUT_MS 5000
+#define CONTROL_TIMEOUT_MS 5000u
 #define CONTROL_ANSWER_BYTES_MAX (32u << 20)
 
 struct control_answer {
@@ -27,6 +27,9 @@ int control_get(const char *address, const char *path, struct control_answer *re
 /* The same with POST and a JSON body. */
 int control_post(const char *address, const char *path, const char *body,
                  struct control_answer *ret, char *reterr, size_t reterr_size);
+
+/* How long a question may take, connection and all; CONTROL_TIMEOUT_MS unless it is set. */
+void control_set_timeout(unsigned ms);
 
 void control_answer_free(struct control_answer *answer);
 

@@ -38,11 +38,4 @@ int collector_main(const struct handover *handover, const struct config *config)
  * Fatal where it fails. */
 void process_drop_rights(const struct config *config);
 
-/* Client commands (routes, requests, show): argv[0] is the command's name. Returns the exit
- * status. */
-int client_cli_main(int argc, char **argv);
-
-/* The same for deep and export. */
-int client_profile_main(int argc, char **argv);
-
 #endif

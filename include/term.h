@@ -31,6 +31,7 @@ struct term {
 	unsigned columns;
 	bool color; /* out is a terminal, TERM is not "dumb", NO_COLOR is not set */
 	bool utf8;  /* the locale's character set */
+	bool clip;  /* lines end at the last column; off unless set */
 };
 
 /* Looks at `out`, the locale (call setlocale() before) and the environment. */

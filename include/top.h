@@ -1,0 +1,72 @@
+/* What `tailrace top` shows, apart from how it comes and where it goes: rows of routes made of the
+ * API's answers, their order, and the drawing. One thread. */
+#ifndef TAILRACE_TOP_H
+#define TAILRACE_TOP_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "term.h"
+
+#define TOP_TEXT 160
+#define TOP_FILTER 64
+
+enum top_sort { TOP_TIME, TOP_RATE, TOP_P95, TOP_ERRORS, TOP_SORTS };
+
+/* One route in the window. */
+struct top_row {
+	json_int_t id;
+	char route[TOP_TEXT];
+	uint64_t requests, errors, p50_ns, p95_ns, p99_ns;
+	double time_ns;      /* all its requests together */
+	double share;        /* of all routes' time */
+	double rate;         /* requests/s of the last seconds; < 0: not known yet */
+	char main[TOP_TEXT]; /* what takes the most of it; empty: not known yet */
+	char state[32];
+	double learned; /* while learning: how far, 0 to 1; < 0: not known */
+};
+
+/* What is kept of a route from one answer to the next. Opaque. */
+struct top_track;
+
+struct top_model {
+	struct top_row *rows;          /* owned, in order */
+	size_t count, all;             /* that fit the filter; of all routes */
+	double rate, errors, requests; /* of all routes */
+	struct top_track *tracks;      /* owned, by ID */
+};
+
+/* Takes a look at the counts of the running minute, for the rates. now_ns: any steady clock. */
+void top_count(struct top_model *model, const json_t *minute, uint64_t now_ns);
+
+/* Notes what a route's time is made of: an answer of /flame. */
+void top_note(struct top_model *model, const json_t *flame, uint64_t now_ns);
+
+/* Makes the rows anew of an answer of /routes. `filter`: part of the name in any case; empty: all. */
+void top_fill(struct top_model *model, const json_t *routes, enum top_sort sort, bool reverse,
+              const char *filter);
+
+/* Of the rows from first on, at most `count`, the one whose make-up is known least recently. 0: none. */
+json_int_t top_oldest(const struct top_model *model, size_t first, size_t count);
+
+void top_free(struct top_model *model);
+
+const char *top_sort_name(enum top_sort sort);
+
+/* TOP_SORTS where it is none. */
+enum top_sort top_sort_of(const char *name);
+
+/* The heading, and one row; `selected` is marked. */
+void top_draw_heading(const struct term *term, enum top_sort sort);
+void top_draw_row(const struct term *term, const struct top_row *row, bool selected);
+
+/* One route: its worst frames (a /flame answer, or null) and slowest requests (a /requests answer, or
+ * null), in at most `rows` lines. */
+void top_draw_route(const struct term *term, const char *route, const json_t *flame,
+                    const json_t *requests, unsigned rows);
+
+/* The rows as JSON. Owned by the caller. */
+json_t *top_json(const struct top_model *model, uint64_t window_s);
+
+#endif
