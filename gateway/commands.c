@@ -285,11 +285,10 @@ commands_print(FILE *out)
 	}
 	put_entry(out, "--version, --help",
 	          "the program's version, and those of its libraries; this");
-	fputs(
-	    "\nMost commands ask a running gateway: --control ADDRESS, else $TAILRACE_CONTROL, else\n"
-	    "the default socket; they take --json. tailrace(8) has all of it.\n"
-	    "Exit status: 0 done, 1 failed at run time, 2 wrong usage, 78 bad configuration.\n",
-	    out);
+	fputs("\nMost commands ask a running gateway: --control ADDRESS, else $TAILRACE_CONTROL,\n"
+	      "else the default socket; they take --json. tailrace(8) has all of it.\n"
+	      "Exit status: 0 done, 1 failed at run time, 2 wrong usage, 78 bad configuration.\n",
+	      out);
 }
 
 static void

@@ -1,5 +1,5 @@
-/* Completion: each shell's script is a few lines that ask `tailrace complete WORD...`, so that all of
- * it comes from the table of commands, and names from the gateway. */
+/* Completion: each shell's script is a few lines that ask `tailrace complete WORD...`, so that all
+ * of it comes from the table of commands, and names from the gateway. */
 #include "commands.h"
 
 #include <locale.h>
@@ -14,8 +14,8 @@
 
 /* --- the scripts ------------------------------------------------------------ */
 
-/* Bash splits words at ":" and "=" too; they are put together again, and what stands before the last
- * of them is taken off what is offered. */
+/* Bash splits words at ":" and "=" too; they are put together again, and what stands before the
+ * last of them is taken off what is offered. */
 static const char bash_script[] =
     "# bash completion of tailrace; made by `tailrace completion bash`\n"
     "_tailrace() {\n"
