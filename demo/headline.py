@@ -216,6 +216,17 @@ def redraw(files: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def redraw_samples() -> None:
+    """The waterfalls of docs/samples as `tailrace show` draws them today, from their answers."""
+    from replay import printed
+
+    for path in sorted((ROOT / "docs" / "samples").glob("*.json")):
+        exchange = json.loads(path.read_text())
+        text = printed({"request": exchange}, "show", exchange["trace_id"])
+        if text != path.with_suffix(".txt").read_text():
+            save(f"samples/{path.stem}.txt", text, "make samples")
+
+
 def wrapped(text: str) -> str:
     """The alert's text in lines of 100 columns."""
     import textwrap
@@ -229,11 +240,11 @@ def payload(incident: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def save(name: str, text: str) -> None:
+def save(name: str, text: str, by: str = BY) -> None:
     """Write docs/NAME, and note that this script did."""
     path = ROOT / "docs" / name
     path.write_text(text, encoding="utf-8")
-    command = [sys.executable, "scripts/check_docs.py", "--made", f"docs/{name}", "--by", BY]
+    command = [sys.executable, "scripts/check_docs.py", "--made", f"docs/{name}", "--by", by]
     subprocess.run(command, check=True, cwd=ROOT)
 
 
@@ -264,6 +275,7 @@ def main() -> int:
         if "--redraw" in sys.argv[1:]:
             names = ("headline.json", "headline-flame.json", "headline-request.json")
             files = {name: json.loads((ROOT / "docs" / name).read_text()) for name in names}
+            redraw_samples()
         else:
             files = run_story(files_of)
             for name, value in files.items():

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <jansson.h>
 
@@ -16,6 +17,9 @@
 #include "base/xmem.h"
 #include "commands.h"
 #include "model/detector.h"
+#include "progress.h"
+
+#define PROGRESS_LINES 512 /* between two looks at the clock */
 
 struct backtest {
 	struct detector *detector;
@@ -80,6 +84,7 @@ fault(const struct backtest *backtest, const char *format, ...)
 	va_list args;
 
 	fflush(backtest->out);
+	progress_end();
 	fprintf(stderr, "tailrace: line %" PRIu64 ": ", backtest->number);
 	va_start(args, format);
 	vfprintf(stderr, format, args);
@@ -129,10 +134,19 @@ take_all(struct backtest *backtest, FILE *in)
 	char *text = xcalloc(1, BACKTEST_LINE_BYTES_MAX + 2);
 	int status = 0;
 
+	struct stat file;
+	uint64_t bytes = 0, total = 0;
+
+	if (fstat(fileno(in), &file) == 0 && S_ISREG(file.st_mode))
+		total = (uint64_t)file.st_size;
+	progress_begin("backtest", false);
 	while (status == 0 && fgets(text, BACKTEST_LINE_BYTES_MAX + 2, in) != NULL) {
 		size_t length = strlen(text);
 
 		backtest->number++;
+		bytes += length;
+		if (backtest->number % PROGRESS_LINES == 0)
+			progress_show(bytes, total, backtest->number, "lines");
 		if (length > 0 && text[length - 1] == '\n')
 			length--;
 		else if (!feof(in))
@@ -142,6 +156,7 @@ take_all(struct backtest *backtest, FILE *in)
 		if (status == 0)
 			status = take_line(backtest, text, length);
 	}
+	progress_end();
 	if (status == 0 && ferror(in)) {
 		fprintf(stderr, "tailrace: standard input: %s\n", strerror(errno));
 		status = -1;

@@ -15,6 +15,9 @@
 #define SHARE_LEAST 0.005 /* of the whole: smaller branches are left out */
 #define ROWS_SHOWN 5      /* of what made the difference */
 #define INDENT_MAX 24
+#define ROW_COLUMNS 58 /* of numbers, behind a row's label */
+#define NARROW 80      /* columns: below, the head has two lines */
+#define ROWS_WIDE 90   /* columns: below, before and now are left out */
 
 /* --- times --------------------------------------------------------------- */
 
@@ -248,13 +251,18 @@ row_print(const struct term *term, const json_t *row)
 	const char *verdict = json_string_value(json_object_get(row, "verdict"));
 	char text[512];
 	struct term_line line;
-	unsigned label = term->columns - 58;
+	bool wide = term->columns >= ROWS_WIDE;
+	unsigned label = term->columns - (wide ? ROW_COLUMNS : ROW_COLUMNS - 20);
 
 	term_line_begin(&line, term);
 	row_label(row, text, sizeof(text));
 	term_line_text(&line, TERM_BOLD, label, text);
-	client_put_duration(&line, label + 10, json_object_get(row, "baseline_ns"));
-	client_put_duration(&line, label + 20, json_object_get(row, "ns"));
+	if (wide) {
+		client_put_duration(&line, label + 10, json_object_get(row, "baseline_ns"));
+		client_put_duration(&line, label + 20, json_object_get(row, "ns"));
+	} else {
+		label -= 20;
+	}
 	delta_text(term, client_real(row, "delta_ns"), text, sizeof(text));
 	term_line_right(&line, client_real(row, "delta_ns") < 0 ? TERM_BLUE : TERM_RED, label + 31,
 	                text);
@@ -277,7 +285,9 @@ rows_print(const struct term *term, const json_t *root)
 {
 	static const char *const names[] = {
 	    "WHAT MADE THE DIFFERENCE", "BEFORE", "NOW", "CHANGE", "SHARE", "90 %"};
-	unsigned columns[6] = {term->columns - 58};
+	static const char *const few[] = {"WHAT MADE THE DIFFERENCE", "CHANGE", "SHARE", "90 %"};
+	bool wide = term->columns >= ROWS_WIDE;
+	unsigned columns[6] = {term->columns - ROW_COLUMNS};
 	const json_t *row;
 	size_t i;
 
@@ -287,7 +297,10 @@ rows_print(const struct term *term, const json_t *root)
 	columns[4] = columns[0] + 38;
 	columns[5] = columns[0] + 49;
 	fputc('\n', term->out);
-	client_put_heading(term, columns[0], names, columns, 6);
+	if (wide)
+		client_put_heading(term, columns[0], names, columns, 6);
+	else
+		client_put_heading(term, columns[0] + 20, few, columns + 2, 4);
 	json_array_foreach(json_object_get(root, "rows"), i, row)
 	{
 		if (i >= ROWS_SHOWN || json_number_value(json_object_get(row, "delta_ns")) == 0)
@@ -311,8 +324,13 @@ head_print(const struct term *term, const json_t *root, const json_t *baseline)
 	term_line_printf(&line, TERM_PLAIN, "  %.0f requests, mean %s",
 	                 client_real(root, "requests"),
 	                 term_duration(term, (uint64_t)llround(after), mean));
+	if (json_is_object(baseline) && term->columns < NARROW) {
+		term_line_end(&line);
+		term_line_begin(&line, term);
+	}
 	if (json_is_object(baseline))
-		term_line_printf(&line, TERM_PLAIN, "; before %.0f, mean %s",
+		term_line_printf(&line, TERM_PLAIN, "%sbefore %.0f, mean %s",
+		                 term->columns < NARROW ? "" : "; ",
 		                 client_real(baseline, "requests"),
 		                 term_duration(term, (uint64_t)llround(before), was));
 	term_line_end(&line);

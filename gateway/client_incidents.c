@@ -1,6 +1,7 @@
 /* Incidents for people: a list, one with its cause and history; accepting one; marking deploys. */
 #include "client_commands.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,8 @@
 
 #define ID_LENGTH 16
 #define TEXT_INDENT 2
+#define NARROW 90         /* columns: below, times are left out of the list */
+#define SHARE_LEAST 0.005 /* of the growth: smaller rows are counted only */
 
 /* --- printing ----------------------------------------------------------------- */
 
@@ -16,33 +19,6 @@ static enum term_color
 color_of(const char *status)
 {
 	return strcmp(status, "firing") == 0 ? TERM_RED : TERM_DIM;
-}
-
-/* Words that do not fit go to the next line. */
-static void
-put_wrapped(const struct term *term, const char *text)
-{
-	struct term_line line;
-	unsigned width = term->columns - TEXT_INDENT;
-
-	while (*text != '\0') {
-		size_t length = strlen(text), cut = length;
-		char part[TERM_COLUMNS_MAX * 4 + 1];
-
-		if (length > width) {
-			for (cut = width; cut > 0 && text[cut] != ' '; cut--)
-				;
-			if (cut == 0)
-				cut = width;
-		}
-		snprintf(part, sizeof(part), "%.*s", (int)cut, text);
-		term_line_begin(&line, term);
-		term_line_pad(&line, TEXT_INDENT);
-		term_line_text(&line, TERM_PLAIN, term->columns, part);
-		term_line_end(&line);
-		text += cut;
-		text += strspn(text, " ");
-	}
 }
 
 static void
@@ -56,9 +32,12 @@ put_incident(const struct term *term, const json_t *incident)
 	term_line_pad(&line, 18);
 	term_line_printf(&line, color_of(status), "%s", status);
 	term_line_pad(&line, 28);
-	term_line_printf(&line, TERM_DIM, "%.16s", client_text(incident, "since"));
-	term_line_pad(&line, 46);
-	term_line_text(&line, TERM_BOLD, term->columns - 46, client_text(incident, "title"));
+	if (term->columns >= NARROW) {
+		term_line_printf(&line, TERM_DIM, "%.16s", client_text(incident, "since"));
+		term_line_pad(&line, 46);
+	}
+	term_line_text(&line, TERM_BOLD, term->columns - line.columns,
+	               client_text(incident, "title"));
 	term_line_end(&line);
 }
 
@@ -79,8 +58,8 @@ list(const struct client_options *options)
 		printf("no incidents\n");
 	} else {
 		term_line_begin(&line, &term);
-		term_line_printf(&line, TERM_DIM, "%-18s%-10s%-18s%s", "INCIDENT", "STATUS",
-		                 "SINCE (UTC)", "WHAT");
+		term_line_printf(&line, TERM_DIM, "%-18s%-10s%s%s", "INCIDENT", "STATUS",
+		                 term.columns >= NARROW ? "SINCE (UTC)       " : "", "WHAT");
 		term_line_end(&line);
 	}
 	json_array_foreach(json_object_get(root, "incidents"), i, incident)
@@ -92,24 +71,43 @@ list(const struct client_options *options)
 static void
 put_row(const struct term *term, const json_t *row)
 {
+	double ms = client_real(row, "delta_ms");
+	const char *cause = json_string_value(json_object_get(row, "cause"));
+	unsigned label = term->columns - 20;
+	char text[TERM_DURATION_SIZE + 2], duration[TERM_DURATION_SIZE];
 	struct term_line line;
-	double share = json_number_value(json_object_get(row, "share"));
-	char text[32];
 
 	term_line_begin(&line, term);
 	term_line_pad(&line, TEXT_INDENT);
 	term_line_printf(&line, TERM_PLAIN, "%s%s%s  ", client_text(row, "kind"),
-	                 json_is_string(json_object_get(row, "cause")) ? " " : "",
-	                 json_is_string(json_object_get(row, "cause")) ? client_text(row, "cause")
-	                                                               : "");
-	if (json_is_string(json_object_get(row, "frame")))
-		term_line_text(&line, TERM_BOLD, 48, client_text(row, "frame"));
-	snprintf(text, sizeof(text), "%+.3g ms",
-	         json_number_value(json_object_get(row, "delta_ms")));
-	term_line_right(&line, TERM_PLAIN, term->columns - 8, text);
-	snprintf(text, sizeof(text), "%.0f %%", 100 * share);
+	                 cause != NULL ? " " : "", cause != NULL ? cause : "");
+	if (json_is_string(json_object_get(row, "frame")) && line.columns < label)
+		term_line_text(&line, TERM_BOLD, label - line.columns, client_text(row, "frame"));
+	snprintf(text, sizeof(text), "%s%s", ms < 0 ? "-" : "+",
+	         term_duration(term, (uint64_t)llround(fabs(ms) * 1e6), duration));
+	term_line_right(&line, ms < 0 ? TERM_BLUE : TERM_RED, term->columns - 7, text);
+	snprintf(text, sizeof(text), "%.0f %%", 100 * client_real(row, "share"));
 	term_line_right(&line, TERM_DIM, term->columns, text);
 	term_line_end(&line);
+}
+
+/* Rows of half a percent and more; the others in one line, so that nothing is left out unsaid. */
+static void
+put_rows(const struct term *term, const json_t *rows)
+{
+	const json_t *row;
+	unsigned small = 0;
+	size_t i;
+
+	json_array_foreach(rows, i, row)
+	{
+		if (fabs(client_real(row, "share")) >= SHARE_LEAST)
+			put_row(term, row);
+		else
+			small++;
+	}
+	if (small > 0)
+		fprintf(term->out, "%*s%u more, each under 0.5 %%\n", TEXT_INDENT, "", small);
 }
 
 static int
@@ -126,10 +124,10 @@ show(const struct client_options *options, json_t *root)
 	term_line_begin(&line, &term);
 	term_line_text(&line, TERM_BOLD, term.columns, client_text(root, "title"));
 	term_line_end(&line);
-	put_wrapped(&term, client_text(root, "text"));
+	term_wrapped(&term, TEXT_INDENT, client_text(root, "text"));
 	if (json_array_size(json_object_get(cause, "rows")) > 0)
 		printf("\n");
-	json_array_foreach(json_object_get(cause, "rows"), i, one) put_row(&term, one);
+	put_rows(&term, json_object_get(cause, "rows"));
 	printf("\n");
 	json_array_foreach(json_object_get(root, "history"), i, one)
 	{
@@ -138,7 +136,9 @@ show(const struct client_options *options, json_t *root)
 		term_line_printf(&line, TERM_DIM, "%s  ", client_text(one, "t"));
 		term_line_printf(&line, color_of(client_text(one, "status")), "%-9s ",
 		                 client_text(one, "status"));
-		term_line_text(&line, TERM_PLAIN, term.columns, client_text(one, "title"));
+		if (line.columns < term.columns)
+			term_line_text(&line, TERM_PLAIN, term.columns - line.columns,
+			               client_text(one, "title"));
 		term_line_end(&line);
 	}
 	json_decref(root);

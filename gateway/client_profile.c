@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include "base/clock.h"
 #include "commands.h"
+#include "progress.h"
 
 #define PATH_BYTES_MAX 512
 #define POLL_MS 200
@@ -176,6 +177,12 @@ write_out(const struct client_options *options, const struct control_answer *ans
 	return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+static void
+show_bytes(size_t done)
+{
+	progress_show(done, 0, 0, "");
+}
+
 static int
 export_here(const struct client_options *options, const char *trace)
 {
@@ -185,7 +192,11 @@ export_here(const struct client_options *options, const char *trace)
 
 	snprintf(path, sizeof(path), "/api/v1/requests/%s/profile?format=%s", trace,
 	         options->format);
-	if (control_get(options->control, path, &answer, error, sizeof(error)) != 0) {
+	progress_begin("export", true);
+	control_set_progress(show_bytes);
+	status = control_get(options->control, path, &answer, error, sizeof(error));
+	progress_end();
+	if (status != 0) {
 		fprintf(stderr, "tailrace: %s\n", error);
 		return EXIT_FAILURE;
 	}

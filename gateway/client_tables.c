@@ -7,28 +7,86 @@
 #include <string.h>
 #include "commands.h"
 
+#define NARROW 84 /* columns: below, a request's time is left out */
+
+enum { REQUESTS, ERRORS, P50, P95, P99, MOST, JOINED, COLUMNS };
+
+static const struct {
+	const char *name, *key;
+	unsigned columns, from; /* width; shown on terminals at least so wide */
+} columns[COLUMNS] = {
+    [REQUESTS] = {"REQUESTS", "requests", 10, 0},
+    [ERRORS] = {"ERRORS", "errors", 8, 0},
+    [P50] = {"P50", "p50_ns", 10, 80},
+    [P95] = {"P95", "p95_ns", 10, 0},
+    [P99] = {"P99", "p99_ns", 10, 72},
+    [MOST] = {"MAX", "max_ns", 10, 90},
+    [JOINED] = {"JOINED", "joined_ratio", 8, 90},
+};
+
+/* The route's width; the others stand right of it. */
+static unsigned
+label_columns(const struct term *term)
+{
+	unsigned rest = term->columns;
+
+	for (unsigned i = 0; i < COLUMNS; i++)
+		rest -= term->columns >= columns[i].from ? columns[i].columns : 0;
+	return rest;
+}
+
+static void
+put_route_heading(const struct term *term)
+{
+	unsigned at = label_columns(term);
+	struct term_line line;
+
+	term_line_begin(&line, term);
+	term_line_text(&line, TERM_DIM, at, "ROUTE");
+	for (unsigned i = 0; i < COLUMNS; i++) {
+		if (term->columns < columns[i].from)
+			continue;
+		at += columns[i].columns;
+		term_line_right(&line, TERM_DIM, at, columns[i].name);
+	}
+	term_line_end(&line);
+}
+
+static void
+put_count(struct term_line *line, enum term_color color, unsigned at, const json_t *value)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	term_line_right(line, color, at, text);
+}
+
 static void
 put_route(const struct term *term, const json_t *route)
 {
-	static const char *const percentiles[] = {"p50_ns", "p95_ns", "p99_ns", "max_ns"};
-	unsigned label = term->columns - 66;
-	uint64_t errors = client_number(route, "errors");
-	const json_t *joined = json_object_get(route, "joined_ratio");
+	unsigned at = label_columns(term);
 	struct term_line line;
 	char text[32];
 
 	term_line_begin(&line, term);
-	term_line_text(&line, TERM_BOLD, label, client_text(route, "route"));
-	snprintf(text, sizeof(text), "%" PRIu64, client_number(route, "requests"));
-	term_line_right(&line, TERM_PLAIN, label + 10, text);
-	snprintf(text, sizeof(text), "%" PRIu64, errors);
-	term_line_right(&line, errors > 0 ? TERM_RED : TERM_DIM, label + 18, text);
-	for (unsigned i = 0; i < 4; i++)
-		client_put_duration(&line, label + 28 + 10 * i,
-		                    json_object_get(route, percentiles[i]));
-	if (json_is_number(joined)) {
-		snprintf(text, sizeof(text), "%.0f%%", 100 * json_number_value(joined));
-		term_line_right(&line, TERM_DIM, label + 66, text);
+	term_line_text(&line, TERM_BOLD, at, client_text(route, "route"));
+	for (unsigned i = 0; i < COLUMNS; i++) {
+		const json_t *value = json_object_get(route, columns[i].key);
+
+		if (term->columns < columns[i].from)
+			continue;
+		at += columns[i].columns;
+		if (i == REQUESTS) {
+			put_count(&line, TERM_PLAIN, at, value);
+		} else if (i == ERRORS) {
+			put_count(&line, json_integer_value(value) > 0 ? TERM_RED : TERM_DIM, at,
+			          value);
+		} else if (i == JOINED && json_is_number(value)) {
+			snprintf(text, sizeof(text), "%.0f%%", 100 * json_number_value(value));
+			term_line_right(&line, TERM_DIM, at, text);
+		} else if (i != JOINED) {
+			client_put_duration(&line, at, value);
+		}
 	}
 	term_line_end(&line);
 }
@@ -36,9 +94,6 @@ put_route(const struct term *term, const json_t *route)
 int
 client_routes(const struct client_options *options)
 {
-	static const char *const names[] = {"ROUTE", "REQUESTS", "ERRORS", "P50",
-	                                    "P95",   "P99",      "MAX",    "JOINED"};
-	unsigned columns[8];
 	struct term term;
 	const json_t *route;
 	size_t i;
@@ -57,13 +112,7 @@ client_routes(const struct client_options *options)
 	if (root == NULL)
 		return status;
 	term_init(&term, stdout);
-	columns[0] = term.columns - 66;
-	columns[1] = columns[0] + 10;
-	columns[2] = columns[0] + 18;
-	for (i = 3; i < 7; i++)
-		columns[i] = columns[0] + 28 + 10 * ((unsigned)i - 3);
-	columns[7] = columns[0] + 66;
-	client_put_heading(&term, columns[0], names, columns, 8);
+	put_route_heading(&term);
 	json_array_foreach(json_object_get(root, "routes"), i, route) put_route(&term, route);
 	json_decref(root);
 	return EXIT_SUCCESS;
@@ -77,23 +126,25 @@ put_request(const struct term *term, const json_t *request)
 	const char *start = client_text(request, "start");
 	struct term_line line;
 	char text[16];
+	unsigned time = term->columns >= NARROW ? 12 : 0;
 
 	term_line_begin(&line, term);
 	term_line_printf(&line, TERM_DIM, "%.32s", client_text(request, "trace_id"));
 	term_line_pad(&line, 34);
-	if (strlen(start) >= 23)
+	if (strlen(start) >= 23 && time > 0)
 		term_line_printf(&line, TERM_DIM, "%.12s", start + 11);
 	if (json_is_integer(status))
 		snprintf(text, sizeof(text), "%d", (int)code);
 	else
 		snprintf(text, sizeof(text), "-");
-	term_line_right(&line, code >= 500 || code == 0 ? TERM_RED : TERM_PLAIN, 52, text);
-	client_put_duration(&line, 63, json_object_get(request, "total_ns"));
-	term_line_pad(&line, 65);
+	term_line_right(&line, code >= 500 || code == 0 ? TERM_RED : TERM_PLAIN,
+	                40 + time - 12 + time, text);
+	client_put_duration(&line, 51 + time, json_object_get(request, "total_ns"));
+	term_line_pad(&line, 53 + time);
 	if (json_is_true(json_object_get(request, "has_profile")))
 		term_line_text(&line, TERM_DIM, 1, "*");
-	term_line_pad(&line, 67);
-	term_line_text(&line, TERM_BOLD, term->columns - 67, client_text(request, "route"));
+	term_line_pad(&line, 55 + time);
+	term_line_text(&line, TERM_BOLD, term->columns - 55 - time, client_text(request, "route"));
 	term_line_end(&line);
 }
 
@@ -119,8 +170,9 @@ client_requests(const struct client_options *options)
 		return status;
 	term_init(&term, stdout);
 	term_line_begin(&line, &term);
-	term_line_printf(&line, TERM_DIM, "%-34s%-12s%6s%11s  * ROUTE (*: with a profile)", "TRACE",
-	                 "TIME (UTC)", "STATUS", "TOTAL");
+	term_line_printf(&line, TERM_DIM, "%-34s%s%6s%11s  * ROUTE%s", "TRACE",
+	                 term.columns >= NARROW ? "TIME (UTC)  " : "", "STATUS", "TOTAL",
+	                 term.columns >= NARROW ? " (*: with a profile)" : "");
 	term_line_end(&line);
 	json_array_foreach(json_object_get(root, "requests"), i, request)
 	    put_request(&term, request);

@@ -38,6 +38,7 @@ struct link {
 };
 
 static unsigned timeout_ms = CONTROL_TIMEOUT_MS;
+static void (*on_bytes)(size_t done); /* null: nobody asks */
 
 static int failed(char *reterr, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -197,6 +198,8 @@ read_all(struct link *link, struct buffer *buffer, uint64_t deadline_ns)
 		if (n > 0) {
 			buffer->length += (size_t)n;
 			buffer->data[buffer->length] = '\0';
+			if (on_bytes != NULL)
+				on_bytes(buffer->length);
 		} else if (errno != EINTR &&
 		           (errno != EAGAIN || wait_for(link->fd, link->waits, deadline_ns) != 0)) {
 			return -1;
@@ -356,6 +359,12 @@ control_post(const char *address, const char *path, const char *body, struct con
              char *reterr, size_t reterr_size)
 {
 	return request_json(address, path, body, ret, reterr, reterr_size);
+}
+
+void
+control_set_progress(void (*bytes)(size_t done))
+{
+	on_bytes = bytes;
 }
 
 void

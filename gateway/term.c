@@ -248,6 +248,30 @@ term_line_end(struct term_line *line)
 	fputc('\n', line->term->out);
 }
 
+void
+term_wrapped(const struct term *term, unsigned indent, const char *text)
+{
+	struct term_line line;
+	char word[TERM_LINE_BYTES];
+
+	term_line_begin(&line, term);
+	while (*text != '\0') {
+		size_t length = strcspn(text, " ");
+
+		snprintf(word, sizeof(word), "%.*s", (int)length, text);
+		if (line.columns > indent &&
+		    line.columns + 1 + term_width(term, word) > term->columns) {
+			term_line_end(&line);
+			term_line_begin(&line, term);
+		}
+		term_line_pad(&line, line.columns > indent ? line.columns + 1 : indent);
+		term_line_text(&line, TERM_PLAIN, term->columns - indent, word);
+		text += length;
+		text += strspn(text, " ");
+	}
+	term_line_end(&line);
+}
+
 const char *
 term_duration(const struct term *term, uint64_t ns, char buf[TERM_DURATION_SIZE])
 {

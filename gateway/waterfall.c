@@ -8,7 +8,8 @@
 #include "waterfall_lanes.h"
 
 #define SMALL_SHARE 500      /* rows below 1/500 of their part are folded where there are several */
-#define LABEL_COLUMNS_MIN 20 /* indentation stops growing where less would be left for the text */
+#define KEPT_COLUMNS 13      /* " (kept alive)" */
+#define LABEL_COLUMNS_MIN 16 /* indentation stops growing where less would be left for the text */
 #define STALLS_SHOWN_MAX 8
 #define THREADS_SHOWN_MAX 8
 
@@ -72,6 +73,18 @@ put_title(const struct term *term, const json_t *exchange)
 	term_line_end(&line);
 }
 
+/* Ends the line and begins another where less than so many columns are left on this one. */
+static void
+room_for(struct term_line *line, unsigned columns)
+{
+	const struct term *term = line->term;
+
+	if (line->columns == 0 || line->columns + columns <= term->columns)
+		return;
+	term_line_end(line);
+	term_line_begin(line, term);
+}
+
 static void
 put_where(const struct term *term, const json_t *exchange)
 {
@@ -85,8 +98,12 @@ put_where(const struct term *term, const json_t *exchange)
 	term_line_begin(&line, term);
 	if (start != NULL && strlen(start) >= 23)
 		term_line_printf(&line, TERM_DIM, "%.10s %.12s UTC   ", start, start + 11);
-	if (route != NULL)
+	if (route != NULL) {
+		room_for(&line, 6 + term_width(term, route));
 		term_line_printf(&line, TERM_DIM, "route %s   ", route);
+	}
+	room_for(&line, (client != NULL ? term_width(term, client) + 3 : 0) +
+	                    (server != NULL ? term_width(term, server) : 9) + KEPT_COLUMNS);
 	if (client != NULL)
 		term_line_printf(&line, TERM_DIM, "%s %s ", client, arrow);
 	term_line_printf(

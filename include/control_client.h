@@ -28,6 +28,9 @@ int control_get(const char *address, const char *path, struct control_answer *re
 int control_post(const char *address, const char *path, const char *body,
                  struct control_answer *ret, char *reterr, size_t reterr_size);
 
+/* Has `bytes` called with how much of an answer has come; null: nobody. */
+void control_set_progress(void (*bytes)(size_t done));
+
 /* How long a question may take, connection and all; CONTROL_TIMEOUT_MS unless it is set. */
 void control_set_timeout(unsigned ms);
 

@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 #define TERM_COLUMNS_PIPED 100
-#define TERM_COLUMNS_MIN 72
+#define TERM_COLUMNS_MIN 60
 #define TERM_COLUMNS_MAX 200
 #define TERM_LINE_BYTES 4096
 
@@ -66,6 +66,10 @@ void term_line_pad(struct term_line *line, unsigned column);
  * invisible where `to` > `from`. `light` draws it in a weaker shade. */
 void term_line_bar(struct term_line *line, enum term_color color, unsigned cells, double from,
                    double to, bool light);
+
+/* Prints text in as many lines as it takes, each from column `indent` on; words stay whole where they
+ * fit a line. */
+void term_wrapped(const struct term *term, unsigned indent, const char *text);
 
 /* Prints the line without the spaces at its end. */
 void term_line_end(struct term_line *line);

@@ -266,7 +266,7 @@ def test_terminal_gets_colour_and_its_width(control: Control) -> None:
     assert max(map(len, plain.splitlines())) == 140
     narrow = run_on_terminal(20, {"NO_COLOR": "1"}, *args)
     table = [line for line in narrow.splitlines()[3:] if "stall" not in line]
-    assert max(map(len, table)) <= 72
+    assert max(map(len, table)) <= 60
     assert "\x1b" not in run_on_terminal(100, {"TERM": "dumb"}, *args)
 
 
