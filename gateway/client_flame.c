@@ -236,16 +236,6 @@ tree_print(const struct drawing *d, const json_t *node, unsigned depth, uint64_t
 /* --- what made the difference ----------------------------------------------- */
 
 static void
-row_label(const json_t *row, char *buf, size_t size)
-{
-	const char *cause = json_string_value(json_object_get(row, "cause"));
-	const char *frame = json_string_value(json_object_get(row, "frame"));
-
-	snprintf(buf, size, "%s%s%s%s%s", client_text(row, "kind"), cause != NULL ? " " : "",
-	         cause != NULL ? cause : "", frame != NULL ? "  " : "", frame != NULL ? frame : "");
-}
-
-static void
 row_print(const struct term *term, const json_t *row)
 {
 	const char *verdict = json_string_value(json_object_get(row, "verdict"));
@@ -255,8 +245,7 @@ row_print(const struct term *term, const json_t *row)
 	unsigned label = term->columns - (wide ? ROW_COLUMNS : ROW_COLUMNS - 20);
 
 	term_line_begin(&line, term);
-	row_label(row, text, sizeof(text));
-	term_line_text(&line, TERM_BOLD, label, text);
+	client_put_row_label(&line, label, row);
 	if (wide) {
 		client_put_duration(&line, label + 10, json_object_get(row, "baseline_ns"));
 		client_put_duration(&line, label + 20, json_object_get(row, "ns"));

@@ -72,17 +72,12 @@ static void
 put_row(const struct term *term, const json_t *row)
 {
 	double ms = client_real(row, "delta_ms");
-	const char *cause = json_string_value(json_object_get(row, "cause"));
-	unsigned label = term->columns - 20;
 	char text[TERM_DURATION_SIZE + 2], duration[TERM_DURATION_SIZE];
 	struct term_line line;
 
 	term_line_begin(&line, term);
 	term_line_pad(&line, TEXT_INDENT);
-	term_line_printf(&line, TERM_PLAIN, "%s%s%s  ", client_text(row, "kind"),
-	                 cause != NULL ? " " : "", cause != NULL ? cause : "");
-	if (json_is_string(json_object_get(row, "frame")) && line.columns < label)
-		term_line_text(&line, TERM_BOLD, label - line.columns, client_text(row, "frame"));
+	client_put_row_label(&line, term->columns - 20, row);
 	snprintf(text, sizeof(text), "%s%s", ms < 0 ? "-" : "+",
 	         term_duration(term, (uint64_t)llround(fabs(ms) * 1e6), duration));
 	term_line_right(&line, ms < 0 ? TERM_BLUE : TERM_RED, term->columns - 7, text);

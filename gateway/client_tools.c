@@ -156,6 +156,23 @@ client_put_duration(struct term_line *line, unsigned column, const json_t *value
 }
 
 void
+client_put_row_label(struct term_line *line, unsigned column, const json_t *row)
+{
+	const char *cause = json_string_value(json_object_get(row, "cause"));
+	const char *frame = json_string_value(json_object_get(row, "frame"));
+	char kind[64];
+
+	snprintf(kind, sizeof(kind), "%s%s%s", client_text(row, "kind"), cause != NULL ? " " : "",
+	         cause != NULL ? cause : "");
+	if (line->columns < column)
+		term_line_text(line, TERM_PLAIN, column - line->columns, kind);
+	if (frame == NULL || line->columns + 2 >= column)
+		return;
+	term_line_pad(line, line->columns + 2);
+	term_line_text(line, TERM_BOLD, column - line->columns, frame);
+}
+
+void
 client_put_heading(const struct term *term, unsigned first, const char *const *names,
                    const unsigned *columns, size_t count)
 {

@@ -171,7 +171,6 @@ top_draw_row(const struct term *term, const struct top_row *row, bool selected)
 static void
 draw_frame(const struct term *term, const json_t *row, double whole)
 {
-	const char *cause = json_string_value(json_object_get(row, "cause"));
 	double share = whole > 0 ? client_real(row, "ns") / whole : 0;
 	char text[TERM_DURATION_SIZE];
 	struct term_line line;
@@ -180,10 +179,7 @@ draw_frame(const struct term *term, const json_t *row, double whole)
 
 	term_line_begin(&line, term);
 	term_line_pad(&line, MARK_COLUMNS);
-	term_line_printf(&line, TERM_DIM, "%s%s%s ", client_text(row, "kind"),
-	                 cause != NULL ? " " : "", cause != NULL ? cause : "");
-	if (json_is_string(json_object_get(row, "frame")) && line.columns < label)
-		term_line_text(&line, TERM_BOLD, label - line.columns, client_text(row, "frame"));
+	client_put_row_label(&line, label, row);
 	put_ns(&line, label + 11, (uint64_t)llround(fmax(0, client_real(row, "ns"))));
 	snprintf(text, sizeof(text), "%.1f%%", 100 * share);
 	term_line_right(&line, TERM_PLAIN, label + 18, text);

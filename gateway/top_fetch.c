@@ -137,6 +137,7 @@ run(void *arg)
 int
 top_fetch_begin(const char *control, const struct top_wish *wish)
 {
+	static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
 	pthread_condattr_t steady;
 	pthread_t thread;
 	sigset_t all, before;
@@ -153,6 +154,8 @@ top_fetch_begin(const char *control, const struct top_wish *wish)
 	pthread_cond_init(&shared.wake, &steady);
 	pthread_condattr_destroy(&steady);
 	sigfillset(&all);
+	for (size_t i = 0; i < sizeof(crashes) / sizeof(crashes[0]); i++)
+		sigdelset(&all, crashes[i]);         /* those are whose they happen to */
 	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the other thread's */
 	error = pthread_create(&thread, NULL, run, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

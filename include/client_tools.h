@@ -65,6 +65,9 @@ double client_real(const json_t *object, const char *key);
 /* Appends a duration right-aligned, "-" where `value` is none. */
 void client_put_duration(struct term_line *line, unsigned column, const json_t *value);
 
+/* What a row of time is, where its cause is known and whose frame it is: up to `column`. */
+void client_put_row_label(struct term_line *line, unsigned column, const json_t *row);
+
 /* Prints a dim line of names: the first one `first` columns wide, the others right-aligned. */
 void client_put_heading(const struct term *term, unsigned first, const char *const *names,
                         const unsigned *columns, size_t count);

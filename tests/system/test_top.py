@@ -109,7 +109,7 @@ def test_routes_by_time_and_the_keys(control: Control) -> None:
         top.wait_text("> GET /middle")
         top.send("k\r")
         text = top.wait_text(TRACE)
-        assert "wait socket app:frame3" in text and "345.0 ms" in text and "slowest" in text
+        assert "wait socket  app:frame3" in text and "345.0 ms" in text and "slowest" in text
         top.send("\x1b")
         top.wait_text("> GET /large")
         top.send("q")
