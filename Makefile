@@ -181,9 +181,10 @@ $(B)/open_loop $(B)/origin: $(B)/%: tests/bench/%.c $(B)/flags
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -lm
 
-$(B)/collector_alone: tests/bench/collector_alone.c $(B)/libtailrace.a
+$(B)/collector_alone: tests/bench/collector_alone.c tests/bench/collector_hold.c \
+		tests/bench/collector_alone.h $(B)/libtailrace.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.h,$^) $(LIBS)
 
 # docs/comparison-routes.md: three profilers on the same two routes. A minute or two.
 compare: deps-bench

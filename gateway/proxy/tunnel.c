@@ -165,7 +165,8 @@ takes_no_more(struct exchange *exchange, enum tunnel_id id)
 	return true;
 }
 
-/* Tells a side that the other one is done. TLS ends both ways at once: then this one is done too. */
+/* Tells a side that the other one is done. TLS ends both ways at once: then this one is done
+ * too. */
 static void
 shut(struct exchange *exchange, enum tunnel_id id)
 {

@@ -8,7 +8,6 @@
  * collector_alone hold STORE ROUTES ROWS RATE SECONDS      in real time, with questions beside it
  *
  * Prints one JSON object. Times of threads are CPU, without the making of the input. */
-#include <event2/event.h>
 #include <malloc.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
+#include "collector_alone.h"
 #include "base/clock.h"
 #include "base/xmem.h"
 #include "collector/aggregate.h"
@@ -25,7 +25,6 @@
 #include "collector/hooks.h"
 #include "collector/ingest.h"
 #include "collector/live.h"
-#include "collector/query.h"
 #include "collector/service.h"
 #include "collector/spans.h"
 #include "collector/status.h"
@@ -35,24 +34,22 @@
 #include "model/json_arena.h"
 #include "model/retention.h"
 
-#define BATCH 200
 #define STACKS_TOLD 400 /* in one batch */
 #define ROWS_MAX 64
 #define THROUGHPUT_PER_S 20000
-#define ASK_EVERY_MS 50
-#define ASKED_MAX 100000
 #define MEMORY_FEED_S 20
 #define MEMORY_FEED_PER_S 1000
 
 static struct config *config;
 static struct board board;
-static struct service service = {.board = &board};
+struct service service = {.board = &board};
 static unsigned routes, rows, frames = 6;
 static char boot_id[CLOCK_BOOT_ID_SIZE];
-static uint64_t time_namespace, made, random_state = 1;
+uint64_t made;
+static uint64_t time_namespace, random_state = 1;
 static struct text body, answer;
 
-static uint64_t
+uint64_t
 cpu_ns(clockid_t clock)
 {
 	struct timespec t;
@@ -60,7 +57,7 @@ cpu_ns(clockid_t clock)
 	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-static uint64_t
+uint64_t
 random_next(void)
 {
 	random_state ^= random_state << 13;
@@ -84,8 +81,8 @@ status_kib(const char *key)
 }
 
 /* The wall clock: in `throughput` it goes by what was made. */
-static uint64_t wall_from_ns;
-static uint64_t
+uint64_t wall_from_ns;
+uint64_t
 wall_ns(void)
 {
 	return wall_from_ns == 0 ? clock_wall_ns()
@@ -252,7 +249,7 @@ told_stack(unsigned number)
 }
 
 /* Every route has its own innermost frames; the outer ones are all routes'. */
-static void
+void
 tell_stacks(void)
 {
 	for (unsigned first = 0; first < routes * rows; first += STACKS_TOLD) {
@@ -313,7 +310,7 @@ exchange(struct exchange_record *record)
 }
 
 /* A batch of `count`, the records before or after it. Returns the CPU time of taking both. */
-static uint64_t
+uint64_t
 feed(unsigned count, bool record_first)
 {
 	static _Alignas(8) char records[BATCH][sizeof(struct exchange_record) + 16];
@@ -338,7 +335,7 @@ feed(unsigned count, bool record_first)
 	return spent_ns;
 }
 
-static uint64_t
+uint64_t
 tick(void)
 {
 	uint64_t from_ns = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
@@ -351,7 +348,7 @@ tick(void)
 
 /* --- what is measured ---------------------------------------------------------------- */
 
-static void
+void
 report(const char *more)
 {
 	struct correlator_stats join;
@@ -375,34 +372,6 @@ report(const char *more)
 	       (unsigned long long)spans.stacks_overflowed, spans.packed_bytes, spans.packed,
 	       (unsigned long long)spans.left_early, (unsigned long long)status_kib("VmRSS:"),
 	       (unsigned long long)status_kib("VmHWM:"));
-}
-
-static void
-throughput(uint64_t exchanges)
-{
-	char more[512];
-	uint64_t loop_ns = 0, last_ns = 0, begin_ns = clock_now_ns(), making_ns = 0;
-	tell_stacks();
-	wall_from_ns = clock_wall_ns();
-	uint64_t process_ns = cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
-	for (uint64_t n = 0; n < exchanges; n += BATCH) {
-		uint64_t from_ns = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
-		uint64_t spent_ns = feed(BATCH, n / BATCH % 2);
-		making_ns += cpu_ns(CLOCK_THREAD_CPUTIME_ID) - from_ns - spent_ns;
-		loop_ns += spent_ns;
-		if (wall_ns() - last_ns >= NS_PER_S) {
-			last_ns = wall_ns();
-			loop_ns += tick();
-		}
-	}
-	uint64_t wall_ns = clock_now_ns() - begin_ns;
-	process_ns = cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - process_ns - making_ns;
-	snprintf(more, sizeof(more),
-	         "\"loop_per_s\": %.0f, \"all_threads_per_s\": %.0f, \"wall_per_s\": %.0f",
-	         (double)exchanges * 1e9 / (double)loop_ns,
-	         (double)exchanges * 1e9 / (double)process_ns,
-	         (double)exchanges * 1e9 / (double)wall_ns);
-	report(more);
 }
 
 static uint64_t peak_kib;
@@ -537,8 +506,8 @@ make_history(unsigned number, int64_t now_s)
 		recent_put(&route->recent, window, cells, made_cells(number, 50, cells));
 }
 
-/* As exchanges come, a second's worth at a time: through ingest, join, aggregates, retention and the
- * store. On a busy machine it takes longer. */
+/* As exchanges come, a second's worth at a time: through ingest, join, aggregates, retention and
+ * the store. On a busy machine it takes longer. */
 static void
 feed_for(unsigned seconds, unsigned per_s)
 {
@@ -573,129 +542,15 @@ memory(void)
 	kib[3] = resident_kib();
 	feed_for(MEMORY_FEED_S, MEMORY_FEED_PER_S);
 	struct mallinfo2 heap = mallinfo2();
-	snprintf(
-	    more, sizeof(more),
-	    "\"used_kib\": %zu, \"free_kib\": %zu, \"begin_kib\": %llu, \"stacks_kib\": %llu, \"windows_kib\": %llu,"
-	    " \"detector_kib\": %llu, \"feed_kib\": %llu, \"peak_kib\": %llu",
-	    (heap.uordblks + heap.hblkhd) >> 10, heap.fordblks >> 10, (unsigned long long)kib[0],
-	    (unsigned long long)(kib[1] - kib[0]), (unsigned long long)(kib[2] - kib[1]),
-	    (unsigned long long)(kib[3] - kib[2]), (unsigned long long)(resident_kib() - kib[3]),
-	    (unsigned long long)peak_kib);
-	report(more);
-}
-
-/* --- in real time ------------------------------------------------------------------------ */
-
-static struct event_base *base;
-static struct event *timer;
-static uint64_t hold_begin_ns, hold_ns, rate, asked_ns, second_ns, fed_ns, ticked_max_ns;
-static double latencies_ms[ASKED_MAX], worst_ms[QUERY_COMPARE + 1];
-static size_t asked, answered;
-static bool over; /* what still waits is turned away */
-
-static void
-on_answer(void *arg, struct query_job *job)
-{
-	(void)arg;
-	if (!over && job->status != 200 && job->status != 404) {
-		fprintf(stderr, "question %d answered %d: %s\n", job->kind, job->status,
-		        job->body.data != NULL ? job->body.data : "");
-		exit(1);
-	}
-	uint64_t *begin_ns = job->arg;
-	double ms = (double)(clock_now_ns() - *begin_ns) / 1e6;
-	if (!over && answered < ASKED_MAX) {
-		latencies_ms[answered++] = ms;
-		worst_ms[job->kind] = ms > worst_ms[job->kind] ? ms : worst_ms[job->kind];
-	}
-	free(begin_ns);
-	query_job_free(job);
-}
-
-/* The questions of a dashboard, one after the other. */
-static void
-ask(void)
-{
-	struct query_job *job = xcalloc(1, sizeof(*job));
-	uint64_t *begin_ns = xcalloc(1, sizeof(*begin_ns));
-	uint64_t now_s = clock_wall_ns() / NS_PER_S;
-	static const enum query_kind kinds[] = {QUERY_REQUESTS, QUERY_SERIES,  QUERY_FLAME,
-	                                        QUERY_REQUESTS, QUERY_REQUEST, QUERY_FLAME,
-	                                        QUERY_SERIES,   QUERY_ROUTES};
-	*begin_ns = clock_now_ns();
-	job->kind = kinds[asked++ % (sizeof(kinds) / sizeof(kinds[0]))];
-	job->limit = 50;
-	job->slowest = asked % 2;
-	job->window_s = 3600;
-	job->arg = begin_ns;
-	job->history.span = (struct query_span){now_s - 1800, now_s + 1};
-	job->history.has_before = asked % 3 == 0;
-	job->history.before = (struct query_span){now_s - 3600, now_s - 1800};
-	if (job->kind == QUERY_FLAME || job->kind == QUERY_SERIES)
-		history_fill(&service, job, 1 + random_next() % (routes_count(service.routes) - 1));
-	if (!query_submit(service.query, job)) {
-		fprintf(stderr, "a question was turned away\n");
-		exit(1);
-	}
-}
-
-static void
-on_timer(evutil_socket_t fd, short events, void *arg)
-{
-	uint64_t now_ns = clock_now_ns();
-	(void)fd;
-	(void)events;
-	(void)arg;
-	while (made < (now_ns - hold_begin_ns) * rate / NS_PER_S)
-		fed_ns += feed(50, made / 50 % 2);
-	if (now_ns - second_ns >= NS_PER_S) {
-		second_ns = now_ns;
-		uint64_t ticked_ns = tick();
-		ticked_max_ns = ticked_ns > ticked_max_ns ? ticked_ns : ticked_max_ns;
-	}
-	if (now_ns - asked_ns >= ASK_EVERY_MS * NS_PER_MS) {
-		asked_ns = now_ns;
-		ask();
-	}
-	if (now_ns - hold_begin_ns >= hold_ns)
-		event_base_loopbreak(base);
-}
-
-static int
-ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
-static void
-hold(const char *path, uint64_t seconds)
-{
-	char more[512];
-	struct timeval every = {.tv_usec = 5000};
-	base = event_base_new();
-	service.query = query_start(base, path, service.store, on_answer, NULL);
-	tell_stacks();
-	hold_ns = seconds * NS_PER_S;
-	hold_begin_ns = second_ns = asked_ns = clock_now_ns();
-	timer = event_new(base, -1, EV_PERSIST, on_timer, NULL);
-	event_add(timer, &every);
-	event_base_dispatch(base);
-	over = true;
-	query_stop(service.query);
-	qsort(latencies_ms, answered, sizeof(latencies_ms[0]), ascending);
 	snprintf(more, sizeof(more),
-	         "\"asked\": %zu, \"api_p50_ms\": %.2f, \"api_p99_ms\": %.2f, \"api_max_ms\": %.2f,"
-	         " \"loop_cpu_share\": %.3f, \"tick_max_ms\": %.2f, \"worst_ms\": {"
-	         "\"requests\": %.1f, \"request\": %.1f, \"routes\": %.1f, \"series\": %.1f,"
-	         " \"flame\": %.1f}",
-	         answered, latencies_ms[answered / 2], latencies_ms[answered * 99 / 100],
-	         latencies_ms[answered - 1], (double)fed_ns / (double)hold_ns,
-	         (double)ticked_max_ns / 1e6, worst_ms[QUERY_REQUESTS], worst_ms[QUERY_REQUEST],
-	         worst_ms[QUERY_ROUTES], worst_ms[QUERY_SERIES], worst_ms[QUERY_FLAME]);
+	         "\"used_kib\": %zu, \"free_kib\": %zu, \"begin_kib\": %llu, \"stacks_kib\": %llu,"
+	         " \"windows_kib\": %llu, \"detector_kib\": %llu, \"feed_kib\": %llu,"
+	         " \"peak_kib\": %llu",
+	         (heap.uordblks + heap.hblkhd) >> 10, heap.fordblks >> 10,
+	         (unsigned long long)kib[0], (unsigned long long)(kib[1] - kib[0]),
+	         (unsigned long long)(kib[2] - kib[1]), (unsigned long long)(kib[3] - kib[2]),
+	         (unsigned long long)(resident_kib() - kib[3]), (unsigned long long)peak_kib);
 	report(more);
-	event_free(timer);
-	event_base_free(base);
 }
 
 int
@@ -718,8 +573,7 @@ main(int argc, char **argv)
 		frames = (unsigned)atoi(argv[5]);
 		memory();
 	} else if (argc > 6) {
-		rate = strtoull(argv[5], NULL, 10);
-		hold(argv[2], strtoull(argv[6], NULL, 10));
+		hold(argv[2], strtoull(argv[5], NULL, 10), strtoull(argv[6], NULL, 10));
 	}
 	service_clear();
 	text_free(&body);

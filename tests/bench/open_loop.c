@@ -1,5 +1,5 @@
-/* An open-loop load: requests leave when a schedule says so, whether earlier ones are answered or not,
- * and each is timed from when it was due (so a stall counts for all that were due meanwhile).
+/* An open-loop load: requests leave when a schedule says so, whether earlier ones are answered or
+ * not, and each is timed from when it was due (so a stall counts for all that were due meanwhile).
  * Usage: open_loop PORT RATE SECONDS CONNECTIONS. Prints one JSON object; times in nanoseconds. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -206,10 +206,9 @@ main(int argc, char **argv)
 	if (took_count == 0)
 		die("no answer");
 	qsort(took, took_count, sizeof *took, by_value);
-	printf(
-	    "{\"count\": %llu, \"late\": %llu, \"p50_ns\": %llu, \"p90_ns\": %llu, \"p99_ns\": %llu, "
-	    "\"p999_ns\": %llu, \"max_ns\": %llu}\n",
-	    (unsigned long long)took_count, (unsigned long long)late, quantile(0.5), quantile(0.9),
-	    quantile(0.99), quantile(0.999), quantile(1));
+	printf("{\"count\": %llu, \"late\": %llu, \"p50_ns\": %llu, \"p90_ns\": %llu, "
+	       "\"p99_ns\": %llu, \"p999_ns\": %llu, \"max_ns\": %llu}\n",
+	       (unsigned long long)took_count, (unsigned long long)late, quantile(0.5),
+	       quantile(0.9), quantile(0.99), quantile(0.999), quantile(1));
 	return 0;
 }

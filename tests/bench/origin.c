@@ -1,5 +1,6 @@
-/* The app's place in the benchmarks, made to cost as little as possible so that it never is the bottleneck:
- * each request head is answered with the same few bytes. Requests without a body only. Usage: origin PORT. */
+/* The app's place in the benchmarks, made to cost as little as possible so that it never is the
+ * bottleneck: each request head is answered with the same few bytes. Requests without a body only.
+ * Usage: origin PORT. */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* detector_scale, detector_pack, detector_blocks: every bucket in its place, packed counts come back as they
- * were. */
+/* detector_scale, detector_pack, detector_blocks: every bucket in its place, packed counts come
+ * back as they were. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
