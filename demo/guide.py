@@ -78,8 +78,9 @@ class Guide:
         """The same with this run's ports, paths and trace."""
         for port, ours in self.ports.items():
             text = re.sub(rf"\b{port}\b", str(ours), text)
-        text = text.replace("venv/bin/python", self.python).replace("TRACE_ID", self.trace)
-        return text.replace("/tmp/", f"{self.folder}/")
+        # The guide's own /tmp first: this Python may itself be below there.
+        text = re.sub(r"(?<![\w./])/tmp/", f"{self.folder}/", text)
+        return text.replace("venv/bin/python", self.python).replace("TRACE_ID", self.trace)
 
     def start(self, kind: str, text: str) -> None:
         """Start a program that goes on running, and wait until it listens."""

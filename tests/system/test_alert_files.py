@@ -148,7 +148,9 @@ def test_commands(gateway_factory: Callable[..., Gateway]) -> None:
         return bool(incidents(gateway))
 
     wait_for(fired, 40, "the rule fired", every_s=0.1)
-    one = incidents(gateway, "?status=firing&route=GET%20(no%20route)")[0]
+    listed = incidents(gateway, "?status=firing&route=GET%20(no%20route)")[0]
+    one = gateway.json(f"/api/v1/incidents/{listed['id']}")
+    assert set(one) - set(listed) == {"history", "distributions"}
     example = next(json.loads(b) for b in blocks("docs/api.md") if '"schema"' in b)
     assert set(example) <= set(one), "docs/api.md shows keys that are not there"
     assert set(one) - set(example) <= {"load", "merged_into"}
