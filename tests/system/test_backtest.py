@@ -70,8 +70,8 @@ def agree_until_firing(ours: list[dict[str, Any]], theirs: list[dict[str, Any]])
     assert len(ticks[0]) == len(ticks[1])
     for mine, yours in zip(*ticks, strict=True):
         assert {**mine, "evidence_nats": 0} == {**yours, "evidence_nats": 0}
-        # Packed hours of day hold single precision: 1.5e-6 nats were seen, of the 14 that fire.
-        expected = pytest.approx(yours["evidence_nats"], rel=1e-5, abs=1e-5)
+        # Hours of day are kept in 1 024ths of a request: 4e-4 nats were seen, of the 13 that fire.
+        expected = pytest.approx(yours["evidence_nats"], rel=1e-5, abs=2e-3)
         assert mine["evidence_nats"] == expected, mine["t"]
     return len(ticks[0])
 
