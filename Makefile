@@ -124,7 +124,10 @@ $(B)/fuzz/%: tests/fuzz/%.c tests/fuzz/driver.c $(wildcard tests/fuzz/*.h) $(B)/
 fuzz-build: $(FUZZ_BIN)
 .PHONY: fuzz-build
 
-unit-build: $(UNIT_BIN)
+BENCH_BIN = $(addprefix $(B)/,worker_alone collector_alone open_loop origin)
+
+# The benchmarks' programs too, so that a change that breaks them is seen.
+unit-build: $(UNIT_BIN) $(BENCH_BIN)
 .PHONY: unit-build
 unit: unit-build
 	@for t in $(UNIT_BIN); do $$t || exit 1; done
@@ -169,12 +172,13 @@ soak: deps-test deps-soak
 
 # All parts, or some: make bench BENCH="proxy tls".
 bench: deps-bench
-	@$(MAKE) --no-print-directory build $(B)/worker_alone $(B)/collector_alone $(B)/open_loop $(B)/origin
+	@$(MAKE) --no-print-directory build $(BENCH_BIN)
 	@build/venv/bin/python tests/bench/run.py $(BENCH)
 
-$(B)/worker_alone: tests/bench/worker_alone.c $(filter-out $(B)/gateway/main.o,$(PROG_OBJ)) $(B)/libtailrace.a
+$(B)/worker_alone: tests/bench/worker_alone.c $(B)/libtailrace.a \
+		$(filter-out $(B)/gateway/main.o $(B)/gateway/commands.o $(B)/gateway/completion.o,$(PROG_OBJ))
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.a,$^) $(B)/libtailrace.a $(LIBS)
 
 $(B)/open_loop $(B)/origin: $(B)/%: tests/bench/%.c $(B)/flags
 	@mkdir -p $(@D)
