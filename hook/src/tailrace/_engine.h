@@ -15,6 +15,7 @@
 enum {
 	TRACE_LEN = 32,
 	SPAN_LEN = 16,
+	KEY_LEN = TRACE_LEN + 1 + SPAN_LEN, /* <trace>-<span> */
 	ROUTE_BYTES_MAX = 512,
 	CODES_MAX = 65536,
 	STACKS_MAX = 65536,
@@ -279,6 +280,15 @@ struct request {
 	bool truncated;
 	char span[SPAN_LEN + 1];
 };
+
+/* Its key, without an end. */
+static inline void
+request_key(const struct request *request, char to[KEY_LEN])
+{
+	memcpy(to, request->who->trace, TRACE_LEN);
+	to[TRACE_LEN] = '-';
+	memcpy(to + TRACE_LEN + 1, request->span, SPAN_LEN);
+}
 
 /* How much the engine does; guard.c. */
 enum stage { STAGE_FULL, STAGE_COARSE, STAGE_NO_STACKS, STAGE_TOTALS };

@@ -33,7 +33,7 @@ find_header(PyObject *headers)
 			continue;
 		const char *text = PyBytes_AS_STRING(value);
 		Py_ssize_t len = PyBytes_GET_SIZE(value);
-		const Py_ssize_t whole = 2 + TRACE_LEN + 1 + SPAN_LEN;
+		const Py_ssize_t whole = 2 + KEY_LEN;
 		if (len < whole || memcmp(text, "1;", 2) != 0 || text[2 + TRACE_LEN] != '-' ||
 		    !is_hex(text + 2, TRACE_LEN) || !is_hex(text + 3 + TRACE_LEN, SPAN_LEN) ||
 		    (len > whole && text[whole] != ';'))
@@ -47,11 +47,11 @@ find_header(PyObject *headers)
 static bool
 is_asked_deep(const char *key)
 {
-	const char *rest = key + TRACE_LEN + 1 + SPAN_LEN;
+	const char *rest = key + KEY_LEN;
 	if (strncmp(rest, ";deep;", 6) != 0 || engine.allow_deep == NULL)
 		return false;
-	PyObject *allowed = PyObject_CallFunction(engine.allow_deep, "s#s", key,
-	                                          (Py_ssize_t)(TRACE_LEN + 1 + SPAN_LEN), rest + 6);
+	PyObject *allowed =
+	    PyObject_CallFunction(engine.allow_deep, "s#s", key, (Py_ssize_t)KEY_LEN, rest + 6);
 	bool result = allowed == Py_True;
 	Py_XDECREF(allowed);
 	PyErr_Clear();

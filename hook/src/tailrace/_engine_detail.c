@@ -232,9 +232,7 @@ record_new(const struct request *request)
 	                          .segments = detail->segment_count,
 	                          .steps = before + after,
 	                          .truncated = detail->truncated || cut};
-	memcpy(record->key, request->who->trace, TRACE_LEN);
-	record->key[TRACE_LEN] = '-';
-	memcpy(record->key + TRACE_LEN + 1, request->span, SPAN_LEN);
+	request_key(request, record->key); /* its end is there already */
 	memcpy(record_lanes(record), detail->lanes, record->lanes * sizeof(struct detail_lane));
 	memcpy(record_segments(record), detail->segments,
 	       record->segments * sizeof(struct detail_segment));

@@ -16,7 +16,7 @@ enum {
 	KEEP_ROUTES_MAX = 4096,
 };
 
-enum { DETAIL_KEY_LEN = TRACE_LEN + 1 + SPAN_LEN, DETAIL_KIND_SHIFT = 12 };
+enum { DETAIL_KIND_SHIFT = 12 };
 
 struct writer;
 
@@ -75,7 +75,7 @@ struct record {
 	struct deep *deep; /* owned, or NULL */
 	uint32_t lanes, segments, steps;
 	bool truncated;
-	char key[DETAIL_KEY_LEN + 1];
+	char key[KEY_LEN + 1];
 	/* then the lanes, the segments, the path's steps */
 };
 

@@ -61,8 +61,10 @@ jobs_emit(struct request *request)
 	struct job_totals *totals = request->jobs;
 	if (totals == NULL)
 		return;
-	int len = snprintf(text, sizeof(text), "[\"%s-%s\",%u,[", request->who->trace,
-	                   request->span, (unsigned)request->part);
+	char key[KEY_LEN];
+	request_key(request, key);
+	int len =
+	    snprintf(text, sizeof(text), "[\"%.*s\",%u,[", KEY_LEN, key, (unsigned)request->part);
 	for (int i = 0; i < totals->len; i++) {
 		const struct job_total *total = &totals->items[i];
 		len += snprintf(text + len, sizeof(text) - (size_t)len, "%s[%d,%u,%lld,%lld,%lld]",

@@ -17,7 +17,7 @@ static struct {
 } kept;
 
 static struct {
-	char keys[DETAIL_DUE_MAX][DETAIL_KEY_LEN + 1];
+	char keys[DETAIL_DUE_MAX][KEY_LEN + 1];
 	uint32_t first, count;
 } due;
 
@@ -48,7 +48,7 @@ find(const char *key)
 	for (uint32_t i = kept.count; i-- > 0;) {
 		uint32_t place = (kept.first + i) % DETAIL_RECORDS_MAX;
 		if (kept.hashes[place] == hash && kept.records[place] != NULL &&
-		    memcmp(kept.records[place]->key, key, DETAIL_KEY_LEN) == 0)
+		    memcmp(kept.records[place]->key, key, KEY_LEN) == 0)
 			return place;
 	}
 	return NOWHERE;
@@ -106,7 +106,7 @@ note_due(const char *key)
 		due.first = (due.first + 1) % DETAIL_DUE_MAX;
 		due.count--;
 	}
-	memcpy(due.keys[(due.first + due.count++) % DETAIL_DUE_MAX], key, DETAIL_KEY_LEN + 1);
+	memcpy(due.keys[(due.first + due.count++) % DETAIL_DUE_MAX], key, KEY_LEN + 1);
 }
 
 void
@@ -230,7 +230,7 @@ detail(PyObject *module, PyObject *arg)
 	(void)module;
 	if (key == NULL)
 		return NULL;
-	uint32_t place = len == DETAIL_KEY_LEN ? find(key) : NOWHERE;
+	uint32_t place = len == KEY_LEN ? find(key) : NOWHERE;
 	if (place == NOWHERE)
 		Py_RETURN_NONE;
 	struct record *record = take_out(place);

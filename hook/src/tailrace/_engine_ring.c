@@ -1,4 +1,4 @@
-/* Finished rows on their way to the sender: two bounded rings of length-prefixed records. Full:
+/* Finished rows on their way to the sender: three bounded rings of length-prefixed records. Full:
  * drop and count. */
 #include "_engine.h"
 
@@ -36,6 +36,15 @@ copy_out(const struct ring *ring, size_t at, void *to, size_t len)
 	size_t first = len < ring->size - at ? len : ring->size - at;
 	memcpy(to, ring->bytes + at, first);
 	memcpy((char *)to + first, ring->bytes, len - first);
+}
+
+/* The oldest record is done with. What is written next to an empty ring finds its beginning in the
+ * cache. */
+static void
+drop_oldest(struct ring *ring, size_t bytes)
+{
+	ring->used -= bytes;
+	ring->head = ring->used > 0 ? place(ring, ring->head + bytes) : 0;
 }
 
 /* number: stored before the row, or NULL. */
@@ -110,11 +119,8 @@ take(struct ring *ring, size_t max, uint64_t *ret_records)
 		copy_out(ring, ring->head, &len, sizeof(len));
 		copy_out(ring, ring->head + sizeof(len), to + at, len);
 		at += len;
-		ring->head = place(ring, ring->head + sizeof(len) + len);
-		ring->used -= sizeof(len) + len;
+		drop_oldest(ring, sizeof(len) + len);
 	}
-	if (ring->used == 0) /* what is written next finds this end of it in the cache */
-		ring->head = 0;
 	return result;
 }
 
@@ -164,8 +170,7 @@ ring_take_jobs(void)
 		len = jobs_due(0);
 		copy_out(&jobs, jobs.head + before, to + at, len);
 		at += len;
-		jobs.head = (jobs.head + before + len) % jobs.size;
-		jobs.used -= before + len;
+		drop_oldest(&jobs, before + len);
 	}
 	return result;
 }

@@ -1,7 +1,7 @@
 /* From paths to the rows of docs/protocol.md: segments cut to the window asked for, equal ones
  * added up, the rest unattributed, written as JSON. The scratch space is shared: all of this
  * runs under the GIL and calls nothing. */
-#include "_engine.h"
+#include "_engine_detail.h"
 
 enum {
 	ROW_SLOTS = REQUEST_ROWS_MAX * 2,
@@ -153,16 +153,6 @@ row_fits(const struct row *row, const struct node *node, int32_t stack)
 	       row->stack == stack && row->node->exact == node->exact && row->node->by == node->by;
 }
 
-static int32_t
-stack_of(const struct request *request, const struct node *node)
-{
-	if (node->stack != STACK_LANE)
-		return node->stack;
-	if (request->who->first_stack >= 0 || request->root == NULL)
-		return request->who->first_stack;
-	return request->root->first_stack >= 0 ? request->root->first_stack : STACK_NONE;
-}
-
 /* The row for this segment; NULL where there are as many as may be. */
 static struct row *
 row_for(struct request *request, const struct node *node, int32_t stack, int rows_max)
@@ -223,7 +213,7 @@ merge(struct request *request, const struct node *path, int64_t from_ns, int64_t
 		    overlap(segments[i]->parent->end_ns, segments[i]->end_ns, from_ns, to_ns);
 		if (ns <= 0)
 			continue;
-		int32_t stack = stack_of(request, segments[i]);
+		int32_t stack = detail_stack(request, segments[i]->stack);
 		struct row *row = before != NULL && row_fits(before, segments[i], stack)
 		                      ? before
 		                      : row_for(request, segments[i], stack, rows_max);
@@ -329,10 +319,10 @@ write_stalls(struct request *request, struct text *text)
 static void
 put_key(struct text *text, const struct request *request)
 {
+	char key[KEY_LEN];
+	request_key(request, key);
 	put(text, "[\"", 2);
-	put(text, request->who->trace, TRACE_LEN);
-	put(text, "-", 1);
-	put(text, request->span, SPAN_LEN);
+	put(text, key, sizeof(key));
 	put(text, "\",", 2);
 }
 
