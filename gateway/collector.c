@@ -197,7 +197,8 @@ on_poll(evutil_socket_t fd, short events, void *arg)
 		watch_tick(c->service.watch);
 		incidents_tick(c->service.incidents);
 	}
-	live_tick(c->service.live, now_ns);
+	/* Not the turn's beginning: what the turn sent was sent after it. */
+	live_tick(c->service.live, clock_now_ns());
 	control_tick(c->control, now_ns);
 	if (orphan_ends(c, now_ns))
 		event_base_loopbreak(c->base);

@@ -207,6 +207,25 @@ def test_live_filters(gateway: Gateway, app: HandApp) -> None:
     assert gateway.api("/api/v1/live", "POST", b"")[0] == 405
 
 
+def test_live_tells_what_was_skipped_once_a_second(gateway: Gateway) -> None:
+    """How many were left out is told when their second is over, not beside its first event."""
+    events = Events(gateway, "?per_s=1")
+    time.sleep(1.1)  # the next event begins a second of its own
+    ask(gateway, "/s", 10)
+    names: list[str] = []
+    end = time.monotonic() + 10
+    while "exchange" not in names and time.monotonic() < end:
+        names += [name for name, _ in events.take(0.05)]
+    assert names == ["exchange"]
+    skipped = 0
+    while skipped < 9 and time.monotonic() < end:
+        more = events.take(0.2)
+        names += [name for name, _ in more]
+        skipped += sum(data["count"] for name, data in more if name == "skipped")
+    assert skipped + names.count("exchange") == 10
+    events.close()
+
+
 def test_live_readers_are_bounded(gateway: Gateway) -> None:
     """32 readers; the 33rd is told so; one that leaves makes room."""
     before = metrics(gateway).get("tailrace_live_refused_total", 0)
