@@ -31,7 +31,7 @@ from proxy_tools import (
 from tls_tools import TLS12, TLS13, Authority, listen, upstream_tls, uvicorn_args
 from upstream_tools import value
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 GatewayFactory = Callable[..., Gateway]
 AppFactory = Callable[..., AppServer]
@@ -70,6 +70,17 @@ def _echo(conn: socket.socket, _index: int) -> None:
     conn.sendall(SWITCH)
     while data := conn.recv(65536):
         conn.sendall(data)
+
+
+def pause_and_take_all(client: ClientConnection, worker: int, before_kib: int) -> None:
+    """Read nothing of /push for a second: the worker's memory stays flat. Then read all of it."""
+    time.sleep(1)
+    assert resident_kib(worker) - before_kib < 4096
+    got = 0
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            got += len(client.recv(10))
+    assert got == 400 * 65536
 
 
 def _ended(gateway: Gateway, trace_id: str) -> dict[str, Any]:
@@ -171,13 +182,7 @@ def test_tls_back_pressure(
         max_size=None,
         max_queue=2,
     ) as client:
-        time.sleep(1)
-        assert resident_kib(worker) - before < 4096
-        got = 0
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                got += len(client.recv(10))
-    assert got == 400 * 65536
+        pause_and_take_all(client, worker, before)
 
 
 def test_refused_upgrade_keeps_the_connection(
@@ -379,13 +384,7 @@ def test_back_pressure(gateway_factory: GatewayFactory, uvicorn_factory: AppFact
     (worker,) = gateway.worker_pids()
     before = resident_kib(worker)
     with connect(f"ws://127.0.0.1:{gateway.port}/push", max_size=None, max_queue=2) as client:
-        time.sleep(1)
-        assert resident_kib(worker) - before < 4096
-        got = 0
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                got += len(client.recv(10))
-    assert got == 400 * 65536
+        pause_and_take_all(client, worker, before)
 
 
 def test_slow_app_pauses_the_client(
