@@ -137,8 +137,7 @@ put_request(const struct term *term, const json_t *request)
 		snprintf(text, sizeof(text), "%d", (int)code);
 	else
 		snprintf(text, sizeof(text), "-");
-	term_line_right(&line, code >= 500 || code == 0 ? TERM_RED : TERM_PLAIN,
-	                40 + time - 12 + time, text);
+	term_line_right(&line, code >= 500 || code == 0 ? TERM_RED : TERM_PLAIN, 40 + time, text);
 	client_put_duration(&line, 51 + time, json_object_get(request, "total_ns"));
 	term_line_pad(&line, 53 + time);
 	if (json_is_true(json_object_get(request, "has_profile")))

@@ -76,11 +76,15 @@ color_on(struct term_line *line, enum term_color color)
 		append(line, color_codes[color], strlen(color_codes[color]), 0);
 }
 
+/* Into the room that append() keeps, where the text filled the rest. */
 static void
 color_off(struct term_line *line, enum term_color color)
 {
-	if (line->term->color && color != TERM_PLAIN)
-		append(line, RESET, strlen(RESET), 0);
+	if (!line->term->color || color == TERM_PLAIN ||
+	    line->length + sizeof(RESET) > sizeof(line->text))
+		return;
+	memcpy(line->text + line->length, RESET, sizeof(RESET));
+	line->length += strlen(RESET);
 }
 
 /* Characters that move the cursor or turn the direction of what follows. */

@@ -282,6 +282,27 @@ def test_other_locales_get_ascii(control: Control) -> None:
     assert "gr\\xc3\\xb6\\xc3\\x9fe" in done.stdout
 
 
+@pytest.mark.parametrize("length", range(4070, 4100, 3))
+def test_colours_end_where_a_text_fills_its_line(control: Control, length: int) -> None:
+    serve(control, make_exchange() | {"path": "/" + "x" * length})
+    text = run_on_terminal(100, {}, "show", TRACE, "--control", control.address)
+    title = text.splitlines()[0]
+    assert "\x1b[1mGET /xxx" in title
+    assert title.endswith("\x1b[0m")
+
+
+def test_requests_stand_below_their_headings(control: Control) -> None:
+    one = {"trace_id": TRACE, "route": "GET /a", "status": 200, "total_ns": 345_000_000}
+    one |= {"start": "2026-11-23T10:00:00.123456789Z", "has_profile": True}
+    control.answers["/api/v1/requests"] = [(200, {"requests": [one]})]
+    for columns in (70, 100):
+        text = run_on_terminal(columns, {"NO_COLOR": "1"}, "requests", "--control", control.address)
+        heading, row = text.splitlines()
+        assert heading.index("STATUS") + 6 == row.index(" 200 ") + 4
+        assert heading.index("TOTAL") + 5 == row.index("345.0 ms") + 8
+        assert heading.index("ROUTE") == row.index("GET /a")
+
+
 def test_nothing_from_outside_reaches_the_terminal_raw(control: Control) -> None:
     exchange = make_exchange()
     exchange["path"] = "/a\x1b[31m\n\x07\u202e\u009bb"
