@@ -55,6 +55,7 @@ take(void)
 	raw.c_iflag &= ~(tcflag_t)(IXON | ICRNL);
 	raw.c_cc[VMIN] = 0;
 	raw.c_cc[VTIME] = 0;
+	signal(SIGTTOU, SIG_DFL); /* behind a shell's `bg` or `&`: stopped until it is in front */
 	if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &raw) != 0)
 		return -1;
 	is_taken = 1;
@@ -62,7 +63,7 @@ take(void)
 	return 0;
 }
 
-/* Async-signal-safe: write() and tcsetattr() are. */
+/* Async-signal-safe: write(), signal() and tcsetattr() are. */
 void
 screen_end(void)
 {
@@ -70,6 +71,7 @@ screen_end(void)
 		return;
 	is_taken = 0;
 	put(leave, sizeof(leave) - 1);
+	signal(SIGTTOU, SIG_IGN); /* given back from behind the shell too */
 	tcsetattr(STDIN_FILENO, TCSADRAIN, &saved);
 }
 
@@ -106,7 +108,10 @@ screen_begin(void)
 	static const int ends[] = {SIGINT,  SIGTERM, SIGHUP, SIGQUIT, SIGABRT,
 	                           SIGSEGV, SIGBUS,  SIGILL, SIGFPE};
 	struct sigaction action = {.sa_handler = on_end};
+	pid_t front = tcgetpgrp(STDIN_FILENO);
 
+	if (front != -1 && front != getpgrp())
+		kill(0, SIGTTOU); /* its modes are the shell's own until we are in front */
 	if (tcgetattr(STDIN_FILENO, &saved) != 0)
 		return -1;
 	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
@@ -115,7 +120,6 @@ screen_begin(void)
 	sigaction(SIGTSTP, &action, NULL);
 	action.sa_handler = on_resize;
 	sigaction(SIGWINCH, &action, NULL);
-	signal(SIGTTOU, SIG_IGN); /* setting the modes from behind a shell's `bg` */
 	atexit(screen_end);
 	return take();
 }

@@ -396,9 +396,7 @@ key_in_filter(struct top *top, int key)
 		memcpy(top->filter, top->typed, sizeof(top->filter));
 		top->mode = LIST;
 	} else if (key == SCREEN_BACKSPACE) {
-		while (n > 0 && ((unsigned char)top->typed[n - 1] & 0xc0) == 0x80)
-			n--; /* the rest of a character of several bytes */
-		top->typed[n > 0 ? n - 1 : 0] = '\0';
+		top_drop_character(top->typed);
 		memcpy(top->filter, top->typed, sizeof(top->filter));
 	} else if (key >= ' ' && key < 256 && n + 1 < sizeof(top->typed)) {
 		top->typed[n] = (char)key;
@@ -479,15 +477,12 @@ look_twice(struct top *top)
 		}
 	}
 	for (size_t i = 0; i < top->model.count && i < NOTED_ONCE; i++) {
-		struct top_wish wish = top->wish;
-		struct top_news news;
+		json_t *noted =
+		    top_ask_flame(top->options->control, top->model.rows[i].id, top->wish.window_s);
 
-		wish.window_s = top->wish.window_s;
-		wish.noted = top->model.rows[i].id;
-		top_ask(top->options->control, &wish, &news);
-		if (news.noted != NULL)
-			top_note(&top->model, news.noted, news.at_ns);
-		top_news_free(&news);
+		if (noted != NULL)
+			top_note(&top->model, noted, clock_now_ns());
+		json_decref(noted);
 	}
 	refill(top);
 	return true;

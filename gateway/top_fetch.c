@@ -46,8 +46,8 @@ ask(const char *control, const char *path, char *fault, size_t size)
 	return root;
 }
 
-static json_t *
-ask_flame(const char *control, json_int_t id, uint64_t window_s)
+json_t *
+top_ask_flame(const char *control, json_int_t id, uint64_t window_s)
 {
 	uint64_t now_s = clock_wall_ns() / NS_PER_S;
 	char path[160], ignored[512];
@@ -77,10 +77,10 @@ top_ask(const char *control, const struct top_wish *wish, struct top_news *ret)
 		snprintf(path, sizeof(path),
 		         "/api/v1/requests?sort=slowest&limit=%d&route=", REQUESTS_SHOWN);
 		client_append_encoded(path, sizeof(path), wish->shown_name);
-		ret->flame = ask_flame(control, wish->shown, wish->window_s);
+		ret->flame = top_ask_flame(control, wish->shown, wish->window_s);
 		ret->requests = ask(control, path, ignored, sizeof(ignored));
 	} else if (wish->noted != 0) {
-		ret->noted = ask_flame(control, wish->noted, wish->window_s);
+		ret->noted = top_ask_flame(control, wish->noted, wish->window_s);
 	}
 }
 

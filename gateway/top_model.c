@@ -72,6 +72,16 @@ top_count(struct top_model *model, const json_t *minute, uint64_t now_ns)
 }
 
 void
+top_drop_character(char *text)
+{
+	size_t n = strlen(text);
+
+	while (n > 0 && ((unsigned char)text[n - 1] & 0xc0) == 0x80)
+		n--; /* the rest of one of several bytes */
+	text[n > 0 ? n - 1 : 0] = '\0';
+}
+
+void
 top_note(struct top_model *model, const json_t *flame, uint64_t now_ns)
 {
 	struct top_track *track = track_of(model, json_integer_value(json_object_get(flame, "id")));
@@ -79,14 +89,18 @@ top_note(struct top_model *model, const json_t *flame, uint64_t now_ns)
 	const char *cause = json_string_value(json_object_get(row, "cause"));
 	const char *frame = json_string_value(json_object_get(row, "frame"));
 	double whole = client_real(json_object_get(flame, "tree"), "ns");
+	int length;
 
 	track->noted_ns = now_ns;
 	if (row == NULL)
 		return;
-	snprintf(track->main, sizeof(track->main), "%2.0f%% %s%s%s%s%s",
-	         whole > 0 ? 100 * client_real(row, "ns") / whole : 0, client_text(row, "kind"),
-	         cause != NULL ? " " : "", cause != NULL ? cause : "", frame != NULL ? " " : "",
-	         frame != NULL ? frame : "");
+	length =
+	    snprintf(track->main, sizeof(track->main), "%2.0f%% %s%s%s%s%s",
+	             whole > 0 ? 100 * client_real(row, "ns") / whole : 0, client_text(row, "kind"),
+	             cause != NULL ? " " : "", cause != NULL ? cause : "", frame != NULL ? " " : "",
+	             frame != NULL ? frame : "");
+	if (length >= (int)sizeof(track->main))
+		top_drop_character(track->main); /* JSON takes whole ones only */
 }
 
 static void

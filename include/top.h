@@ -7,9 +7,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "model/route.h"
 #include "term.h"
 
-#define TOP_TEXT 160
+#define TOP_TEXT (ROUTE_NAME_MAX + 1) /* routes' names are whole */
 #define TOP_FILTER 64
 
 enum top_sort { TOP_TIME, TOP_RATE, TOP_P95, TOP_ERRORS, TOP_SORTS };
@@ -65,6 +66,9 @@ void top_draw_row(const struct term *term, const struct top_row *row, bool selec
  * null), in at most `rows` lines. */
 void top_draw_route(const struct term *term, const char *route, const json_t *flame,
                     const json_t *requests, unsigned rows);
+
+/* Takes the last character (UTF-8) off a text. */
+void top_drop_character(char *text);
 
 /* The rows as JSON. Owned by the caller. */
 json_t *top_json(const struct top_model *model, uint64_t window_s);

@@ -30,6 +30,9 @@ void top_ask(const char *control, const struct top_wish *wish, struct top_news *
 
 void top_news_free(struct top_news *news);
 
+/* Asks what a route's time in the window is made of. Owned by the caller; null: not answered. */
+json_t *top_ask_flame(const char *control, json_int_t id, uint64_t window_s);
+
 /* Starts the thread, which asks each second, and at once where the wish changed. `control` is kept.
  * Returns a descriptor that can be read when there is news, or -1 with errno. Ends with the process. */
 int top_fetch_begin(const char *control, const struct top_wish *wish);

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import tempfile
+import termios
 import threading
 import time
 import urllib.request
@@ -203,6 +205,22 @@ def test_a_stop_and_a_terminal_that_goes(control: Control) -> None:
         assert top.end() == -signal.SIGHUP
 
 
+def test_behind_a_shell_the_terminal_is_left_alone(control: Control) -> None:
+    """As by ``tailrace top &``: it stops before it takes the terminal, and goes on in front."""
+    quoted = shlex.join(command(control))
+    script = f"set -m; {quoted} & sleep 1; jobs; read go; fg >/dev/null; echo status $?"
+    with terminal(["bash", "-c", script]) as shell:
+        shell.wait_text("Stopped")
+        assert termios.tcgetattr(shell.slave) == shell.before
+        assert b"\x1b[?1049h" not in shell.raw
+        shell.send("\n")
+        shell.wait_text("GET /large")
+        shell.send("q")
+        shell.wait_text("status 0")
+        assert shell.end() == 0
+        assert shell.is_restored()
+
+
 def run_piped(control: Control, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Without a terminal."""
     return subprocess.run(
@@ -231,6 +249,18 @@ def test_one_plain_frame_where_there_is_no_terminal(control: Control) -> None:
             assert top.end() == 0
             assert b"\x1b[?1049h" not in top.raw
             assert "GET /large" in top.text()
+
+
+def test_long_names_are_whole(control: Control) -> None:
+    name, frame = "GET /" + "ü" * 250, "app:" + "ü" * 400
+    control.answers["/api/v1/routes"] = [(200, {"routes": [route(1, name)], "window_s": 300})]
+    for more in ("", "x"):  # a character begins at an even place, and at an odd one
+        control.answers["/api/v1/routes/1/flame"] = [(200, flame(1, name, more + frame))]
+        done = run_piped(control, "--json")
+        (row,) = json.loads(done.stdout)["routes"]
+        assert row["route"] == name
+        assert f"80% wait socket {more}{frame}".startswith(row["main"])
+        assert len(row["main"].encode()) > 500
 
 
 @pytest.mark.parametrize(
