@@ -141,15 +141,6 @@ add_own(json_t *into, const json_t *from, const char *library)
 
 /* --- drawing ------------------------------------------------------------------ */
 
-static void
-delta_text(const struct term *term, double delta_ns, char *buf, size_t size)
-{
-	char duration[TERM_DURATION_SIZE];
-
-	snprintf(buf, size, "%s%s", delta_ns < 0 ? "-" : "+",
-	         term_duration(term, (uint64_t)llround(fabs(delta_ns)), duration));
-}
-
 /* Grew: red. Shrank: blue. New: magenta. */
 static enum term_color
 change_color(const struct drawing *d, double before, double after)
@@ -167,7 +158,7 @@ node_note(const struct drawing *d, const json_t *node, char *buf, size_t size)
 	char delta[TERM_DURATION_SIZE + 2] = "";
 
 	if (d->compared && fabs(after - before) >= SHARE_LEAST * d->total_ns)
-		delta_text(d->table.term, after - before, delta, sizeof(delta));
+		client_delta_text(d->table.term, after - before, delta, sizeof(delta));
 	snprintf(buf, size, "%s%s%s", delta, *delta != '\0' && *library != '\0' ? "  " : "",
 	         library);
 }
@@ -252,7 +243,7 @@ row_print(const struct term *term, const json_t *row)
 	} else {
 		label -= 20;
 	}
-	delta_text(term, client_real(row, "delta_ns"), text, sizeof(text));
+	client_delta_text(term, client_real(row, "delta_ns"), text, sizeof(text));
 	term_line_right(&line, client_real(row, "delta_ns") < 0 ? TERM_BLUE : TERM_RED, label + 31,
 	                text);
 	snprintf(text, sizeof(text), "%.0f%%", 100 * client_real(row, "share"));

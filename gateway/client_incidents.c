@@ -72,14 +72,13 @@ static void
 put_row(const struct term *term, const json_t *row)
 {
 	double ms = client_real(row, "delta_ms");
-	char text[TERM_DURATION_SIZE + 2], duration[TERM_DURATION_SIZE];
+	char text[TERM_DURATION_SIZE + 2];
 	struct term_line line;
 
 	term_line_begin(&line, term);
 	term_line_pad(&line, TEXT_INDENT);
 	client_put_row_label(&line, term->columns - 20, row);
-	snprintf(text, sizeof(text), "%s%s", ms < 0 ? "-" : "+",
-	         term_duration(term, (uint64_t)llround(fabs(ms) * 1e6), duration));
+	client_delta_text(term, ms * 1e6, text, sizeof(text));
 	term_line_right(&line, ms < 0 ? TERM_BLUE : TERM_RED, term->columns - 7, text);
 	snprintf(text, sizeof(text), "%.0f %%", 100 * client_real(row, "share"));
 	term_line_right(&line, TERM_DIM, term->columns, text);

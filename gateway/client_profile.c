@@ -95,15 +95,12 @@ static bool
 look(const struct client_options *options, const struct term *term, struct progress *progress)
 {
 	struct control_answer answer = {0};
-	char error[512];
 	const json_t *asked, *recent;
 	json_t *root;
 	size_t i;
 
-	if (control_get(options->control, "/api/v1/deep", &answer, error, sizeof(error)) != 0) {
-		fprintf(stderr, "tailrace: %s\n", error);
+	if (client_ask(options, "/api/v1/deep", &answer) == -1)
 		return false;
-	}
 	root = json_loadb(answer.body, answer.length, 0, NULL);
 	recent = json_object_get(root, "recent");
 	for (i = json_array_size(recent); i-- > 0;) { /* oldest first */

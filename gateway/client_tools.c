@@ -2,6 +2,7 @@
 #include "client_tools.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,6 +154,15 @@ client_put_duration(struct term_line *line, unsigned column, const json_t *value
 	if (json_is_integer(value))
 		term_duration(line->term, (uint64_t)json_integer_value(value), text);
 	term_line_right(line, TERM_PLAIN, column, text);
+}
+
+void
+client_delta_text(const struct term *term, double delta_ns, char *buf, size_t size)
+{
+	char duration[TERM_DURATION_SIZE];
+
+	snprintf(buf, size, "%s%s", delta_ns < 0 ? "-" : "+",
+	         term_duration(term, (uint64_t)llround(fabs(delta_ns)), duration));
 }
 
 void

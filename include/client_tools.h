@@ -65,6 +65,9 @@ double client_real(const json_t *object, const char *key);
 /* Appends a duration right-aligned, "-" where `value` is none. */
 void client_put_duration(struct term_line *line, unsigned column, const json_t *value);
 
+/* A difference of two times with its sign: "+33.9 ms". Fits TERM_DURATION_SIZE + 1 bytes. */
+void client_delta_text(const struct term *term, double delta_ns, char *buf, size_t size);
+
 /* What a row of time is, where its cause is known and whose frame it is: up to `column`. */
 void client_put_row_label(struct term_line *line, unsigned column, const json_t *row);
 
