@@ -491,7 +491,9 @@ def record(name: str, by: str, of: str | None) -> None:
 
 def documents() -> list[Path]:
     """The Markdown files of the tree."""
-    found = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("hook/*.md")]
+    found = [*ROOT.glob("*.md")]
+    for folder in ("docs/**", "hook", "examples"):
+        found += ROOT.glob(f"{folder}/*.md")
     return sorted(path for path in found if not path.name.startswith("NOTICE"))
 
 
