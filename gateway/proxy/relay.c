@@ -20,11 +20,12 @@ struct body_form {
 };
 
 /* Room of the next block of a body. One whose last read filled its block comes faster than it is
- * read: a long block saves system calls, and is all that is read in this wakeup. */
+ * read: a long block saves system calls, and is all that is read in this wakeup. Not with TLS,
+ * whose reads give one record at most: 16 KiB. */
 static size_t
-body_room(bool filled, int *reads)
+body_room(const struct stream *stream, bool filled, int *reads)
 {
-	if (!filled)
+	if (!filled || stream->tls)
 		return 0;
 	*reads = READS_PER_WAKEUP;
 	return BLOCK_LONG_ROOM;
@@ -239,7 +240,8 @@ relay_client_readable(struct exchange *exchange)
 			client_pause(client);
 			return;
 		}
-		block = block_get(&loop->blocks, body_room(exchange->long_request, &i));
+		block = block_get(&loop->blocks,
+		                  body_room(&client->stream, exchange->long_request, &i));
 		if (!block) {
 			proxy_fail(exchange, CLOSE_OUT_OF_MEMORY);
 			return;
@@ -548,7 +550,8 @@ relay_upstream_readable(struct exchange *exchange)
 		}
 		upstream->in = NULL;
 		if (!block &&
-		    !(block = block_get(&loop->blocks, body_room(exchange->long_response, &i)))) {
+		    !(block = block_get(&loop->blocks, body_room(&upstream->stream,
+		                                                 exchange->long_response, &i)))) {
 			proxy_fail(exchange, CLOSE_OUT_OF_MEMORY);
 			return;
 		}
