@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import procs
+from paired import CONTROL
 from stats import Estimate, control_ok, estimate
 
 SIZE = 1 << 30
 ROUNDS = 7
 PIECE = bytes(1 << 18)
 RATE_GOAL, RSS_KIB_MAX = 0.95, 4096
-CONTROL = "control (A/A)"
 WAYS = ("download", "upload")
 
 
@@ -83,28 +83,24 @@ def upload(sock: socket.socket) -> None:
         raise RuntimeError("unexpected answer")
 
 
-def rss_kib(pid: int) -> int:
-    """Resident memory now; what was the most of it since reset() is most_kib()."""
-    return int(re.findall(r"^VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M)[0])
-
-
-def most_kib(pid: int) -> int:
-    """The most resident memory since reset()."""
-    return int(re.findall(r"^VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M)[0])
+def status_kib(pid: int, key: str) -> int:
+    """Of a process's status: VmRSS, resident now, or VmHWM, the most of it since a reset."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(rf"^{key}:\s+(\d+)", text, re.M)[0])
 
 
 def transfer(service: procs.Service, way: str) -> dict[str, float]:
     """One gibibyte: seconds, CPU seconds and KiB grown by of the proxy."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=60) as sock:
-        Path(f"/proc/{service.counted_pid}/clear_refs").write_text("5")
-        rss, cpu = rss_kib(service.counted_pid), procs.cpu_ns(service.counted_pid)
+        Path(f"/proc/{service.counted_pid}/clear_refs").write_text("5")  # resets VmHWM
+        rss, cpu = status_kib(service.counted_pid, "VmRSS"), procs.cpu_ns(service.counted_pid)
         started = time.monotonic()
         (download if way == "download" else upload)(sock)
         took = time.monotonic() - started
         return {
             "s": took,
             "cpu_s": (procs.cpu_ns(service.counted_pid) - cpu) / 1e9,
-            "grown_kib": most_kib(service.counted_pid) - rss,
+            "grown_kib": status_kib(service.counted_pid, "VmHWM") - rss,
         }
 
 

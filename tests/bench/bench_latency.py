@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import procs
+from paired import CONTROL
 from stats import Estimate, estimate, median
 
 ROUNDS = 9
@@ -16,7 +17,6 @@ SECONDS = 3
 CONNECTIONS = 64
 SHARE = 0.5  # of what the slower peer can do at all
 RATIO_GOAL = 1.10
-CONTROL = "control (A/A)"
 GENERATOR = procs.ROOT / "build" / "release" / "open_loop"
 
 

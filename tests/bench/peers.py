@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from paired import CONTROL
 from stats import median
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +52,7 @@ def each(what: str, figure: Callable[[str], str]) -> Row:
 def loaded(part: dict[str, Any], what: str) -> list[Row]:
     """CPU and throughput of one kind of load; ratios ours to theirs."""
     ratios, rates = part["ratios"], part["rates"]
-    control = interval(ratios["control (A/A)"])
+    control = interval(ratios[CONTROL])
     return [
         each(f"CPU per {what}, µs", lambda n: middle(part["cost_us"][n], 1)),
         (
