@@ -1,5 +1,5 @@
 /* The configuration in force as JSON, made from the table of keys: every key with its value, defaults
- * filled in; what may hold a secret is cut. Any thread. */
+ * filled in; what may hold a secret is cut. One thread, for getpwuid(). */
 #ifndef TAILRACE_BASE_CONFIG_SHOW_H
 #define TAILRACE_BASE_CONFIG_SHOW_H
 
