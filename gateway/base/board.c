@@ -180,3 +180,17 @@ board_threads_sum(const struct board *board, size_t offset)
 	}
 	return sum;
 }
+
+uint64_t
+board_loop_lag_max_ns(const struct board *board)
+{
+	uint64_t max_ns = 0;
+	for (size_t g = 0; g < BOARD_GENERATIONS_MAX; g++) {
+		for (size_t t = 0; t < BOARD_THREADS_MAX; t++) {
+			uint64_t ns = atomic_load_explicit(&board->threads[g][t].loop_lag_max_ns,
+			                                   memory_order_relaxed);
+			max_ns = ns > max_ns ? ns : max_ns;
+		}
+	}
+	return max_ns;
+}

@@ -84,13 +84,7 @@ loop_lag(const struct board *board, struct metrics *out)
 	                                     "0.268435456", "1.073741824", "+Inf"};
 	static const char metric[] = "tailrace_loop_lag_seconds";
 	_Static_assert(sizeof(bounds) / sizeof(bounds[0]) == BOARD_LAG_BUCKETS, "a bound each");
-	uint64_t max_ns = 0, count = 0;
-	for (size_t g = 0; g < BOARD_GENERATIONS_MAX; g++) {
-		for (size_t t = 0; t < BOARD_THREADS_MAX; t++) {
-			uint64_t ns = load(&board->threads[g][t].loop_lag_max_ns);
-			max_ns = ns > max_ns ? ns : max_ns;
-		}
-	}
+	uint64_t count = 0;
 	metrics_head(out, metric, "histogram",
 	             "How long events waited for the others of their turn in a worker's loop.");
 	for (size_t i = 0; i < BOARD_LAG_BUCKETS; i++) {
@@ -103,7 +97,7 @@ loop_lag(const struct board *board, struct metrics *out)
 	metrics_sample(out, "tailrace_loop_lag_seconds_count", "", count);
 	metrics_head(out, "tailrace_loop_lag_max_seconds", "gauge",
 	             "The latest a worker's event loop has been.");
-	metrics_seconds(out, "tailrace_loop_lag_max_seconds", "", max_ns);
+	metrics_seconds(out, "tailrace_loop_lag_max_seconds", "", board_loop_lag_max_ns(board));
 }
 
 static void

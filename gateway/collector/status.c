@@ -232,18 +232,13 @@ exchanges(const struct service *service, struct text *out)
 static void
 loop_lag(const struct service *service, struct text *out)
 {
-	uint64_t turns = 0, max_ns = 0, sum_ns = GAUGE(service, loop_lag_sum_ns);
+	uint64_t turns = 0, sum_ns = GAUGE(service, loop_lag_sum_ns);
 	for (size_t i = 0; i < BOARD_LAG_BUCKETS; i++)
 		turns += board_threads_sum(service->board,
 		                           offsetof(struct board_thread, loop_lag_buckets) +
 		                               i * sizeof(_Atomic uint64_t));
-	for (size_t g = 0; g < BOARD_GENERATIONS_MAX; g++)
-		for (size_t t = 0; t < BOARD_THREADS_MAX; t++) {
-			uint64_t ns = load(&service->board->threads[g][t].loop_lag_max_ns);
-			max_ns = ns > max_ns ? ns : max_ns;
-		}
 	text_printf(out, ",\"loop_lag\":{\"mean_ns\":%" PRIu64, turns > 0 ? sum_ns / turns : 0);
-	number(out, "max_ns", max_ns);
+	number(out, "max_ns", board_loop_lag_max_ns(service->board));
 	text_puts(out, "}");
 }
 

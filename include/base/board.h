@@ -171,6 +171,9 @@ uint64_t board_upstream_key(const struct config_upstream *upstream);
 /* Sum over all worker threads of the field at `offset` in struct board_thread, an _Atomic uint64_t. */
 uint64_t board_threads_sum(const struct board *board, size_t offset);
 
+/* The latest that the event loop of any worker thread has been. */
+uint64_t board_loop_lag_max_ns(const struct board *board);
+
 /* Adds to a counter that several threads share. */
 static inline void
 board_share(_Atomic uint64_t *counter, int64_t n)
