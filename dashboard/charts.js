@@ -83,7 +83,8 @@ function told(series, format) {
     .join("; ");
 }
 
-// One chart; `series` are {label, values, stroke, fill, width, bars}; a drag selects a span.
+// One chart; `series` are {label, values, stroke, fill, width, bars}, colours by their names; a drag
+// selects a span.
 export function Chart({
   title,
   t,
@@ -122,8 +123,8 @@ export function Chart({
         { label: "UTC", value: (_, v) => (v === null ? "–" : time(v)) },
         ...series.map((s) => ({
           label: s.label,
-          stroke: s.stroke,
-          fill: s.fill,
+          stroke: color(s.stroke),
+          fill: s.fill && color(s.fill),
           width: s.width ?? 1.5,
           spanGaps: false,
           points: { show: !s.fill && s.values.filter((v) => v !== null).length < 40, size: 4 },

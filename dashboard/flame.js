@@ -175,7 +175,7 @@ export function Flame({ tree, differ = false, title, search = "", all = false, z
   useEffect(() => {
     if (search) graph.current?.search(search);
     else graph.current?.clear();
-  }, [search, tree, all]);
+  }, [search, tree, differ, all, theme]);
   const whole = () => {
     graph.whole?.();
     setQuery({ zoom: "" }, true);

@@ -3,7 +3,7 @@ import { useMemo } from "preact/hooks";
 import { html, Answer, KINDS, PHASES, Search, Tiles, useApi, Window, WINDOWS } from "./parts.js";
 import { PROFILE, requestHref, requestKey, STARTED, STATUS, TOTAL, TRACE } from "./columns.js";
 import { Table } from "./table.js";
-import { Chart, HeatMap, color, stack } from "./charts.js";
+import { Chart, HeatMap, stack } from "./charts.js";
 import { Flame } from "./flame.js";
 import { between, count, ns, percent, signedNs, time } from "./format.js";
 import { link, setQuery } from "./router.js";
@@ -14,9 +14,9 @@ function Latency({ data, span }) {
   const t = useMemo(() => points.map((p) => p.t), [points]);
   const series = useMemo(
     () => [
-      { label: "p99", values: points.map((p) => p.p99_ns), stroke: color("p99") },
-      { label: "p95", values: points.map((p) => p.p95_ns), stroke: color("p95"), width: 2 },
-      { label: "p50", values: points.map((p) => p.p50_ns), stroke: color("p50") },
+      { label: "p99", values: points.map((p) => p.p99_ns), stroke: "p99" },
+      { label: "p95", values: points.map((p) => p.p95_ns), stroke: "p95", width: 2 },
+      { label: "p50", values: points.map((p) => p.p50_ns), stroke: "p50" },
     ],
     [points],
   );
@@ -25,15 +25,15 @@ function Latency({ data, span }) {
       {
         label: "requests/s",
         values: points.map((p) => p.requests / data.step_s),
-        stroke: color("p50"),
-        fill: color("fill"),
+        stroke: "p50",
+        fill: "fill",
         bars: true,
       },
       {
         label: "errors/s",
         values: points.map((p) => p.errors / data.step_s),
-        stroke: color("bad"),
-        fill: color("bad"),
+        stroke: "bad",
+        fill: "bad",
         bars: true,
       },
     ],
@@ -69,8 +69,8 @@ function Stacked({ title, data, names, of, prefix, span }) {
       used.map((n) => ({
         label: n.replace("_", " "),
         values: points.map((p) => (p.requests ? p[of][n] / p.requests : null)),
-        stroke: color(`${prefix}-${n}`),
-        fill: color(`${prefix}-${n}`),
+        stroke: `${prefix}-${n}`,
+        fill: `${prefix}-${n}`,
         width: 0.5,
       })),
     );
