@@ -39,7 +39,9 @@ function useRowKeys(count, open, onMove) {
     const pressed = (event) => {
       const held = event.metaKey || event.ctrlKey || event.altKey;
       if (event.target.matches("input, select, textarea") || held) return;
-      const { at: row = -1, count: rows, open: go } = now.current;
+      const { at: chosen = -1, count: rows, open: go } = now.current;
+      if (!rows) return; // none, or another table listens
+      const row = Math.min(chosen, rows - 1); // there may be fewer now
       if (event.key === "j") choose(Math.min(row + 1, rows - 1));
       else if (event.key === "k") choose(Math.max(row - 1, 0));
       else if (event.key === "Enter" && row >= 0 && !event.target.matches("a, button")) go(row);
