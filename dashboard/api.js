@@ -88,6 +88,7 @@ export async function postJson(path, body) {
   return response.status === 204 ? null : response.json();
 }
 
+// Of an address, the API's or the page's own: what is empty is left out.
 export function query(parameters) {
   const used = Object.entries(parameters).filter(
     ([, v]) => v !== undefined && v !== null && v !== "",

@@ -1,5 +1,4 @@
 // What tailrace says of itself: /api/v1/status, /api/v1/config, /metrics.
-import { useEffect, useState } from "preact/hooks";
 import { html, Answer, matches, Search, Tiles, useApi } from "./parts.js";
 import { Table } from "./table.js";
 import { getText } from "./api.js";
@@ -7,7 +6,7 @@ import { age, bytes, count, ns, percent } from "./format.js";
 
 const SAMPLE = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)/;
 
-export function readMetrics(text) {
+function readMetrics(text) {
   const help = new Map(),
     samples = [];
   for (const line of text.split("\n")) {
@@ -21,21 +20,7 @@ export function readMetrics(text) {
   return samples.map((s) => ({ ...s, help: help.get(s.name) ?? help.get(family(s.name)) ?? "" }));
 }
 
-// Asked for when they are looked at: there may be thousands.
-function useMetrics(wanted) {
-  const [state, setState] = useState({ data: null, error: null });
-  const [turn, setTurn] = useState(0);
-  useEffect(() => {
-    if (!wanted) return undefined;
-    const abort = new AbortController();
-    getText("/metrics", abort.signal).then(
-      (text) => setState({ data: readMetrics(text), error: null }),
-      (error) => abort.signal.aborted || setState((old) => ({ ...old, error })),
-    );
-    return () => abort.abort();
-  }, [wanted, turn]);
-  return { ...state, again: () => setTurn(turn + 1) };
-}
+const getMetrics = async (path, signal) => readMetrics(await getText(path, signal));
 
 const METRICS = [
   { key: "name", label: "Metric", value: (s) => s.name, class: "mono" },
@@ -271,7 +256,7 @@ function Config({ wanted }) {
 }
 
 function Metrics({ wanted }) {
-  const answer = useMetrics(true);
+  const answer = useApi("/metrics", 0, getMetrics);
   return html`<${Answer} of=${answer}
     >${(rows) =>
       html`<${Table}

@@ -1,6 +1,6 @@
 // Regressions: the list, and one with its evidence and cause.
 import { useState } from "preact/hooks";
-import { html, Answer, Failure, matches, Search, useApi } from "./parts.js";
+import { html, Answer, Failure, matches, Search, State, useApi } from "./parts.js";
 import { Table } from "./table.js";
 import { FlameView } from "./route.js";
 import { between, count, ns, percent, time, toSeconds } from "./format.js";
@@ -13,7 +13,7 @@ const COLUMNS = [
     key: "status",
     label: "Status",
     value: (i) => i.status,
-    show: (i) => html`<span class=${`state ${i.status}`}>${i.status}</span>`,
+    show: (i) => html`<${State} state=${i.status} />`,
   },
   { key: "route", label: "Route", value: (i) => i.route },
   {
@@ -262,7 +262,7 @@ function History({ of: history }) {
         (e) =>
           html`<li>
             <strong>${time(toSeconds(e.t))} UTC</strong>${" "}
-            <span class=${`state ${e.status}`}>${e.status}</span> ${e.text}
+            <${State} state=${e.status} /> ${e.text}
           </li>`,
       )}
     </ol>`;
@@ -274,7 +274,7 @@ export function Incident({ id, query }) {
     >${(i) =>
       html` <div class="bar">
           <h1>${i.title}</h1>
-          <span class=${`state ${i.status}`}>${i.status}</span>
+          <${State} state=${i.status} />
         </div>
         <p class="sentence">${i.text}</p>
         <div class="bar">

@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { html } from "./parts.js";
 import { OUT, getJson, postJson } from "./api.js";
 
-// Whether this listener wants a token, and whether one was given. `gone`: an answer said 401.
+// Whether this listener wants a token, and whether one was given: until an answer says 401.
 export function useLogin() {
   const [login, setLogin] = useState({ needed: false, in: true });
   const look = () => getJson("/login").then(setLogin, () => undefined);

@@ -31,26 +31,29 @@ export const KINDS = [
   "no_profile",
 ];
 
-// The answer of a path, asked again every `everyMs` while the page is seen; the old answer stays
-// while a new one is on its way, and when one fails.
-export function useApi(path, everyMs = 0) {
+// The answer of a path, asked again every `everyMs` (or what that says of the answer) while the page
+// is seen; the old answer stays while a new one is on its way, and when one fails. `everyMs` and
+// `get` are the same at every call.
+export function useApi(path, everyMs = 0, get = getJson) {
   const [state, setState] = useState({ data: null, error: null, path: null });
   const [turn, setTurn] = useState(0);
   useEffect(() => {
     if (!path) return undefined;
     const abort = new AbortController();
-    let timer;
+    let timer,
+      rest = Number(everyMs) || 0;
     const load = async () => {
       try {
-        const data = await getJson(path, abort.signal);
+        const data = await get(path, abort.signal);
         setState({ data, error: null, path });
+        if (typeof everyMs === "function") rest = everyMs(data);
       } catch (error) {
         if (abort.signal.aborted) return;
         setState((old) => ({ data: old.path === path ? old.data : null, error, path }));
       }
-      if (everyMs && !abort.signal.aborted) timer = setTimeout(tick, everyMs);
+      if (rest && !abort.signal.aborted) timer = setTimeout(tick, rest);
     };
-    const tick = () => (document.hidden ? (timer = setTimeout(tick, everyMs)) : load());
+    const tick = () => (document.hidden ? (timer = setTimeout(tick, rest)) : load());
     load();
     return () => {
       abort.abort();
@@ -96,16 +99,7 @@ export function Answer({ of, children }) {
 export function State({ state }) {
   if (!state)
     return html`<span class="quiet" title="too few requests for the detector to know it">–</span>`;
-  const words = {
-    learning: "learning",
-    ok: "ok",
-    pending: "pending",
-    firing: "firing",
-    resolved: "resolved",
-    accepted: "accepted",
-    no_data: "no data",
-  };
-  return html`<span class=${`state ${state}`}>${words[state] ?? state}</span>`;
+  return html`<span class=${`state ${state}`}>${state.replaceAll("_", " ")}</span>`;
 }
 
 function Part({ of, total }) {
@@ -170,6 +164,18 @@ export function Search({ what, value, main = true, onChange }) {
     value=${value ?? ""}
     onInput=${(e) => (onChange ?? ((q) => setQuery({ q }, true)))(e.target.value)}
   />`;
+}
+
+// Whether frames of the server and of libraries are shown too: stands in the address as frames.
+export function AllFrames({ on }) {
+  return html`<label
+    ><input
+      type="checkbox"
+      checked=${on}
+      onChange=${(e) => setQuery({ frames: e.target.checked ? "all" : "" }, true)}
+    />
+    library frames too</label
+  >`;
 }
 
 // Whether `text` has all words of a filter in it.

@@ -1,10 +1,10 @@
 // The app's part of a request: its times on the gateway's axis, what they were made of, who was
 // in the way.
-import { html, Frame } from "./parts.js";
+import { html, AllFrames, Frame } from "./parts.js";
 import { Save, Table } from "./table.js";
 import { Lanes } from "./lanes.js";
 import { ns, percent } from "./format.js";
-import { link, setQuery } from "./router.js";
+import { link } from "./router.js";
 
 const width = (share) => ({ width: `${Math.max(0, Math.min(1, share)) * 100}%` });
 
@@ -63,7 +63,7 @@ function AppTrack({ of: x }) {
   </table>`;
 }
 
-export function phaseStart(x, name) {
+function phaseStart(x, name) {
   let at = 0;
   for (const p of x.phases) {
     if (p.name === name) break;
@@ -234,17 +234,6 @@ function placeText(p) {
   return `${p.loop}, Python ${p.python}, pid ${p.pid}; ${clock}`;
 }
 
-function Unfold({ all }) {
-  return html`<label class="bar"
-    ><input
-      type="checkbox"
-      checked=${all}
-      onChange=${(e) => setQuery({ frames: e.target.checked ? "all" : "" }, true)}
-    />
-    library frames too</label
-  >`;
-}
-
 export function Profile({ of: x, all }) {
   const p = x.profile;
   return html`<h2>
@@ -252,7 +241,7 @@ export function Profile({ of: x, all }) {
       <span class="quiet">${placeText(p)}</span>
     </h2>
     <${AppTrack} of=${x} />
-    <${Unfold} all=${all} />
+    <div class="bar"><${AllFrames} on=${all} /></div>
     <${Breakdown}
       name="breakdown"
       title="What app was made of"

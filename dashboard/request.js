@@ -1,5 +1,5 @@
 // One request: the waterfall of its phases, the app's part unfolded (profile.js), exports.
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { html, Answer, useApi } from "./parts.js";
 import { Bar, Profile } from "./profile.js";
 import { Save } from "./table.js";
@@ -196,14 +196,10 @@ function Missing({ of: x }) {
 }
 
 // A profile on its way is asked for again.
+const againMs = (x) => (x.profile_missing === "pending" || x.provisional ? 1000 : 0);
+
 export function Request({ trace, query }) {
-  const [pending, setPending] = useState(false);
-  const answer = useApi(
-    `/api/v1/requests/${trace}${search({ span: query.span })}`,
-    pending ? 1000 : 0,
-  );
-  const waits = answer.data?.profile_missing === "pending" || answer.data?.provisional === true;
-  useEffect(() => setPending(waits), [waits]);
+  const answer = useApi(`/api/v1/requests/${trace}${search({ span: query.span })}`, againMs);
   return html`<${Answer} of=${answer}
     >${(x) =>
       html` <div class="bar">

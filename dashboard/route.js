@@ -1,6 +1,7 @@
 // One route over time.
 import { useMemo } from "preact/hooks";
-import { html, Answer, KINDS, PHASES, Search, Tiles, useApi, Window, WINDOWS } from "./parts.js";
+import { html, AllFrames, Answer, KINDS, PHASES, Search, Tiles } from "./parts.js";
+import { useApi, Window, WINDOWS } from "./parts.js";
 import { PROFILE, requestHref, requestKey, STARTED, STATUS, TOTAL, TRACE } from "./columns.js";
 import { Table } from "./table.js";
 import { Chart, HeatMap, stack } from "./charts.js";
@@ -80,7 +81,7 @@ function Stacked({ title, data, names, of, prefix, span }) {
     : null;
 }
 
-export const WHERE = [
+const WHERE = [
   { key: "frame", label: "Where", value: (r) => r.frame ?? r.cause ?? r.kind, class: "wide" },
   { key: "kind", label: "Kind", value: (r) => [r.kind, r.cause].filter(Boolean).join(" · ") },
   { key: "ns", label: "Per request", value: (r) => r.ns, show: (r) => ns(r.ns), class: "num" },
@@ -159,14 +160,7 @@ export function FlameView({ id, from, to, baselineFrom, baselineTo, title, query
         value=${query.find}
         onChange=${(find) => setQuery({ find }, true)}
       />
-      <label
-        ><input
-          type="checkbox"
-          checked=${all}
-          onChange=${(e) => setQuery({ frames: e.target.checked ? "all" : "" }, true)}
-        />
-        library frames too</label
-      >
+      <${AllFrames} on=${all} />
     </div>
     <${Answer} of=${answer}
       >${(data) =>
@@ -234,11 +228,9 @@ function Span({ query, from, to }) {
     <span class="quiet">drag over a chart to choose another</span>
     ${
       query.base_from
-        ? html`<a
-            class="button"
-            href=${link(["route", query.id], { ...query, id: "", base_from: "", base_to: "" })}
-            >without comparison</a
-          >`
+        ? html`<button onClick=${() => setQuery({ base_from: "", base_to: "" })}>
+            Without comparison
+          </button>`
         : html`<button onClick=${() => setQuery({ from, to, ...base })}>
             Compare with the span before
           </button>`
@@ -312,7 +304,7 @@ function Page({ id, query }) {
         </div>
         <${Tiles} of=${headline(query.from ? data.points.filter(inside) : data.points)} />
         <${Charts} data=${data} choose=${choose} />
-        <${Span} query=${{ ...query, id }} from=${span.from} to=${span.to} />
+        <${Span} query=${query} from=${span.from} to=${span.to} />
         <${FlameView}
           id=${id}
           from=${span.from}

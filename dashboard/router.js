@@ -1,5 +1,6 @@
 // The address after #: a path and its parameters. All that a view shows can be linked to.
 import { useEffect, useState } from "preact/hooks";
+import { query as search } from "./api.js";
 
 // What cannot be decoded is taken as it stands.
 function decoded(part) {
@@ -11,15 +12,13 @@ function decoded(part) {
 }
 
 export function parse(hash) {
-  const [path, search = ""] = hash.replace(/^#/, "").split("?");
+  const [path, text = ""] = hash.replace(/^#/, "").split("?");
   const parts = path.split("/").filter(Boolean).map(decoded);
-  return { parts, query: Object.fromEntries(new URLSearchParams(search)) };
+  return { parts, query: Object.fromEntries(new URLSearchParams(text)) };
 }
 
 export function link(parts, query = {}) {
-  const used = Object.entries(query).filter(([, v]) => v !== undefined && v !== null && v !== "");
-  const search = used.length ? "?" + new URLSearchParams(used).toString() : "";
-  return "#/" + parts.map(encodeURIComponent).join("/") + search;
+  return "#/" + parts.map(encodeURIComponent).join("/") + search(query);
 }
 
 // Changes parameters of the present address; `replace` leaves no step for the back button.
