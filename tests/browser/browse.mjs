@@ -124,6 +124,21 @@ async function request(page) {
   await axe(page, "lanes");
 }
 
+// A function's name that is markup.
+async function names(page) {
+  await open(page, `#/request/${plan.named}`, ".fall .frame");
+  const frames = await text(page, ".fall .frame");
+  await open(page, "#/route/GET%20%2Fnamed", ".flame svg g.frame");
+  await page.locator(".flame .d3-flame-graph-label", { hasText: "onerror" }).first().hover({ force: true });
+  await page.waitForFunction(() => document.querySelector(".told").textContent.includes("onerror"));
+  seen.pages.named = {
+    frames,
+    labels: await text(page, ".flame .d3-flame-graph-label"),
+    told: (await text(page, ".told"))[0],
+    ran: await page.evaluate(() => window.ran ?? null),
+  };
+}
+
 async function others(page) {
   await open(page, "#/live", "tbody tr");
   await axe(page, "live");
@@ -250,7 +265,7 @@ function watch(page) {
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: FLAGS });
 try {
   const page = watch(await browser.newPage({ viewport: { width: 1280, height: 900 } }));
-  for (const part of [routes, route, request, others, speedscope]) await part(page);
+  for (const part of [routes, route, request, names, others, speedscope]) await part(page);
   await shapes(browser);
   await login(browser);
 } finally {

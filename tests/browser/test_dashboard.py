@@ -24,13 +24,29 @@ HERE = Path(__file__).resolve().parent
 EVIL = "<img src=x onerror=window.ran=1><script>window.ran=1</script>';id;'"
 EVIL_QUOTED = urllib.parse.quote(EVIL, safe="<>=/'")
 TOKEN = "a-token-of-more-than-16-bytes"
+EVIL_HEADERS = dict.fromkeys(("User-Agent", "Referer", "X-Forwarded-For", "tracestate"), EVIL)
 BROWSER_S = 150
 
+# The demo, and a function whose name is markup.
+NAMED_APP = f"""
+import asyncio, sys
+sys.path.append({str(ROOT / "demo")!r})
+from app import api, app
 
-def fetch(base: str, path: str) -> str:
+async def named():
+    await asyncio.sleep(0.05)
+
+names = [n for n in ("co_name", "co_qualname") if hasattr(named.__code__, n)]
+named.__code__ = named.__code__.replace(**dict.fromkeys(names, {EVIL!r}))
+api.get("/named")(named)
+"""
+
+
+def fetch(base: str, path: str, headers: dict[str, str] | None = None) -> str:
     """One request through the gateway, whatever the status; its trace ID."""
+    request = urllib.request.Request(base + path, headers=headers or {})
     try:
-        with urllib.request.urlopen(base + path, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=20) as response:
             return str(response.headers["X-Trace-Id"])
     except urllib.error.HTTPError as error:
         return str(error.headers["X-Trace-Id"])
@@ -89,19 +105,22 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     token.write_text(TOKEN + "\n")
     tcp = {"address": f"127.0.0.1:{port}", "token_file": str(token)}
     alerts = {"window_ms": 1000, "rules": [RULE]}
-    for pair in start_pair(folder, "app:app", ROOT / "demo", "uvloop", tcp, alerts=alerts):
+    (folder / "named.py").write_text(NAMED_APP)
+    for pair in start_pair(folder, "named:app", folder, "uvloop", tcp, alerts=alerts):
         gateway = pair.gateway
         going = Going(gateway.base)
         try:
             for path in ("/async", "/sync", "/gather", "/block", "/db"):
                 fetch(gateway.base, path)
             trace = fetch(gateway.base, "/gather")
-            evil = fetch(gateway.base, "/async?x=" + EVIL_QUOTED)
-            for each in (trace, evil):
+            evil = fetch(gateway.base, "/async?x=" + EVIL_QUOTED, EVIL_HEADERS)
+            named = fetch(gateway.base, "/named")
+            for each in (trace, evil, named):
                 gateway.wait_profile(each)
             wait_lanes(gateway, trace)
             with forward(gateway.control) as base:
                 plan = {"base": base, "trace": trace, "evil": evil, "lanes": trace}
+                plan["named"] = named
                 plan |= {"tcp": f"http://127.0.0.1:{port}", "token": TOKEN}
                 yield browse(plan)
         finally:
@@ -175,11 +194,20 @@ def test_speedscope(seen: dict[str, Any]) -> None:
 
 
 def test_what_clients_send_is_text(seen: dict[str, Any]) -> None:
-    """Markup in a path is shown, and never run; nor does it leave a shell's quotes."""
+    """Markup in a path and in headers is never run; nor does it leave a shell's quotes."""
     evil = seen["pages"]["evil"]
     assert evil["ran"] is None
     assert "onerror=window.ran=1" in evil["title"]
     assert shlex.split(evil["curl"])[-1].endswith(EVIL_QUOTED)
+
+
+def test_names_of_functions_are_text(seen: dict[str, Any]) -> None:
+    """Markup in one is shown by the breakdown, the flame graph and its line, and never run."""
+    named = seen["pages"]["named"]
+    assert any(EVIL in frame for frame in named["frames"]), named
+    assert any(EVIL in label for label in named["labels"]), named
+    assert EVIL in named["told"]
+    assert named["ran"] is None
 
 
 def test_live(seen: dict[str, Any]) -> None:
