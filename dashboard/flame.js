@@ -3,7 +3,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import flamegraph from "d3-flame-graph";
 import { select } from "d3-selection";
-import { html } from "./parts.js";
+import { html, matches } from "./parts.js";
 import { color, useTheme } from "./charts.js";
 import { ns, percent, signedNs } from "./format.js";
 import { setQuery } from "./router.js";
@@ -98,7 +98,8 @@ function find(d, place) {
   return null;
 }
 
-function make(box, told, differ, whole) {
+// `told` takes what a frame under the pointer is, and `found`, what fits the search, under none.
+function make(box, told, found, differ, whole) {
   const tint = tints();
   return flamegraph()
     .width(box.clientWidth || 800)
@@ -112,7 +113,8 @@ function make(box, told, differ, whole) {
     .setColorMapper((d) => paint(d, differ, whole, tint))
     .setLabelHandler((d) => label(d, differ, whole))
     .getName((d) => d.data.name)
-    .setDetailsElement(told);
+    .setSearchMatch((d, wanted) => wanted !== "" && matches(d.data.name, wanted))
+    .setDetailsHandler((text) => (told.textContent = text ?? found.current));
 }
 
 function Key({ differ }) {
@@ -131,12 +133,14 @@ function Key({ differ }) {
 export function Flame({ tree, differ = false, title, search = "", all = false, zoom = "" }) {
   const box = useRef(null);
   const told = useRef(null);
+  const found = useRef("");
   const graph = useRef(null);
   const theme = useTheme();
+  const mean = tree.ns || 1;
   useEffect(() => {
     const data = treeOf(tree, all);
     const node = box.current;
-    const made = (graph.current = make(box.current, told.current, differ, tree.ns || 1));
+    const made = (graph.current = make(box.current, told.current, found, differ, mean));
     const draw = (top) => made.minFrameSize(finest(top, box.current.clientWidth || 800));
     draw(data);
     // How fine is settled before the graph's own handler draws.
@@ -173,8 +177,11 @@ export function Flame({ tree, differ = false, title, search = "", all = false, z
     };
   }, [tree, differ, all, theme]);
   useEffect(() => {
-    if (search) graph.current?.search(search);
-    else graph.current?.clear();
+    const say = (_, sum) => {
+      const text = `“${search}”: ${ns(sum)} per request, ${percent(sum / mean)}`;
+      told.current.textContent = found.current = search && text;
+    };
+    graph.current.setSearchHandler(say).search(search);
   }, [search, tree, differ, all, theme]);
   const whole = () => {
     graph.whole?.();

@@ -77,9 +77,12 @@ async function route(page) {
   await hashHas(page, "base_from");
   await page.goBack();
   await page.waitForFunction(() => !location.hash.includes("base_from"));
+  await page.fill("[aria-label='Filter frames']", "child [(*"); // words, no pattern
+  await hashHas(page, "find=child");
   await page.fill("[aria-label='Filter frames']", "slowest_child");
   await hashHas(page, "find=slowest_child");
   await page.waitForSelector(".flame svg g");
+  seen.pages.found = (await text(page, ".told"))[0];
   await page.locator(".flame .d3-flame-graph-label", { hasText: "slowest_child" }).first().click({ force: true });
   await hashHas(page, "zoom=");
   const zoomed = hash(page);

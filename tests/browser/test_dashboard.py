@@ -159,6 +159,8 @@ def test_route(seen: dict[str, Any]) -> None:
     assert any("slowest_child" in label for label in route["flame"])
     assert any("slowest_child" in row for row in route["rows"])
     assert {"Requests", "Errors", "Mean", "Slowest"} <= set(route["tiles"])
+    found = seen["pages"]["found"]
+    assert found.startswith("“slowest_child”: ") and " ms per request, " in found
     assert seen["pages"]["zoomed"]["kept"] and seen["pages"]["zoomed"]["faded"] > 0
 
 
