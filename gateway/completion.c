@@ -3,14 +3,13 @@
 #include "commands.h"
 
 #include <locale.h>
+#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include "term.h"
 
 #define ANSWER_TIMEOUT_MS 400 /* somebody waits with a finger on a key */
 #define SHOWN_MAX 200
+#define CONTROL_IS "--control="
 
 /* --- the scripts ------------------------------------------------------------ */
 
@@ -111,15 +110,24 @@ completion_script(const struct client_options *options)
 
 /* --- what may stand there --------------------------------------------------------- */
 
-/* A candidate where it begins with what is there already; control bytes end it. */
+static bool
+has_control(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			return true;
+	return false;
+}
+
+/* A candidate where it begins with what is there already. A name with control bytes is none that a
+ * shell could take; a description with some is left out. */
 static void
 offer(const char *begun, const char *candidate, const char *what)
 {
-	if (strncmp(candidate, begun, strlen(begun)) != 0)
+	if (strncmp(candidate, begun, strlen(begun)) != 0 || has_control(candidate))
 		return;
-	for (const char *at = candidate; *at != '\0'; at++)
-		if ((unsigned char)*at < 0x20 || *at == 0x7f)
-			return; /* no name that a shell could take */
+	if (what != NULL && has_control(what))
+		what = NULL;
 	printf("%s%s%s\n", candidate, what != NULL ? "\t" : "", what != NULL ? what : "");
 }
 
@@ -163,11 +171,8 @@ offer_answer(const struct client_options *options, const char *begun, const char
 
 	json_array_foreach(json_object_get(root, array), i, one)
 	{
-		const char *text = client_text(one, what);
-
 		if (i < SHOWN_MAX && json_is_string(json_object_get(one, key)))
-			offer(begun, client_text(one, key),
-			      strpbrk(text, "\t\n\r\033") == NULL ? text : NULL);
+			offer(begun, client_text(one, key), client_text(one, what));
 	}
 	json_decref(root);
 }
@@ -243,6 +248,8 @@ offer_in(const struct command *command, int count, char **words)
 			if (strcmp(open->name, "control") == 0)
 				options.control = words[i];
 			open = NULL;
+		} else if (strncmp(words[i], CONTROL_IS, strlen(CONTROL_IS)) == 0) {
+			options.control = words[i] + strlen(CONTROL_IS);
 		} else if (words[i][0] == '-' && words[i][1] != '\0') {
 			open = option_of(command, words[i]);
 			if (open != NULL && open->value == NULL)

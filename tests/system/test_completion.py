@@ -74,6 +74,8 @@ def test_names_come_from_the_gateway(control: Control) -> None:
     assert candidates(control, "flame", "GET /items/{id}", "") == candidates(None, "flame", "--")
     named = candidates(None, "requests", "--control", control.address, "--route", "POST")
     assert named == ["POST /items"]
+    named = candidates(None, "requests", f"--control={control.address}", "--route", "POST")
+    assert named == ["POST /items"]
     assert candidates(None, "flame", "GET") == []  # no gateway: nothing, at once
 
 
