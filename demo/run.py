@@ -269,8 +269,9 @@ def make_config(control: str, port: int, app_port: int) -> Path:
     return path
 
 
-def demonstrate(control: str) -> None:
-    """Run the whole demo once."""
+@contextlib.contextmanager
+def serving(control: str) -> Iterator[str]:
+    """Run gateway and demo app; their address for requests, once both serve. DemoError."""
     port, app_port = free_port(), free_port()
     config = make_config(control, port, app_port)
     env = {k: v for k, v in os.environ.items() if not k.startswith("TAILRACE_")}
@@ -286,7 +287,12 @@ def demonstrate(control: str) -> None:
                 show_log("app")
                 raise DemoError("gateway and app did not start")
             time.sleep(0.02)
-        base = f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}"
+
+
+def demonstrate(control: str) -> None:
+    """Run the whole demo once."""
+    with serving(control) as base:
         warm_up(base)
         show_checked(base, "/async", control, check_async)
         trace = show_checked(base, "/sync", control, check_sync)

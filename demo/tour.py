@@ -5,51 +5,18 @@ Run by `make samples`; writes docs/samples/{gather,block,db,held}.{json,txt}.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from run import (
-    BINARY,
-    FOLDER,
-    DemoError,
-    free_port,
-    is_ready,
-    make_config,
-    request,
-    running,
-    save,
-    show,
-)
+from run import FOLDER, DemoError, request, save, serving, show
 
-START_S = 20.0
 #: How long after /async began /block comes, so that it falls between two of its sleeps.
 HELD_AFTER_S = 0.055
 HELD_MIN_NS = 50_000_000
 ATTEMPTS = 5
 CALM_NS = 200_000  # the usual dispatch is a tenth of that
-
-
-def with_demo(inside: Callable[[str, str], None]) -> None:
-    """Call inside(base, control) while gateway and demo app run. DemoError."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    control = str(FOLDER / "control.sock")
-    port, app_port = free_port(), free_port()
-    env = {k: v for k, v in os.environ.items() if not k.startswith("TAILRACE_")}
-    gateway = [str(BINARY), "run", "-c", str(make_config(control, port, app_port))]
-    app = [sys.executable, "-m", "uvicorn", "app:app", "--app-dir", "demo", "--loop", "uvloop"]
-    app += ["--http", "httptools", "--port", str(app_port), "--no-access-log"]
-    app_env = {**env, "TAILRACE_CALLBACK": f"unix:{control}"}
-    with running("gateway", gateway, env), running("app", app, app_env):
-        end = time.monotonic() + START_S
-        while not is_ready(control, app_port):
-            if time.monotonic() > end:
-                raise DemoError("gateway and app did not start")
-            time.sleep(0.02)
-        inside(f"http://127.0.0.1:{port}", control)
 
 
 def held(base: str, control: str) -> dict[str, Any]:
@@ -88,8 +55,11 @@ def tour(base: str, control: str) -> None:
 
 def main() -> int:
     """Run all of it. Exit status 1 where something did not hold."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    control = str(FOLDER / "control.sock")
     try:
-        with_demo(tour)
+        with serving(control) as base:
+            tour(base, control)
     except DemoError as error:
         print(f"tour: {error}", file=sys.stderr)
         return 1
