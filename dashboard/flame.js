@@ -39,6 +39,7 @@ function treeOf(tree, all, depth = 0) {
 // What the app's own code is stands out; differences are red where it grew, blue where it shrank.
 function paint(d, differ, whole, tint) {
   const { inApp, kind, ns: value, before } = d.data;
+  if (d.highlight) return tint("found"); // by the search
   if (!differ) return tint(kind ? `kind-${kind}` : inApp ? "flame-app" : "flame-lib");
   if (!before) return tint("flame-new");
   const part = Math.max(-1, Math.min(1, ((value - before) / whole) * 3));

@@ -83,6 +83,8 @@ async function route(page) {
   await hashHas(page, "find=slowest_child");
   await page.waitForSelector(".flame svg g");
   seen.pages.found = (await text(page, ".told"))[0];
+  const found = await page.evaluate(() => getComputedStyle(document.documentElement).getPropertyValue("--found"));
+  seen.pages.lit = await page.locator(`.flame rect[fill="${found.trim()}"]`).count();
   await page.locator(".flame .d3-flame-graph-label", { hasText: "slowest_child" }).first().click({ force: true });
   await hashHas(page, "zoom=");
   const zoomed = hash(page);

@@ -161,6 +161,7 @@ def test_route(seen: dict[str, Any]) -> None:
     assert {"Requests", "Errors", "Mean", "Slowest"} <= set(route["tiles"])
     found = seen["pages"]["found"]
     assert found.startswith("“slowest_child”: ") and " ms per request, " in found
+    assert seen["pages"]["lit"] >= 1
     assert seen["pages"]["zoomed"]["kept"] and seen["pages"]["zoomed"]["faded"] > 0
 
 
