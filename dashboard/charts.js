@@ -83,8 +83,8 @@ function told(series, format) {
     .join("; ");
 }
 
-// One chart; `series` are {label, values, stroke, fill, width, bars}, colours by their names; a drag
-// selects a span.
+// One chart; `series` are {label, values, stroke, fill, width, bars}, colours by their names; a
+// drag selects a span.
 export function Chart({
   title,
   t,

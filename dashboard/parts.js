@@ -31,9 +31,9 @@ export const KINDS = [
   "no_profile",
 ];
 
-// The answer of a path, asked again every `everyMs` (or what that says of the answer) while the page
-// is seen; the old answer stays while a new one is on its way, and when one fails. `everyMs` and
-// `get` are the same at every call.
+// The answer of a path, asked again every `everyMs` (or what that says of the answer) while the
+// page is seen; the old answer stays while a new one is on its way, and when one fails. `everyMs`
+// and `get` are the same at every call.
 export function useApi(path, everyMs = 0, get = getJson) {
   const [state, setState] = useState({ data: null, error: null, path: null });
   const [turn, setTurn] = useState(0);

@@ -19,9 +19,8 @@ struct body_form {
 	const struct block *trailers; /* null = none */
 };
 
-/* Room of the next block of a body. One whose last read filled its block comes faster than it is
- * read: a long block saves system calls, and is all that is read in this wakeup. Not with TLS,
- * whose reads give one record at most: 16 KiB. */
+/* Room of a body's next block. A body that filled its last one comes faster than it is read: a long
+ * block saves system calls, and is all this wakeup reads. Not with TLS: 16 KiB a record at most. */
 static size_t
 body_room(const struct stream *stream, bool filled, int *reads)
 {
