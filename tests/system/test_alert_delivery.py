@@ -178,7 +178,12 @@ def alertmanager(tmp_path: Path) -> Iterator[str]:
         "--cluster.listen-address=",
     ]
     log = (tmp_path / "alertmanager.log").open("wb")
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=TOOLS.parent,  # its templates, see scripts/deps
+    )
     url = f"http://127.0.0.1:{port}"
 
     def ready() -> bool:
