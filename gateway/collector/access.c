@@ -93,9 +93,9 @@ peer_allowed(const struct access_rule *rule, int fd)
 }
 
 void
-access_token_digest(const struct access_rule *rule, uint8_t ret[ACCESS_DIGEST_SIZE])
+access_digest(const char *token, uint8_t ret[ACCESS_DIGEST_SIZE])
 {
-	SHA256((const unsigned char *)rule->token, strlen(rule->token), ret);
+	SHA256((const unsigned char *)token, strlen(token), ret);
 }
 
 /* Digests are compared, so that neither content nor length of the token shows in the time taken. */
@@ -103,18 +103,25 @@ bool
 access_token_right(const struct access_rule *rule, const char *token)
 {
 	uint8_t mine[ACCESS_DIGEST_SIZE], told[ACCESS_DIGEST_SIZE];
-	access_token_digest(rule, mine);
-	SHA256((const unsigned char *)token, strlen(token), told);
+	access_digest(rule->token, mine);
+	access_digest(token, told);
 	return CRYPTO_memcmp(mine, told, sizeof(mine)) == 0;
+}
+
+const char *
+access_bearer(const char *authorization)
+{
+	static const char scheme[] = "Bearer ";
+	size_t length = sizeof(scheme) - 1;
+	bool bears = authorization != NULL && strncasecmp(authorization, scheme, length) == 0;
+	return bears ? authorization + length : NULL;
 }
 
 static bool
 authorized(const struct access_rule *rule, const char *authorization)
 {
-	static const char scheme[] = "Bearer ";
-	return authorization != NULL &&
-	       strncasecmp(authorization, scheme, sizeof(scheme) - 1) == 0 &&
-	       access_token_right(rule, authorization + sizeof(scheme) - 1);
+	const char *token = access_bearer(authorization);
+	return token != NULL && access_token_right(rule, token);
 }
 
 enum access_verdict

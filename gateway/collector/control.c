@@ -103,6 +103,26 @@ has_tls(const struct listener *listener)
 	return listener->entrance.tls != NULL;
 }
 
+static const char *
+authorization_of(struct evhttp_request *request)
+{
+	return evhttp_find_header(evhttp_request_get_input_headers(request), "Authorization");
+}
+
+static enum access_verdict
+check(const struct listener *listener, struct evhttp_request *request)
+{
+	struct bufferevent *bev =
+	    evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
+	return access_check(&listener->rule, bufferevent_getfd(bev), authorization_of(request));
+}
+
+static void
+forbid(struct evhttp_request *request)
+{
+	reply_error(request, 403, "forbidden", "this user is not allowed here", NULL);
+}
+
 /* Returns whether the request may go on; else it is answered. */
 static bool
 admit(struct listener *listener, struct evhttp_request *request, bool posts_profiles)
@@ -110,28 +130,42 @@ admit(struct listener *listener, struct evhttp_request *request, bool posts_prof
 	struct service *service = listener->control->service;
 	struct login *login = listener->control->login;
 	const struct access_rule *rule = &listener->rule;
-	struct bufferevent *bev =
-	    evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
-	const char *authorization =
-	    evhttp_find_header(evhttp_request_get_input_headers(request), "Authorization");
-	switch (access_check(rule, bufferevent_getfd(bev), authorization)) {
-	case ACCESS_GRANTED:
-		return !login_refuses(login, rule, service->config, request, false);
-	case ACCESS_UNAUTHENTICATED:
-		if (authorization == NULL &&
-		    login_by_cookie(login, rule, has_tls(listener), request))
-			return !login_refuses(login, rule, service->config, request, true);
-		service->counters[SERVICE_BATCH_UNAUTHENTICATED] += posts_profiles;
-		evhttp_add_header(evhttp_request_get_output_headers(request), "WWW-Authenticate",
-		                  "Bearer");
-		reply_error(request, 401, "unauthenticated", "token missing or wrong", NULL);
+	const char *authorization = authorization_of(request);
+	const char *bearer = rule->token != NULL ? access_bearer(authorization) : NULL;
+	enum access_verdict verdict = check(listener, request);
+	bool by_cookie = verdict == ACCESS_UNAUTHENTICATED && authorization == NULL &&
+	                 login_by_cookie(login, rule, has_tls(listener), request);
+	if (verdict == ACCESS_FORBIDDEN) {
+		service->counters[SERVICE_BATCH_FORBIDDEN] += posts_profiles;
+		forbid(request);
 		return false;
-	case ACCESS_FORBIDDEN:
-		break;
 	}
-	service->counters[SERVICE_BATCH_FORBIDDEN] += posts_profiles;
-	reply_error(request, 403, "forbidden", "this user is not allowed here", NULL);
-	return false;
+	if (bearer != NULL ? login_refuses_bearer(login, rule, bearer, request)
+	                   : verdict == ACCESS_UNAUTHENTICATED && !by_cookie) {
+		service->counters[SERVICE_BATCH_UNAUTHENTICATED] += posts_profiles;
+		if (bearer == NULL)
+			login_demand(request);
+		return false;
+	}
+	return !login_refuses(login, rule, service->config, request, by_cookie);
+}
+
+/* Of a request that is answered for long: whether it would still be let in. */
+static bool
+still_admitted(void *arg, struct evhttp_request *request)
+{
+	struct control *control = arg;
+	const struct evhttp *http =
+	    evhttp_connection_get_server(evhttp_request_get_connection(request));
+	struct listener *listener = control->listeners;
+	while (listener->http != http)
+		listener++;
+	if (listener->role != CONFIG_ROLE_ADMIN)
+		return false;
+	enum access_verdict verdict = check(listener, request);
+	return verdict == ACCESS_GRANTED ||
+	       (verdict == ACCESS_UNAUTHENTICATED && authorization_of(request) == NULL &&
+	        login_lives(control->login, &listener->rule, has_tls(listener), request));
 }
 
 /* Open to who has no token yet, but not to peers that may not even ask. */
@@ -140,10 +174,8 @@ answer_login(struct listener *listener, struct evhttp_request *request, const ch
 {
 	struct login *login = listener->control->login;
 	const struct config *config = listener->control->service->config;
-	struct bufferevent *bev =
-	    evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
-	if (access_check(&listener->rule, bufferevent_getfd(bev), NULL) == ACCESS_FORBIDDEN)
-		reply_error(request, 403, "forbidden", "this user is not allowed here", NULL);
+	if (check(listener, request) == ACCESS_FORBIDDEN)
+		forbid(request);
 	else if (!login_refuses(login, &listener->rule, config, request, false))
 		login_request(login, &listener->rule, has_tls(listener), request, path);
 }
@@ -259,12 +291,14 @@ control_start(struct control *control, struct event_base *base, const int *fds, 
 	struct guard_counters guarded = {.pauses = &counters[SERVICE_CONTROL_PAUSES],
 	                                 .timeouts = &counters[SERVICE_CONTROL_TIMEOUTS],
 	                                 .oversized = &counters[SERVICE_BATCH_OVERSIZED]};
-	struct login_counters logins = {.ok = &counters[SERVICE_LOGIN_OK],
-	                                .failed = &counters[SERVICE_LOGIN_FAILED],
-	                                .limited = &counters[SERVICE_LOGIN_LIMITED],
-	                                .foreign = &counters[SERVICE_CONTROL_FOREIGN]};
+	struct login_counters logins = {
+	    .ok = &counters[SERVICE_LOGIN_OK],
+	    .foreign = &counters[SERVICE_CONTROL_FOREIGN],
+	    .wrong = {&counters[SERVICE_LOGIN_WRONG], &counters[SERVICE_BEARER_WRONG]},
+	    .limited = {&counters[SERVICE_LOGIN_LIMITED], &counters[SERVICE_BEARER_LIMITED]}};
 	control->guard = guard_new(base, &guarded);
 	control->login = login_new(&logins);
+	live_watch(control->service->live, still_admitted, control);
 	control->base = base;
 	if (count != control->count)
 		fatal("control: %zu sockets for %zu listeners", count, control->count);

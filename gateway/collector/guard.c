@@ -1,5 +1,6 @@
 /* Counts and ages of control connections. evhttp tells of no connection's end, so the guard holds a
  * reference to each bufferevent it makes: one whose callbacks evhttp has taken off is over. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,7 +14,10 @@
 #include "base/log.h"
 #include "base/xmem.h"
 #include "collector/guard.h"
+#include "collector/reply.h"
 #include "proxy/tls_server.h"
+
+#define GUARD_PAGE_MAX 1024 /* bytes of a page of evhttp with its head, and more than it has */
 
 struct guarded {
 	struct guarded *next;
@@ -52,20 +56,81 @@ on_input(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg
 		c->since_ns = clock_now_ns();
 }
 
-/* A body over evhttp's limit is answered by evhttp itself, and nobody told: its answer is
- * recognised by standing at the head of the output while a request is still arriving. */
+/* The error that stands for evhttp's page with this status. */
+static void
+error_of(int status, struct text *out)
+{
+	static const struct {
+		int status;
+		const char *code, *message;
+	} known[] = {
+	    {413, "too_large", "body over 2 MiB"},
+	    {417, "bad_expect", "Expect other than 100-continue"},
+	    {501, "unknown_method", "a method that is not known here"},
+	};
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (known[i].status == status) {
+			reply_error_text(out, known[i].code, known[i].message, NULL);
+			return;
+		}
+	reply_error_text(out, "bad_request", "not HTTP as it should be, or a head over 16 KiB",
+	                 NULL);
+}
+
+/* Puts our answer in the place of all that waits to be sent. Buffers of bufferevents are frozen at
+ * their beginning, for nobody but the socket shall take from there. */
+static void
+replace_page(struct evbuffer *output, int status, const char *reason)
+{
+	struct text body = {0};
+	error_of(status, &body);
+	int length = body.failed ? 0 : (int)body.length;
+	evbuffer_unfreeze(output, 1);
+	evbuffer_drain(output, evbuffer_get_length(output));
+	evbuffer_freeze(output, 1);
+	evbuffer_add_printf(output,
+	                    "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
+	                    "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+	                    "Content-Length: %d\r\nConnection: close\r\n\r\n%.*s",
+	                    status, reason, length, length, body.data);
+	text_free(&body);
+}
+
+/* Whether `page` (NUL-terminated) is a whole answer, and one that evhttp made itself: errors of
+ * ours are JSON. */
+static bool
+is_page(const char *page, size_t length, int *ret_status, int *ret_reason_at)
+{
+	static const char field[] = "\r\nContent-Length: ";
+	static const char html[] = "\r\nContent-Type: text/html\r\n";
+	const char *body = strstr(page, "\r\n\r\n"), *told = strstr(page, field);
+	*ret_reason_at = 0;
+	return sscanf(page, "HTTP/1.%*d %d %n", ret_status, ret_reason_at) == 1 &&
+	       *ret_reason_at > 0 && *ret_status >= 400 && body != NULL && told != NULL &&
+	       strstr(page, html) != NULL &&
+	       length >= (size_t)(body + 4 - page) + strtoul(told + sizeof(field) - 1, NULL, 10);
+}
+
+/* Requests that are no HTTP, too large or of an unknown method are answered by evhttp itself with a
+ * page, and nobody told (evhttp_set_errorcb() came with libevent 2.2). It stands at the head of the
+ * output, and its body comes last, in one piece. */
 static void
 on_output(struct evbuffer *buffer, const struct evbuffer_cb_info *info, void *arg)
 {
-	static const char too_large[] = "HTTP/1.1 413 ";
 	struct guarded *c = arg;
-	char head[sizeof(too_large) - 1];
-	if (info->n_added == 0 || info->orig_size != 0 || c->since_ns == 0 ||
-	    evbuffer_copyout(buffer, head, sizeof(head)) != (ev_ssize_t)sizeof(head) ||
-	    memcmp(head, too_large, sizeof(head)) != 0)
+	char page[GUARD_PAGE_MAX + 1];
+	int status, reason_at;
+	size_t length = evbuffer_get_length(buffer);
+	if (info->n_added == 0 || length > GUARD_PAGE_MAX)
 		return;
-	++*c->guard->counters.oversized;
+	evbuffer_copyout(buffer, page, length);
+	page[length] = '\0';
+	if (!is_page(page, length, &status, &reason_at))
+		return;
 	c->since_ns = 0;
+	*c->guard->counters.oversized += status == 413;
+	page[reason_at + (int)strcspn(page + reason_at, "\r")] = '\0';
+	replace_page(buffer, status, page + reason_at);
 }
 
 /* Listeners accept or rest, each by its own limit. */
@@ -132,6 +197,7 @@ on_accept(struct event_base *base, void *arg)
 	c->bev = bev;
 	c->tls = tls_server_share(entrance->tls);
 	c->since_ns = entrance->tls != NULL ? clock_now_ns() : 0; /* a handshake arrives too */
+	bufferevent_setwatermark(bev, EV_READ, 0, GUARD_INPUT_MAX);
 	bufferevent_incref(bev);
 	evbuffer_add_cb(bufferevent_get_input(bev), on_input, c);
 	evbuffer_add_cb(bufferevent_get_output(bev), on_output, c);

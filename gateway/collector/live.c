@@ -2,7 +2,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/queue.h>
+#include <sys/socket.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/http.h>
@@ -27,22 +30,34 @@ struct subscriber {
 	uint32_t sent;
 	uint64_t dropped, skipped; /* not told yet */
 	uint64_t last_ns;          /* something was sent */
+	int untaken;               /* bytes that the kernel held at `taken_ns` */
+	uint64_t taken_ns;         /* its reader took some since then, or had nothing to take */
 };
 
 struct live {
 	struct subscriber *subscribers[LIVE_SUBSCRIBERS_MAX]; /* owned */
 	size_t count;
-	uint64_t *dropped, *refused;
+	struct live_counters counters;
+	bool (*admitted)(void *arg, struct evhttp_request *request);
+	void *admitted_arg;
+	uint64_t checked_ns;
 	bool closed;
 };
 
 struct live *
-live_new(uint64_t *dropped, uint64_t *refused)
+live_new(const struct live_counters *counters)
 {
 	struct live *live = xcalloc(1, sizeof(*live));
-	live->dropped = dropped;
-	live->refused = refused;
+	live->counters = *counters;
 	return live;
+}
+
+void
+live_watch(struct live *live, bool (*admitted)(void *arg, struct evhttp_request *request),
+           void *arg)
+{
+	live->admitted = admitted;
+	live->admitted_arg = arg;
 }
 
 void
@@ -59,14 +74,19 @@ live_subscribers(const struct live *live)
 
 /* --- writing ------------------------------------------------------------------------------ */
 
+/* Null: its connection is gone. */
+static struct bufferevent *
+bufferevent_of(const struct subscriber *s)
+{
+	struct evhttp_connection *connection = evhttp_request_get_connection(s->request);
+	return connection != NULL ? evhttp_connection_get_bufferevent(connection) : NULL;
+}
+
 static size_t
 waiting(const struct subscriber *s)
 {
-	struct evhttp_connection *connection = evhttp_request_get_connection(s->request);
-	if (connection == NULL)
-		return 0;
-	return evbuffer_get_length(
-	    bufferevent_get_output(evhttp_connection_get_bufferevent(connection)));
+	struct bufferevent *bev = bufferevent_of(s);
+	return bev != NULL ? evbuffer_get_length(bufferevent_get_output(bev)) : 0;
 }
 
 static void
@@ -144,7 +164,7 @@ give(struct live *live, struct subscriber *s, const struct text *event, uint64_t
 	}
 	if (!has_room(s, event->length)) {
 		s->dropped++;
-		++*live->dropped;
+		++*live->counters.dropped;
 		return;
 	}
 	if (s->dropped > 0)
@@ -201,15 +221,69 @@ end(struct live *live, size_t at)
 	live->subscribers[at] = live->subscribers[--live->count];
 }
 
+/* Whether its reader has taken nothing of what waits for it for too long. */
+static bool
+stalls(struct subscriber *s, uint64_t now_ns)
+{
+	int untaken = 0;
+	if (waiting(s) == 0 ||
+	    ioctl(bufferevent_getfd(bufferevent_of(s)), SIOCOUTQ, &untaken) != 0 ||
+	    untaken != s->untaken) {
+		s->untaken = untaken;
+		s->taken_ns = now_ns;
+	}
+	return now_ns - s->taken_ns >= LIVE_STALL_S * NS_PER_S;
+}
+
+/* Ends it for that reason, and says so to who reads. */
+static void
+end_for(struct live *live, size_t at, enum live_end why, uint64_t now_ns)
+{
+	static const char *const names[LIVE_ENDS] = {"logged_out", "reader_sent", "stalled",
+	                                             "stopping"};
+	char text[64];
+	int length =
+	    snprintf(text, sizeof(text), "event: end\ndata: {\"reason\":\"%s\"}\n\n", names[why]);
+	if (why != LIVE_STOPPING)
+		++*live->counters.closed[why];
+	struct subscriber *s = live->subscribers[at];
+	struct bufferevent *bev = bufferevent_of(s);
+	const struct timeval flush = {.tv_sec = LIVE_STALL_S};
+	send_bytes(s, text, (size_t)length, now_ns);
+	if (bev != NULL)
+		bufferevent_set_timeouts(bev, &flush, &flush);
+	if (bev != NULL && why == LIVE_STALLED)
+		shutdown(bufferevent_getfd(bev), SHUT_RDWR);
+	end(live, at);
+}
+
+/* Those who are gone, sent something, read nothing, or may read no longer. */
+static void
+end_some(struct live *live, uint64_t now_ns)
+{
+	bool look = live->admitted != NULL && now_ns - live->checked_ns >= LIVE_CHECK_NS;
+	if (look)
+		live->checked_ns = now_ns;
+	for (size_t i = live->count; i-- > 0;) {
+		struct subscriber *s = live->subscribers[i];
+		if (s->gone || evhttp_request_get_connection(s->request) == NULL)
+			end(live, i);
+		else if (evbuffer_get_length(bufferevent_get_input(bufferevent_of(s))) >
+		         LIVE_INPUT_MAX)
+			end_for(live, i, LIVE_READER_SENT, now_ns);
+		else if (stalls(s, now_ns))
+			end_for(live, i, LIVE_STALLED, now_ns);
+		else if (look && !live->admitted(live->admitted_arg, s->request))
+			end_for(live, i, LIVE_LOGGED_OUT, now_ns);
+	}
+}
+
 void
 live_tick(struct live *live, uint64_t now_ns)
 {
+	end_some(live, now_ns);
 	for (size_t i = live->count; i-- > 0;) {
 		struct subscriber *s = live->subscribers[i];
-		if (s->gone || evhttp_request_get_connection(s->request) == NULL) {
-			end(live, i);
-			continue;
-		}
 		if (s->skipped > 0 && now_ns - s->second_ns >= NS_PER_S && has_room(s, 0))
 			send_count(s, "skipped", &s->skipped, now_ns);
 		if (s->dropped > 0 && has_room(s, 0))
@@ -224,8 +298,11 @@ live_close(struct live *live)
 {
 	live->closed = true;
 	while (live->count > 0)
-		end(live, live->count - 1);
+		end_for(live, live->count - 1, LIVE_STOPPING, clock_now_ns());
 }
+
+#define TEXT_OF(number) #number
+#define TEXT(macro) TEXT_OF(macro)
 
 /* Fills the filters. Returns null, or what is wrong. */
 static const char *
@@ -233,12 +310,12 @@ parameters(struct evkeyvalq *query, struct subscriber *s)
 {
 	const char *route = evhttp_find_header(query, "route");
 	const char *contains = evhttp_find_header(query, "contains");
-	int64_t min_ms = api_integer(evhttp_find_header(query, "min_ms"), 0, 0, 86400000);
+	int64_t min_ms = api_integer(evhttp_find_header(query, "min_ms"), 0, 0, LIVE_MIN_MS_MAX);
 	int64_t per_s = api_integer(evhttp_find_header(query, "per_s"), 0, 0, LIVE_PER_S_MAX);
 	if (min_ms < 0)
-		return "min_ms is a number of 0 to 86400000";
+		return "min_ms is a number of 0 to " TEXT(LIVE_MIN_MS_MAX);
 	if (per_s < 0)
-		return "per_s is a number of 0 (all) to 10000";
+		return "per_s is a number of 0 (all) to " TEXT(LIVE_PER_S_MAX);
 	if ((route != NULL && strlen(route) > ROUTE_NAME_MAX) ||
 	    (contains != NULL && strlen(contains) > ROUTE_NAME_MAX))
 		return "route is too long";
@@ -257,14 +334,18 @@ begin(struct live *live, struct evhttp_request *request, struct subscriber *s)
 	static const char hello[] = "retry: 2000\n\n";
 	struct evkeyvalq *out = evhttp_request_get_output_headers(request);
 	s->request = request;
-	s->second_ns = clock_now_ns();
+	s->second_ns = s->taken_ns = clock_now_ns();
 	live->subscribers[live->count++] = s;
 	evhttp_connection_set_closecb(evhttp_request_get_connection(request), on_gone, s);
 	evhttp_add_header(out, "Content-Type", "text/event-stream; charset=utf-8");
 	evhttp_add_header(out, "Cache-Control", "no-store");
+	evhttp_add_header(out, "Connection", "close"); /* nothing read meanwhile is a request */
 	evhttp_add_header(out, "X-Content-Type-Options", "nosniff");
 	evhttp_add_header(out, "X-Accel-Buffering", "no");
 	evhttp_send_reply_start(request, 200, "OK");
+	/* evhttp's own timeout is that of the socket's becoming writable, which a Unix socket does
+	 * once three quarters of its buffer are read: it would cut off slow readers that read. */
+	bufferevent_set_timeouts(bufferevent_of(s), NULL, NULL);
 	send_bytes(s, hello, sizeof(hello) - 1, s->second_ns);
 }
 
@@ -286,6 +367,8 @@ live_request(struct service *service, struct evhttp_request *request, const char
 	struct subscriber *s = xcalloc(1, sizeof(*s));
 	const char *wrong = parameters(&query, s);
 	evhttp_clear_headers(&query);
+	if (live->count == LIVE_SUBSCRIBERS_MAX)
+		end_some(live, clock_now_ns()); /* who left since the last turn left room */
 	if (wrong == NULL && !live->closed && live->count < LIVE_SUBSCRIBERS_MAX) {
 		begin(live, request, s);
 		return;
@@ -295,6 +378,7 @@ live_request(struct service *service, struct evhttp_request *request, const char
 		reply_error(request, 400, "bad_query", wrong, NULL);
 		return;
 	}
-	++*live->refused;
-	busy(request, live->closed ? "the gateway is stopping" : "32 readers are connected");
+	++*live->counters.refused;
+	busy(request, live->closed ? "the gateway is stopping"
+	                           : TEXT(LIVE_SUBSCRIBERS_MAX) " readers are connected");
 }

@@ -27,7 +27,7 @@
 struct login {
 	struct sessions *sessions; /* owned */
 	struct login_counters counters;
-	struct log_limit failures;
+	struct log_limit refusals;
 	/* A browser sends a host's cookies to all of its ports: the name keeps gateways apart. */
 	char suffix[9];
 };
@@ -123,8 +123,20 @@ login_by_cookie(struct login *login, const struct access_rule *rule, bool tls,
 	uint8_t token[ACCESS_DIGEST_SIZE];
 	if (rule->token == NULL || !cookie_id(login, tls, request, id))
 		return false;
-	access_token_digest(rule, token);
+	access_digest(rule->token, token);
 	return sessions_use(login->sessions, id, token, clock_now_ns(), NULL);
+}
+
+bool
+login_lives(const struct login *login, const struct access_rule *rule, bool tls,
+            struct evhttp_request *request)
+{
+	char id[SESSION_ID_SIZE];
+	uint8_t token[ACCESS_DIGEST_SIZE];
+	if (rule->token == NULL || !cookie_id(login, tls, request, id))
+		return false;
+	access_digest(rule->token, token);
+	return sessions_lives(login->sessions, id, token, clock_now_ns());
 }
 
 /* --- forged requests ------------------------------------------------------------------------- */
@@ -222,6 +234,90 @@ login_refuses(struct login *login, const struct access_rule *rule, const struct 
 	return false;
 }
 
+/* --- guesses at tokens ------------------------------------------------------------------------ */
+
+static void
+peer_of(struct evhttp_request *request, struct net_address *ret)
+{
+	struct sockaddr_storage address = {0};
+	socklen_t length = sizeof(address);
+	struct bufferevent *bev =
+	    evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
+	*ret = (struct net_address){0};
+	if (getpeername(bufferevent_getfd(bev), (struct sockaddr *)(void *)&address, &length) == 0)
+		net_address_from((struct sockaddr *)(void *)&address, length, ret);
+}
+
+static void
+log_refusal(struct login *login, enum login_way way, const struct net_address *from,
+            const char *reason, uint64_t now_ns)
+{
+	static const char *const ways[LOGIN_WAYS] = {"log-in", "bearer"};
+	char text[NET_ADDRESS_TEXT_SIZE];
+	uint64_t left_out;
+	net_address_format(from, text, sizeof(text));
+	if (log_limit_allows(&login->refusals, now_ns, &left_out))
+		log_warn("control: %s of %s refused: %s (%llu more not logged)", ways[way], text,
+		         reason, (unsigned long long)left_out);
+}
+
+/* Whether its address has told too many wrong tokens to be heard now. Then it is answered. */
+static bool
+is_limited(struct login *login, const struct access_rule *rule, enum login_way way,
+           struct evhttp_request *request, uint64_t now_ns)
+{
+	struct net_address from;
+	uint8_t token[ACCESS_DIGEST_SIZE];
+	uint64_t wait_s = 1;
+	char wait[24];
+	peer_of(request, &from);
+	access_digest(rule->token, token);
+	if (sessions_may_try(login->sessions, &from, token, now_ns, &wait_s))
+		return false;
+	++*login->counters.limited[way];
+	log_refusal(login, way, &from, "too_many_tries", now_ns);
+	snprintf(wait, sizeof(wait), "%llu", (unsigned long long)wait_s);
+	set_header(request, "Retry-After", wait);
+	reply_error(request, 429, "too_many_tries", "too many wrong tokens: wait", NULL);
+	return true;
+}
+
+/* Remembers a wrong token. The caller answers. */
+static void
+note_wrong(struct login *login, const struct access_rule *rule, enum login_way way,
+           const char *told, struct evhttp_request *request, uint64_t now_ns)
+{
+	struct net_address from;
+	uint8_t token[ACCESS_DIGEST_SIZE], wrong[ACCESS_DIGEST_SIZE];
+	peer_of(request, &from);
+	access_digest(rule->token, token);
+	access_digest(told, wrong);
+	sessions_failed(login->sessions, &from, token, wrong, now_ns);
+	++*login->counters.wrong[way];
+	log_refusal(login, way, &from, "wrong_token", now_ns);
+}
+
+bool
+login_refuses_bearer(struct login *login, const struct access_rule *rule, const char *token,
+                     struct evhttp_request *request)
+{
+	uint64_t now_ns = clock_now_ns();
+	if (is_limited(login, rule, LOGIN_BY_BEARER, request, now_ns))
+		return true;
+	if (access_token_right(rule, token))
+		return false;
+	note_wrong(login, rule, LOGIN_BY_BEARER, token, request, now_ns);
+	login_demand(request);
+	return true;
+}
+
+void
+login_demand(struct evhttp_request *request)
+{
+	set_header(request, "WWW-Authenticate", "Bearer");
+	reply_error(request, 401, "unauthenticated", "token missing or wrong", NULL);
+}
+
 /* --- /login, /logout -------------------------------------------------------------------------- */
 
 /* "token=…" of a form, or {"token": "…"}; owned, or null. */
@@ -264,52 +360,18 @@ read_token(struct evhttp_request *request)
 }
 
 static void
-peer_of(struct evhttp_request *request, struct net_address *ret)
-{
-	struct sockaddr_storage address = {0};
-	socklen_t length = sizeof(address);
-	struct bufferevent *bev =
-	    evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
-	*ret = (struct net_address){0};
-	if (getpeername(bufferevent_getfd(bev), (struct sockaddr *)(void *)&address, &length) == 0)
-		net_address_from((struct sockaddr *)(void *)&address, length, ret);
-}
-
-static void
-failed(struct login *login, const struct net_address *from, struct evhttp_request *request,
-       uint64_t now_ns)
-{
-	char text[NET_ADDRESS_TEXT_SIZE];
-	uint64_t left_out;
-	sessions_failed(login->sessions, from, now_ns);
-	++*login->counters.failed;
-	net_address_format(from, text, sizeof(text));
-	if (log_limit_allows(&login->failures, now_ns, &left_out))
-		log_warn("control: log-in of %s failed: wrong token (%llu more not logged)", text,
-		         (unsigned long long)left_out);
-	reply_error(request, 401, "wrong_token", "that is not the token of this listener", NULL);
-}
-
-static void
 log_in(struct login *login, const struct access_rule *rule, bool tls,
        struct evhttp_request *request)
 {
-	struct net_address from;
-	uint64_t now_ns = clock_now_ns(), wait_s = 1;
+	uint64_t now_ns = clock_now_ns();
 	uint8_t digest[ACCESS_DIGEST_SIZE];
-	char id[SESSION_ID_SIZE], wait[24];
+	char id[SESSION_ID_SIZE];
 	if (rule->token == NULL) { /* nobody need */
 		reply_empty(request, 204);
 		return;
 	}
-	peer_of(request, &from);
-	if (!sessions_may_try(login->sessions, &from, now_ns, &wait_s)) {
-		++*login->counters.limited;
-		snprintf(wait, sizeof(wait), "%llu", (unsigned long long)wait_s);
-		set_header(request, "Retry-After", wait);
-		reply_error(request, 429, "too_many_tries", "too many wrong tokens: wait", NULL);
+	if (is_limited(login, rule, LOGIN_BY_PAGE, request, now_ns))
 		return;
-	}
 	char *token = read_token(request);
 	if (token == NULL) {
 		reply_error(request, 400, "malformed", "a JSON object or a form with a token",
@@ -317,13 +379,16 @@ log_in(struct login *login, const struct access_rule *rule, bool tls,
 		return;
 	}
 	bool right = access_token_right(rule, token);
+	if (!right)
+		note_wrong(login, rule, LOGIN_BY_PAGE, token, request, now_ns);
 	OPENSSL_cleanse(token, strlen(token));
 	free(token);
 	if (!right) {
-		failed(login, &from, request, now_ns);
+		reply_error(request, 401, "wrong_token", "that is not the token of this listener",
+		            NULL);
 		return;
 	}
-	access_token_digest(rule, digest);
+	access_digest(rule->token, digest);
 	sessions_open(login->sessions, digest, now_ns, id);
 	++*login->counters.ok;
 	set_cookie(login, tls, id, SESSION_LIFE_S, request);
@@ -340,7 +405,7 @@ tell(struct login *login, const struct access_rule *rule, bool tls, struct evhtt
 	uint64_t left_s = 0;
 	bool in = rule->token == NULL;
 	if (!in && cookie_id(login, tls, request, id)) {
-		access_token_digest(rule, token);
+		access_digest(rule->token, token);
 		in = sessions_use(login->sessions, id, token, clock_now_ns(), &left_s);
 	}
 	text_printf(&body, "{\"needed\":%s,\"in\":%s,\"ends_in_s\":",

@@ -16,9 +16,13 @@ struct session {
 	uint64_t since_ns, used_ns;
 };
 
+#define TRIER_KEY_SIZE 17 /* family, address, the beginning of the token's digest */
+
 /* A bucket: `tries` were used at `at_ns`, and one comes back each TRY_AGAIN_NS. */
 struct trier {
-	uint8_t key[9];
+	uint8_t key[TRIER_KEY_SIZE]; /* address, token */
+	uint64_t known[TRIES_KNOWN]; /* wrong tokens told last; 0 = none */
+	size_t next_known;
 	uint32_t tries;
 	uint64_t at_ns;
 };
@@ -104,13 +108,30 @@ find(struct sessions *sessions, const char *id)
 	return NULL;
 }
 
-bool
-sessions_use(struct sessions *sessions, const char *id, const uint8_t token[SESSION_DIGEST_SIZE],
-             uint64_t now_ns, uint64_t *ret_left_s)
+static struct session *
+find_living(struct sessions *sessions, const char *id, const uint8_t token[SESSION_DIGEST_SIZE],
+            uint64_t now_ns)
 {
 	struct session *session = find(sessions, id);
 	if (session == NULL || is_over(session, now_ns) ||
 	    CRYPTO_memcmp(session->token, token, SESSION_DIGEST_SIZE) != 0)
+		return NULL;
+	return session;
+}
+
+bool
+sessions_lives(struct sessions *sessions, const char *id, const uint8_t token[SESSION_DIGEST_SIZE],
+               uint64_t now_ns)
+{
+	return find_living(sessions, id, token, now_ns) != NULL;
+}
+
+bool
+sessions_use(struct sessions *sessions, const char *id, const uint8_t token[SESSION_DIGEST_SIZE],
+             uint64_t now_ns, uint64_t *ret_left_s)
+{
+	struct session *session = find_living(sessions, id, token, now_ns);
+	if (session == NULL)
 		return false;
 	session->used_ns = now_ns;
 	if (ret_left_s != NULL)
@@ -126,21 +147,14 @@ sessions_end(struct sessions *sessions, const char *id)
 		*session = (struct session){0};
 }
 
-size_t
-sessions_count(const struct sessions *sessions, uint64_t now_ns)
-{
-	size_t count = 0;
-	for (size_t i = 0; i < SESSIONS_MAX; i++)
-		count += !is_over(&sessions->sessions[i], now_ns);
-	return count;
-}
-
 /* --- tries --------------------------------------------------------------------------------- */
 
 static void
-key_of(const struct net_address *from, uint8_t key[9])
+key_of(const struct net_address *from, const uint8_t token[SESSION_DIGEST_SIZE],
+       uint8_t key[TRIER_KEY_SIZE])
 {
-	memset(key, 0, 9);
+	memset(key, 0, TRIER_KEY_SIZE);
+	memcpy(key + 9, token, TRIER_KEY_SIZE - 9);
 	if (from->sa.sa_family == AF_INET) {
 		key[0] = 4;
 		memcpy(key + 1, &from->in.sin_addr, 4);
@@ -154,10 +168,10 @@ key_of(const struct net_address *from, uint8_t key[9])
 }
 
 static struct trier *
-trier_of(struct sessions *sessions, const uint8_t key[9])
+trier_of(struct sessions *sessions, const uint8_t key[TRIER_KEY_SIZE])
 {
 	for (size_t i = 0; i < sessions->trier_count; i++)
-		if (memcmp(sessions->triers[i].key, key, 9) == 0)
+		if (memcmp(sessions->triers[i].key, key, TRIER_KEY_SIZE) == 0)
 			return &sessions->triers[i];
 	return NULL;
 }
@@ -172,11 +186,11 @@ refill(struct trier *trier, uint64_t now_ns)
 }
 
 bool
-sessions_may_try(struct sessions *sessions, const struct net_address *from, uint64_t now_ns,
-                 uint64_t *ret_wait_s)
+sessions_may_try(struct sessions *sessions, const struct net_address *from,
+                 const uint8_t token[SESSION_DIGEST_SIZE], uint64_t now_ns, uint64_t *ret_wait_s)
 {
-	uint8_t key[9];
-	key_of(from, key);
+	uint8_t key[TRIER_KEY_SIZE];
+	key_of(from, token, key);
 	struct trier *trier = trier_of(sessions, key);
 	if (trier == NULL)
 		return true;
@@ -187,25 +201,49 @@ sessions_may_try(struct sessions *sessions, const struct net_address *from, uint
 	return false;
 }
 
-void
-sessions_failed(struct sessions *sessions, const struct net_address *from, uint64_t now_ns)
+/* A place for one who tries for the first time: a free one, or that of who tried least recently. */
+static struct trier *
+new_trier(struct sessions *sessions, const uint8_t key[TRIER_KEY_SIZE], uint64_t now_ns)
 {
-	uint8_t key[9];
-	key_of(from, key);
-	struct trier *trier = trier_of(sessions, key);
-	if (trier == NULL && sessions->trier_count < TRIERS_MAX) {
+	struct trier *trier = &sessions->triers[0];
+	if (sessions->trier_count < TRIERS_MAX)
 		trier = &sessions->triers[sessions->trier_count++];
-	} else if (trier == NULL) {
-		trier = &sessions->triers[0];
+	else
 		for (size_t i = 1; i < TRIERS_MAX; i++)
 			if (sessions->triers[i].at_ns < trier->at_ns)
 				trier = &sessions->triers[i];
-	}
-	if (memcmp(trier->key, key, 9) != 0 || trier->tries == 0) {
-		memcpy(trier->key, key, 9);
-		trier->tries = 0;
+	*trier = (struct trier){.at_ns = now_ns};
+	memcpy(trier->key, key, TRIER_KEY_SIZE);
+	return trier;
+}
+
+/* Whether it told this one before; from now on it did. */
+static bool
+told_before(struct trier *trier, const uint8_t wrong[SESSION_DIGEST_SIZE])
+{
+	uint64_t digest;
+	memcpy(&digest, wrong, sizeof(digest));
+	for (size_t i = 0; i < TRIES_KNOWN; i++)
+		if (trier->known[i] == digest)
+			return true;
+	trier->known[trier->next_known++ % TRIES_KNOWN] = digest;
+	return false;
+}
+
+void
+sessions_failed(struct sessions *sessions, const struct net_address *from,
+                const uint8_t token[SESSION_DIGEST_SIZE], const uint8_t wrong[SESSION_DIGEST_SIZE],
+                uint64_t now_ns)
+{
+	uint8_t key[TRIER_KEY_SIZE];
+	key_of(from, token, key);
+	struct trier *trier = trier_of(sessions, key);
+	if (trier == NULL)
+		trier = new_trier(sessions, key, now_ns);
+	if (told_before(trier, wrong))
+		return;
+	if (trier->tries == 0)
 		trier->at_ns = now_ns;
-	}
 	refill(trier, now_ns);
 	trier->tries++;
 }

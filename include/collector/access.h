@@ -35,8 +35,11 @@ void access_rule_clear(struct access_rule *rule);
 /* `fd` is the connection's, `authorization` the header's value or null. */
 enum access_verdict access_check(const struct access_rule *rule, int fd, const char *authorization);
 
-/* Of a rule with a token: whether `token` is it, in constant time; its digest. */
+/* The token in an Authorization header (or null); null where it holds none. */
+const char *access_bearer(const char *authorization);
+
+/* Of a rule with a token: whether `token` is it, in constant time. */
 bool access_token_right(const struct access_rule *rule, const char *token);
-void access_token_digest(const struct access_rule *rule, uint8_t ret[ACCESS_DIGEST_SIZE]);
+void access_digest(const char *token, uint8_t ret[ACCESS_DIGEST_SIZE]);
 
 #endif

@@ -7,8 +7,7 @@
 
 #define CONTROL_LISTENERS_MAX 64
 #define CONTROL_HEADERS_MAX 16384 /* bytes */
-/* Bodies over PROFILE_BODY_MAX are answered 413 with a JSON error up to here, beyond by evhttp's
- * page. */
+/* Bodies over PROFILE_BODY_MAX are refused by ingest up to here, beyond by evhttp, unread. */
 #define CONTROL_BODY_MAX (2u << 20)
 #define CONTROL_TIMEOUT_S 10   /* without a byte */
 #define CONTROL_TOKEN_MAX 4096 /* bytes of a token file */

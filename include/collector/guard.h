@@ -1,6 +1,6 @@
-/* The fence of evhttp: how many connections, and how long a request may take to arrive. evhttp's
- * own timeout starts anew with every byte, and it has no limit of connections. One loop's thread.
- */
+/* The fence of evhttp: how many connections, how long a request may take to arrive, how much may wait
+ * behind it. evhttp's own timeout starts anew with every byte, it has no limit of connections, and
+ * reads on while it answers. What it refuses itself becomes an error of ours. One loop's thread. */
 #ifndef TAILRACE_COLLECTOR_GUARD_H
 #define TAILRACE_COLLECTOR_GUARD_H
 
@@ -11,6 +11,8 @@
 #define GUARD_CONNECTIONS_MAX 64 /* of all control listeners; at the limit they stop accepting */
 #define GUARD_TCP_MAX 48 /* where those on TCP stop: strangers leave room to the unix sockets */
 #define GUARD_LISTENERS_MAX 64
+#define GUARD_INPUT_MAX \
+	(3u << 20)             /* bytes of a connection not looked at yet: more than any request */
 #define GUARD_REQUEST_MS 10000 /* first byte of a request to its last */
 
 struct event_base;
@@ -23,7 +25,7 @@ struct tls_server;
 /* What the guard counts; borrowed. */
 struct guard_counters {
 	uint64_t *pauses, *timeouts;
-	uint64_t *oversized; /* bodies that evhttp refused without a word */
+	uint64_t *oversized; /* bodies that evhttp refused */
 };
 
 /* Owned, freed after the evhttps. */

@@ -1,5 +1,6 @@
 /* Who is logged in: random IDs, of which only digests are kept, bound to the token they were got with.
- * And how often an address may try. Both bounded; pure: `now_ns` is an argument. One thread. */
+ * And how often an address may guess at a token. Both bounded; pure: `now_ns` is an argument. One
+ * thread. Tokens are told by their SHA-256. */
 #ifndef TAILRACE_COLLECTOR_SESSIONS_H
 #define TAILRACE_COLLECTOR_SESSIONS_H
 
@@ -15,9 +16,11 @@
 #define SESSION_ID_SIZE 65 /* 64 hex digits and NUL: 256 random bits */
 #define SESSION_DIGEST_SIZE 32
 
-#define TRIES_MAX 10                /* wrong tokens of one address at once ... */
+#define TRIES_MAX 10                /* wrong tokens of one address for one right one at once ... */
 #define TRY_AGAIN_NS (6 * NS_PER_S) /* ... and then one in this time */
-#define TRIERS_MAX 1024 /* addresses; beyond: the one that tried least recently is forgotten */
+#define TRIERS_MAX 1024 /* of them; beyond: the one that tried least recently is forgotten */
+#define TRIES_KNOWN \
+	4 /* wrong tokens of a trier that are remembered: told again they are no guess */
 
 struct sessions;
 
@@ -33,15 +36,20 @@ void sessions_open(struct sessions *sessions, const uint8_t token[SESSION_DIGEST
 bool sessions_use(struct sessions *sessions, const char *id,
                   const uint8_t token[SESSION_DIGEST_SIZE], uint64_t now_ns, uint64_t *ret_left_s);
 
+/* The same, but it does not count as used. */
+bool sessions_lives(struct sessions *sessions, const char *id,
+                    const uint8_t token[SESSION_DIGEST_SIZE], uint64_t now_ns);
+
 void sessions_end(struct sessions *sessions, const char *id);
 
-size_t sessions_count(const struct sessions *sessions, uint64_t now_ns); /* not over */
-
-/* Whether the address may try a token now; else *ret_wait_s (at least 1) tells when. IPv4 mapped into
- * IPv6 is IPv4; of IPv6 the /64 counts. */
-bool sessions_may_try(struct sessions *sessions, const struct net_address *from, uint64_t now_ns,
+/* Whether the address may try to guess `token` now; else *ret_wait_s (at least 1) tells when. IPv4
+ * mapped into IPv6 is IPv4; of IPv6 the /64 counts; all of Unix sockets are one. */
+bool sessions_may_try(struct sessions *sessions, const struct net_address *from,
+                      const uint8_t token[SESSION_DIGEST_SIZE], uint64_t now_ns,
                       uint64_t *ret_wait_s);
-/* It tried a wrong one. */
-void sessions_failed(struct sessions *sessions, const struct net_address *from, uint64_t now_ns);
+/* It told `wrong` instead. */
+void sessions_failed(struct sessions *sessions, const struct net_address *from,
+                     const uint8_t token[SESSION_DIGEST_SIZE],
+                     const uint8_t wrong[SESSION_DIGEST_SIZE], uint64_t now_ns);
 
 #endif

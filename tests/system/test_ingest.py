@@ -251,6 +251,28 @@ def test_oversized(gateway: Gateway) -> None:
     assert result(gateway, "oversized") == before + 2
 
 
+BAD = [
+    (b"nonsense\r\n\r\n", 400, "bad_request"),
+    (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, "bad_request"),
+    (b"BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n", 501, "unknown_method"),
+    (b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\n\r\n", 400, "bad_request"),
+    (b"GET / HTTP/1.1\r\nx: " + b"a" * 20000 + b"\r\n\r\n", 400, "bad_request"),
+    (HEAD + JSON + b"Content-Length: 99999999\r\n\r\nx", 413, "too_large"),
+    (HEAD + b"Content-Length: 1\r\nExpect: tea\r\n\r\n", 417, "bad_expect"),
+]
+
+
+@pytest.mark.parametrize(("request_", "status", "code"), BAD)
+def test_what_is_no_request(gateway: Gateway, request_: bytes, status: int, code: str) -> None:
+    """Errors have one shape, those that the HTTP library finds too."""
+    head, _, body = raw(gateway, request_).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), head
+    assert b"\r\nContent-Type: application/json\r\n" in head
+    assert b"Content-Length: %d\r\n" % len(body) in head and b"Connection: close" in head
+    error = json.loads(body)["error"]
+    assert error["code"] == code and error["message"] and error["pointer"] is None
+
+
 def test_unsupported(gateway: Gateway) -> None:
     """No length, other types and encodings: refused before anything is read as JSON."""
     before = result(gateway, "unsupported")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import ssl
 from collections.abc import Callable
@@ -137,20 +138,67 @@ def test_wrong_cookies(door: Door) -> None:
 
 def test_brute_force(door: Door) -> None:
     """Ten wrong tokens, then none is looked at for a while; other addresses go on."""
-    for _ in range(10):
-        status, _, body = door.log_in("wrong")
+    for i in range(10):
+        status, _, body = door.log_in(f"wrong{i}")
         assert status == 401 and code(body) == "wrong_token"
+        assert door.log_in(f"wrong{i}")[0] == (401 if i < 9 else 429)  # told again: no guess
     status, headers, body = door.log_in()
     assert status == 429 and code(body) == "too_many_tries"
     assert 1 <= int(headers["retry-after"]) <= 6
     assert Door(door.gateway, door.port, source="127.0.0.2").log_in()[0] == 204
-    assert door.ask("GET", "/api/v1/routes", Authorization=f"Bearer {TOKEN}")[0] == 200
+    status, headers, body = door.ask("GET", "/api/v1/routes", Authorization=f"Bearer {TOKEN}")
+    assert status == 429 and code(body) == "too_many_tries" and headers["retry-after"]
     seen = metrics(door.gateway)
-    assert seen['tailrace_logins_total{result="wrong_token"}'] == 10
-    assert seen['tailrace_logins_total{result="too_many_tries"}'] == 1
-    assert "log-in of 127.0.0.1:" in door.gateway.log() and "wrong token" in door.gateway.log()
+    assert seen['tailrace_logins_total{result="wrong_token"}'] == 19
+    assert seen['tailrace_logins_total{result="too_many_tries"}'] == 2
+    assert seen['tailrace_bearers_refused_total{reason="too_many_tries"}'] == 1
+    assert re.search(r"log-in of 127\.0\.0\.1:\d+ refused: wrong_token", door.gateway.log())
     assert TOKEN not in door.gateway.log()
     wait_for(lambda: door.log_in()[0] == 204, 8, "may try again", every_s=0.5)
+
+
+def test_brute_force_by_bearer(door: Door) -> None:
+    """Headers count like log-ins, a hook's old token once; a session goes on."""
+    cookie = door.cookie()
+    for i in [0] * 30 + list(range(1, 10)):
+        status, headers, body = door.ask("GET", "/healthz", Authorization=f"Bearer wrong{i}")
+        assert status == 401 and code(body) == "unauthenticated"
+        assert headers["www-authenticate"] == "Bearer"
+    status, headers, body = door.ask("GET", "/healthz", Authorization=f"bearer {TOKEN}")
+    assert status == 429 and code(body) == "too_many_tries"
+    assert 1 <= int(headers["retry-after"]) <= 6
+    assert door.log_in()[0] == 429
+    assert door.ask("GET", "/healthz", Cookie=cookie)[0] == 200
+    assert door.ask("GET", "/healthz", Authorization="Basic eDp5")[0] == 401  # no guess, no answer
+    assert Door(door.gateway, door.port, source="127.0.0.2").log_in()[0] == 204
+    seen = metrics(door.gateway)
+    assert seen['tailrace_bearers_refused_total{reason="wrong_token"}'] == 39
+    assert seen['tailrace_bearers_refused_total{reason="too_many_tries"}'] == 1
+    assert re.search(r"bearer of 127\.0\.0\.1:\d+ refused: wrong_token", door.gateway.log())
+
+
+def stream(door: Door, **headers: str) -> http.client.HTTPResponse:
+    """An open stream of events, its first line read."""
+    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=10)
+    connection.request("GET", "/api/v1/live", headers=headers)
+    response = connection.getresponse()
+    assert response.status == 200 and response.readline() == b"retry: 2000\n"
+    return response
+
+
+def test_streams_end_with_their_session(door: Door, tmp_path: Path) -> None:
+    """A log-out and another token close what they let in, and nothing else."""
+    one, two = door.cookie(), door.cookie()
+    first, second = stream(door, Cookie=one), stream(door, Cookie=two)
+    bearer = stream(door, Authorization=f"Bearer {TOKEN}")
+    end = b'event: end\ndata: {"reason":"logged_out"}\n\n'
+    assert door.ask("POST", "/logout", b"", Cookie=one, X_Tailrace_Page="1")[0] == 204
+    assert first.read().endswith(end)
+    assert second.readline() == b"\n" and second.readline() == b":\n"  # a ping: it is open
+    (tmp_path / "token").write_text("another-token-of-16-bytes-or-so")
+    door.gateway.process.send_signal(signal.SIGHUP)
+    assert second.read().endswith(end) and bearer.read().endswith(end)
+    assert metrics(door.gateway)['tailrace_live_closed_total{reason="logged_out"}'] == 3
 
 
 FORGED = [

@@ -394,7 +394,7 @@ class Sender:
     def _refused(self, answer: Answer) -> None:
         """A status other than 200: raises where the batch is to be kept, else it is dropped."""
         status, reason = answer.status, answer.reason
-        if status == 503:
+        if status in (429, 503):
             self._say("full", logging.WARNING, "the gateway at %s is full: %s", reason)
             pause_s = RETRY_AFTER_S[0] if answer.retry_after_s is None else answer.retry_after_s
             raise _Lost(min(max(pause_s, BACKOFF_S[0]), RETRY_AFTER_S[1]))
