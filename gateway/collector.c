@@ -303,12 +303,6 @@ alerts_make(struct service *service)
 static void
 service_make(struct service *service, const struct handover *handover)
 {
-	uint64_t *counters = service->counters;
-	struct live_counters streams = {.dropped = &counters[SERVICE_LIVE_DROPPED],
-	                                .refused = &counters[SERVICE_LIVE_REFUSED],
-	                                .closed = {&counters[SERVICE_LIVE_LOGGED_OUT],
-	                                           &counters[SERVICE_LIVE_READER_SENT],
-	                                           &counters[SERVICE_LIVE_STALLED]}};
 	const struct config *config = service->config;
 	struct store_options store = {.path = config->store.path,
 	                              .max_bytes = config->store.max_bytes,
@@ -324,7 +318,7 @@ service_make(struct service *service, const struct handover *handover)
 	service->deep_log = deep_log_new();
 	service->hooks = hooks_new();
 	service->status = status_new(clock_now_ns());
-	service->live = live_new(&streams);
+	service->live = live_new(service->counters);
 	service->intake = intake_new(rings);
 	access_log_make(service);
 	if (config->log.access.path != NULL && service->access_log == NULL)

@@ -37,7 +37,7 @@ struct subscriber {
 struct live {
 	struct subscriber *subscribers[LIVE_SUBSCRIBERS_MAX]; /* owned */
 	size_t count;
-	struct live_counters counters;
+	uint64_t *counters; /* of the service */
 	bool (*admitted)(void *arg, struct evhttp_request *request);
 	void *admitted_arg;
 	uint64_t checked_ns;
@@ -45,10 +45,10 @@ struct live {
 };
 
 struct live *
-live_new(const struct live_counters *counters)
+live_new(uint64_t *counters)
 {
 	struct live *live = xcalloc(1, sizeof(*live));
-	live->counters = *counters;
+	live->counters = counters;
 	return live;
 }
 
@@ -164,7 +164,7 @@ give(struct live *live, struct subscriber *s, const struct text *event, uint64_t
 	}
 	if (!has_room(s, event->length)) {
 		s->dropped++;
-		++*live->counters.dropped;
+		live->counters[SERVICE_LIVE_DROPPED]++;
 		return;
 	}
 	if (s->dropped > 0)
@@ -241,11 +241,13 @@ end_for(struct live *live, size_t at, enum live_end why, uint64_t now_ns)
 {
 	static const char *const names[LIVE_ENDS] = {"logged_out", "reader_sent", "stalled",
 	                                             "stopping"};
+	static const enum service_counter counters[LIVE_ENDS] = {
+	    SERVICE_LIVE_LOGGED_OUT, SERVICE_LIVE_READER_SENT, SERVICE_LIVE_STALLED};
 	char text[64];
 	int length =
 	    snprintf(text, sizeof(text), "event: end\ndata: {\"reason\":\"%s\"}\n\n", names[why]);
 	if (why != LIVE_STOPPING)
-		++*live->counters.closed[why];
+		live->counters[counters[why]]++;
 	struct subscriber *s = live->subscribers[at];
 	struct bufferevent *bev = bufferevent_of(s);
 	const struct timeval flush = {.tv_sec = LIVE_STALL_S};
@@ -378,7 +380,7 @@ live_request(struct service *service, struct evhttp_request *request, const char
 		reply_error(request, 400, "bad_query", wrong, NULL);
 		return;
 	}
-	++*live->counters.refused;
+	live->counters[SERVICE_LIVE_REFUSED]++;
 	busy(request, live->closed ? "the gateway is stopping"
 	                           : TEXT(LIVE_SUBSCRIBERS_MAX) " readers are connected");
 }

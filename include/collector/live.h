@@ -27,13 +27,8 @@ struct service;
 /* Why a stream is closed by us. */
 enum live_end { LIVE_LOGGED_OUT, LIVE_READER_SENT, LIVE_STALLED, LIVE_STOPPING, LIVE_ENDS };
 
-struct live_counters { /* borrowed */
-	uint64_t *dropped, *refused;
-	uint64_t *closed[LIVE_STOPPING]; /* by reason */
-};
-
-struct live *live_new(const struct live_counters *counters); /* owned */
-void live_free(struct live *live);                           /* after live_close(); null-safe */
+struct live *live_new(uint64_t *counters); /* owned; counters: the service's, borrowed */
+void live_free(struct live *live);         /* after live_close(); null-safe */
 
 /* Streams end once their requests are no longer `admitted`. */
 void live_watch(struct live *live, bool (*admitted)(void *arg, struct evhttp_request *request),

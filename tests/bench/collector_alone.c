@@ -155,8 +155,7 @@ service_make(const char *path)
 	service.wants = wants_new();
 	service.hooks = hooks_new();
 	service.status = status_new(clock_now_ns());
-	service.live = live_new(&service.counters[SERVICE_LIVE_DROPPED],
-	                        &service.counters[SERVICE_LIVE_REFUSED]);
+	service.live = live_new(service.counters);
 	service.correlator = correlator_new(&correlator);
 	service.configs = configs_new(config, &board, NULL, NULL);
 	service.watch = watch_new(config, service.routes, service.store, &watched);
