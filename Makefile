@@ -49,7 +49,7 @@ LLHTTP_OBJ := $(B)/llhttp/api.o $(B)/llhttp/http.o $(B)/llhttp/llhttp.o
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/unit/%)
 
-.PHONY: compare all schema deps deps-hook deps-build deps-demo deps-web deps-test deps-soak deps-bench deps-deb build demo test unit clean lint format \
+.PHONY: compare all schema deps deps-hook deps-build deps-demo deps-web deps-test deps-truth deps-soak deps-bench deps-deb build demo test unit clean lint format \
 	bench backtest-null backtest-power truth soak screenshots asan asan-hook tsan install uninstall deb FORCE
 all: deps-build $(if $(filter-out 0,$(WEB)),deps-web)
 	@$(MAKE) --no-print-directory build
@@ -57,7 +57,7 @@ all: deps-build $(if $(filter-out 0,$(WEB)),deps-web)
 # --- what is missing -------------------------------------------------------
 # Only these call apt-get; quiet and fast when nothing is missing.
 deps: deps-test
-deps-build deps-hook deps-demo deps-web deps-test deps-soak deps-bench deps-deb:
+deps-build deps-hook deps-demo deps-web deps-test deps-truth deps-soak deps-bench deps-deb:
 	@PYTHON="$(PYTHON)" LLHTTP_DIR="$(LLHTTP_DIR)" scripts/deps $(@:deps-%=%)
 
 # --- the daemon ------------------------------------------------------------
@@ -161,7 +161,7 @@ check-docs:
 .PHONY: headline samples pictures check-docs
 
 # Every scenario, in every mode, on every CPython that is here.
-truth: deps-test
+truth: deps-truth
 	@$(MAKE) --no-print-directory build
 	@TRUTH_ALL=1 scripts/test tests/truth
 

@@ -1,6 +1,8 @@
 """Other CPythons on this machine, found by name, and the hook built for each without a network.
 
-Their absence is no failure and never silent: whoever asks says which are missing.
+Their absence is no failure and never silent: whoever asks says which are missing. Run as a program
+(`make deps-truth`) it makes an environment for each of them with what the demo needs, pinned and
+hashed: event loops, frameworks and a database for the truth suite.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "hook" / "src" / "tailrace"
+BASE = ROOT / "build" / "pythons"
+REQUIREMENTS = ROOT / "requirements" / "demo.txt"
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
 FLAGS = ["-std=c17", "-O2", "-g", "-fvisibility=hidden", "-fPIC", "-shared", "-pthread"]
@@ -85,15 +88,14 @@ def build(python: str, *flags: str, name: str = "plain") -> Path:
     digest = hashlib.sha256(repr((python, include, FLAGS, WARN, flags)).encode())
     for file in sorted(p for p in SOURCE.iterdir() if p.is_file()):
         digest.update(file.read_bytes())
-    base = ROOT / "build" / "pythons"
-    base.mkdir(parents=True, exist_ok=True)
-    folder = base / f"{name}{suffix.removesuffix('.so')}"
-    with (base / ".lock").open("w") as lock:
+    BASE.mkdir(parents=True, exist_ok=True)
+    folder = BASE / f"{name}{suffix.removesuffix('.so')}"
+    with (BASE / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stamp = folder / "stamp"
         if stamp.exists() and stamp.read_text() == digest.hexdigest():
             return folder
-        made = Path(tempfile.mkdtemp(dir=base))
+        made = Path(tempfile.mkdtemp(dir=BASE))
         package = made / "tailrace"
         package.mkdir()
         for file in SOURCE.glob("*.py"):
@@ -109,8 +111,29 @@ def build(python: str, *flags: str, name: str = "plain") -> Path:
     return folder
 
 
+def environment(version: str) -> Path:
+    """The Python of the environment that make_environment() made for this version."""
+    return BASE / f"venv-{version}" / "bin" / "python"
+
+
+def make_environment(version: str, python: str) -> None:
+    """Makes it anew where the requirements or the interpreter have changed."""
+    made = environment(version)
+    digest = hashlib.sha256(f"{python} {REQUIREMENTS.read_text()}".encode()).hexdigest()
+    stamp = made.parent.parent / "stamp"
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    print(f"deps: making {made.parent.parent.relative_to(ROOT)}", file=sys.stderr)
+    pip = [made, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes"]
+    subprocess.run([python, "-m", "venv", "--clear", stamp.parent], check=True)
+    subprocess.run([*pip, "-r", REQUIREMENTS], check=True)
+    stamp.write_text(digest)
+
+
 if __name__ == "__main__":
     here = find()
     for version, python in here.items():
-        print(version, python)
-    print("missing:", ", ".join(missing(here)) or "none", "· platform", sysconfig.get_platform())
+        if version != OWN:
+            make_environment(version, python)
+    if missing(here):
+        print("deps: not on this machine: CPython", ", ".join(missing(here)), file=sys.stderr)

@@ -347,9 +347,13 @@ async def eager_tasks(t: Truth) -> None:
     async def never_waits() -> None:
         t.spin("never_waits", 2)
 
+    def factory(loop: Any, coro: Any, **options: Any) -> Any:
+        options.pop("eager_start", None)  # uvloop's, which CPython 3.13.0's own does not take
+        return asyncio.eager_task_factory(loop, coro, **options)  # type: ignore[attr-defined]
+
     loop = asyncio.get_running_loop()
     before = loop.get_task_factory()
-    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    loop.set_task_factory(factory)
     try:
         await asyncio.gather(never_waits(), spins_first())
     finally:

@@ -22,7 +22,7 @@ async def to_thread_that_sleeps(t: Truth) -> None:
     await asyncio.to_thread(job)
 
 
-@scenario(many=10)
+@scenario(many=10, switch_s=0.0005)
 async def to_thread_that_computes(t: Truth) -> None:
     def job() -> None:
         t.spin("job", 6, "thread_run")
@@ -141,6 +141,26 @@ async def thread_back_into_the_loop(t: Truth) -> None:
     await anyio.to_thread.run_sync(job, limiter=anyio.CapacityLimiter(1))
 
 
+@scenario(quick=True, many=4)
+async def return_to_a_loop_that_is_held(t: Truth) -> None:
+    """The job ends meanwhile: what its result waits is told beside the path."""
+    ended: list[int] = []
+    free: list[int] = []
+
+    def job() -> None:
+        t.block("job", t.ms(10), "thread_run")
+        ended.append(now())
+
+    def holds() -> None:
+        time.sleep(0.040)
+        free.append(now())
+
+    asyncio.get_running_loop().call_later(0.005, holds)
+    await asyncio.to_thread(job)
+    least_ns = max(0, free[0] - ended[0])
+    t.add("return", None, "job", least_ns / MS, now() - ended[0], where="jobs")
+
+
 @scenario()
 async def future_of_a_strange_thread(t: Truth) -> None:
     loop = asyncio.get_running_loop()
@@ -157,6 +177,7 @@ async def future_of_a_strange_thread(t: Truth) -> None:
         started = now()
         await future
         t.add("wait", "unknown", "waits", ms - (started - begin) / MS, now() - started)
+        t.add("run", None, "waits", 0, started - begin)
         thread.join()
 
     await waits(t.ms(20))
@@ -243,10 +264,12 @@ async def stream_of_a_server(t: Truth) -> None:
     async def reads() -> None:
         await t.awaits("wait", "socket", "reads", ms, reader.read(1))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async def connects() -> tuple[Any, Any, Any]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        return server, *await asyncio.open_connection("127.0.0.1", port)
+
+    server, reader, writer = await t.awaits("wait", "socket", "connects", 0, connects())
     await reads()
     writer.close()
     server.close()
-    t.shared["loose"] = 5  # connecting takes a while, too

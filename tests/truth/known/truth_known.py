@@ -137,6 +137,8 @@ class Entry:
     companion: Scenario | None = None  # another request, beside it
     loops: tuple[str, ...] = ("asyncio", "uvloop")
     many: int = 50  # how many in flight
+    warm: bool = False  # its first request makes what the others find: it is not judged
+    switch_s: float = 0.005  # after which a thread hands over the interpreter
 
 
 ENTRIES: list[Entry] = []
