@@ -193,6 +193,7 @@ const THREADS = [
     ["queue_ns", "Waited for a thread"],
     ["run_ns", "Ran"],
     ["cpu_ns", "Of that CPU"],
+    ["return_ns", "Result waited for the loop"],
   ].map(([key, label]) => ({
     key,
     label,

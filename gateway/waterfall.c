@@ -419,6 +419,7 @@ static void
 put_threads(const struct table *w, const json_t *threads)
 {
 	char run[TERM_DURATION_SIZE], cpu[TERM_DURATION_SIZE], queue[TERM_DURATION_SIZE];
+	char back[TERM_DURATION_SIZE];
 	const json_t *job;
 	struct term_line line;
 	size_t i;
@@ -441,6 +442,9 @@ put_threads(const struct table *w, const json_t *threads)
 		                 term_duration(w->term, number_of(job, "cpu_ns"), cpu));
 		term_line_printf(&line, TERM_DIM, "  queued %s",
 		                 term_duration(w->term, number_of(job, "queue_ns"), queue));
+		if (number_of(job, "return_ns") > 0)
+			term_line_printf(&line, TERM_DIM, ", back in the loop after %s",
+			                 term_duration(w->term, number_of(job, "return_ns"), back));
 		term_line_end(&line);
 	}
 }

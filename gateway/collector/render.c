@@ -315,6 +315,7 @@ threads(struct text *out, struct frames *frames, const struct profile *p)
 		number(out, "queue_ns", job->queue_ns);
 		number(out, "run_ns", job->run_ns);
 		number(out, "cpu_ns", job->cpu_ns);
+		number_or_null(out, "return_ns", job->has_return, job->return_ns);
 		stack(out, frames, job->stack);
 		text_puts(out, "}");
 	}

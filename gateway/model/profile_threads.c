@@ -61,10 +61,33 @@ read_jobs(struct read_error *error, const struct place *at, struct profile *prof
 	return true;
 }
 
-bool
-profile_threads_read(struct read_error *error, const struct place *top, struct profile_batch *batch)
+/* Jobs' results, in the order of the profile's jobs. */
+static bool
+read_returns(struct read_error *error, const struct place *at, struct profile *profile)
 {
-	struct place at = place_member(top, "threads");
+	size_t count;
+	if (!read_array(error, at, PROFILE_THREADS_MAX, &count))
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		uint64_t ns;
+		if (!read_u64(error, at, i, INT64_MAX, &ns))
+			return false;
+		if (profile == NULL || i >= profile->thread_count)
+			continue;
+		profile->threads[i].return_ns = ns;
+		profile->threads[i].has_return = true;
+	}
+	return true;
+}
+
+typedef bool list_reader(struct read_error *error, const struct place *at, struct profile *profile);
+
+/* A member of the batch whose rows are [key, part, list]. */
+static bool
+read_member(struct read_error *error, const struct place *top, struct profile_batch *batch,
+            const char *name, list_reader *read_list)
+{
+	struct place at = place_member(top, name);
 	size_t count, found_at = 0;
 	if (at.value == NULL)
 		return true;
@@ -76,13 +99,20 @@ profile_threads_read(struct read_error *error, const struct place *top, struct p
 		uint64_t part;
 		if (!read_row(error, &row, FIELDS))
 			return false;
-		struct place key_at = place_element(&row, 0), jobs = place_element(&row, 2);
+		struct place key_at = place_element(&row, 0), list = place_element(&row, 2);
 		if (!profile_key_read(error, &key_at, &key) ||
 		    !read_u64(error, &row, 1, INT32_MAX - 1, &part) ||
-		    !read_jobs(error, &jobs, find(batch, &key, part, &found_at)))
+		    !read_list(error, &list, find(batch, &key, part, &found_at)))
 			return false;
 	}
 	return true;
+}
+
+bool
+profile_threads_read(struct read_error *error, const struct place *top, struct profile_batch *batch)
+{
+	return read_member(error, top, batch, "threads", read_jobs) &&
+	       read_member(error, top, batch, "returns", read_returns);
 }
 
 /* One part's job into the profile put together. */
@@ -97,6 +127,8 @@ add(struct profile *into, const struct profile_thread *job)
 		same->queue_ns += job->queue_ns;
 		same->run_ns += job->run_ns;
 		same->cpu_ns += job->cpu_ns;
+		same->return_ns += job->return_ns;
+		same->has_return |= job->has_return;
 		return;
 	}
 	if (into->thread_count == PROFILE_THREADS_MAX) {

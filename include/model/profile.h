@@ -89,7 +89,8 @@ struct profile_stall {
 struct profile_thread {
 	int64_t stack_id;
 	struct stack *stack; /* ref, or null */
-	uint64_t count, queue_ns, run_ns, cpu_ns;
+	uint64_t count, queue_ns, run_ns, cpu_ns, return_ns;
+	bool has_return;
 };
 
 struct profile {

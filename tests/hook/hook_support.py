@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TAILRACE_CALLBACK", "unix:/nonexistent/tailrace-tests")
 
@@ -19,7 +20,17 @@ LOOPS = ["asyncio", "uvloop"]
 
 _stacks: dict[int, list[str]] = {}
 _lines: dict[int, list[int]] = {}
-_jobs: dict[tuple[str, int], dict[str | None, list[int]]] = {}
+_jobs: dict[tuple[str, int], dict[str | None, Jobs]] = {}
+
+
+class Jobs(NamedTuple):
+    """What the thread jobs of one function took."""
+
+    count: int = 0
+    queue_ns: int = 0
+    run_ns: int = 0
+    cpu_ns: int = 0
+    return_ns: int = 0
 
 
 @dataclass
@@ -59,7 +70,7 @@ class Profile:
     stream_unattributed_ns: int
     stalls: list[Any]
     cpu_ns: int | None
-    threads: dict[str | None, list[int]] = field(default_factory=dict)  # count, queue, run, CPU
+    threads: dict[str | None, Jobs] = field(default_factory=dict)  # by function
 
     @property
     def app_ns(self) -> int:
@@ -109,6 +120,30 @@ class Profile:
         return self
 
 
+class WayBack:
+    """A job that ends while its loop is held: what its result waits, by clocks of its own."""
+
+    def job(self) -> None:
+        self.began_ns = time.monotonic_ns()
+        time.sleep(0.02)
+        self.ended_ns = time.monotonic_ns()
+
+    def hold(self) -> None:
+        time.sleep(0.06)
+        self.free_ns = time.monotonic_ns()
+
+    def resume(self) -> None:
+        self.resumed_ns = time.monotonic_ns()
+
+    def check(self, p: Profile) -> None:
+        """The profile says so, but for what the job took beside what it measured."""
+        jobs = p.threads["job"]
+        own_ns = jobs.run_ns - (self.ended_ns - self.began_ns)
+        assert self.free_ns - self.ended_ns - own_ns <= jobs.return_ns, p.shown()
+        assert jobs.return_ns <= self.resumed_ns - self.ended_ns, p.shown()
+        assert jobs.return_ns <= p.sum("ready") + MS, p.shown()
+
+
 def learn(stacks: list[Any]) -> None:
     """Keeps the names of stacks the engine has handed out."""
     for number, frames in stacks:
@@ -129,8 +164,13 @@ def take() -> tuple[list[Profile], dict[str, int]]:
             raw[11] = [_row(r) for r in raw[11]]
             raw[13] = [_row(r) for r in raw[13]]
             profiles.append(Profile(*raw).check())
-        for key, part, jobs in json.loads(b"[" + _engine.take_jobs() + b"]"):
-            _jobs[key, part] = {_function(s): row for s, *row in jobs}
+        threads, returns = (json.loads(b"[" + rows + b"]") for rows in _engine.take_jobs())
+        lags = {(key, part): lags for key, part, lags in returns}
+        for key, part, jobs in threads:
+            _jobs[key, part] = {
+                _function(s): Jobs(*row, lag)
+                for (s, *row), lag in zip(jobs, lags[key, part], strict=True)
+            }
         for p in profiles:  # jobs of profiles that a test took aside stay behind
             p.threads = _jobs.pop((p.key, p.part), p.threads)
         tails.update(json.loads(b"[" + ends + b"]"))

@@ -116,7 +116,7 @@ def test_trio_is_driven(steps_again):
     assert first.lasted(first.sum("wait", "sleep", "nap"), 36), "its own and its child's"
     assert first.sum("run", None, "handler") >= 3 * MS, first.shown()
     assert first.sum("wait", "task") == 0, first.shown()
-    assert first.lasted(first.sum("wait", "thread", "handler"), 10)
+    assert first.lasted(first.sum("thread_run", None, "handler"), 10)
     assert second.lasted(second.sum("wait", "sleep", "nap"), 16)
 
 

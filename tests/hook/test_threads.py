@@ -14,7 +14,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from hook_support import BUSY_NS, LOOPS, MS, hook, plain, profile, request, run, take
+from hook_support import BUSY_NS, LOOPS, MS, Jobs, WayBack, hook, plain, profile, request, run, take
 from starlette.concurrency import run_in_threadpool
 from tailrace import _engine, middleware
 
@@ -320,11 +320,11 @@ def test_cpu_of_threads(loop):
 
     p = profile(loop, handler)
     assert set(p.threads) == {"half_and_half", "only_burns"}
-    count, queue_ns, run_ns, cpu_ns = p.threads["half_and_half"]
+    count, queue_ns, run_ns, cpu_ns, _ = p.threads["half_and_half"]
     assert count == 2 and queue_ns > 0
     assert 40 * MS <= cpu_ns <= 40 * MS + 5 * MS
     assert run_ns >= cpu_ns + 60 * MS
-    count, queue_ns, run_ns, cpu_ns = p.threads["only_burns"]
+    count, queue_ns, run_ns, cpu_ns, _ = p.threads["only_burns"]
     assert count == 1 and 10 * MS <= cpu_ns <= 15 * MS and run_ns >= cpu_ns
     assert p.sum("thread_run", None, "half_and_half") <= run_ns + p.threads["half_and_half"][2]
 
@@ -349,11 +349,54 @@ def test_waiting_for_a_thread_is_its_queue(loop):
             await asyncio.gather(*jobs)
 
     p = profile(loop, handler)
-    count, queue_ns, run_ns, cpu_ns = p.threads["job"]
+    count, queue_ns, run_ns, cpu_ns, _ = p.threads["job"]
     assert count == 3 and run_ns >= 90 * MS and cpu_ns <= 20 * MS
     behind = sum(max(0, e - a) for e, a in zip(ended, after[1:], strict=False))
     assert behind <= queue_ns <= sum(b - s for b, s in zip(began, before, strict=True))
     assert queue_ns > 0
+
+
+HOW = {
+    "anyio": anyio.to_thread.run_sync,
+    "to_thread": asyncio.to_thread,
+    "executor": lambda f: asyncio.get_running_loop().run_in_executor(None, f),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_way_back_to_a_busy_loop(loop, how):
+    """The job ends while the loop is held: from then on its result waits, by the app's clocks."""
+    way = WayBack()
+
+    def unawaited():
+        time.sleep(0.001)
+
+    async def handler():
+        here = asyncio.get_running_loop()
+        here.run_in_executor(None, unawaited)
+        here.call_later(0.01, way.hold)
+        await HOW[how](way.job)
+        way.resume()
+
+    p = profile(loop, handler)
+    way.check(p)
+    assert p.threads["unawaited"].return_ns == 0
+
+
+def test_no_way_back_before_its_lane_waits(loop):
+    """What the lane itself did after the job's end is its run: only the rest is the way back."""
+
+    def job():
+        time.sleep(0.005)
+
+    async def handler():
+        waiting = asyncio.get_running_loop().run_in_executor(None, job)
+        time.sleep(0.05)
+        await waiting
+
+    p = profile(loop, handler)
+    assert p.sum("run") >= 45 * MS, p.shown()
+    assert p.threads["job"].return_ns <= p.app_ns - p.sum("run") + MS
 
 
 @pytest.mark.parametrize("functions", [32, 33, 60])
@@ -400,8 +443,8 @@ def test_jobs_of_a_part(loop):
         )
     parts = [p for p in take()[0] if p.key == key]
     assert len(parts) >= 3
-    assert sum(p.threads.get("only_burns", [0])[0] for p in parts) == 3
-    assert max(p.threads.get("only_burns", [0])[0] for p in parts) == 1
+    assert sum(p.threads.get("only_burns", Jobs()).count for p in parts) == 3
+    assert max(p.threads.get("only_burns", Jobs()).count for p in parts) == 1
 
 
 def test_a_job_that_outlives_its_request_is_not_in_it(loop):

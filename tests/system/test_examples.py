@@ -95,9 +95,12 @@ def test_example(
     assert len(jobs) == 1 and jobs[0]["count"] == 1
     assert 30 * MS <= jobs[0]["run_ns"] <= 30 * MS + LATE_NS
     assert jobs[0]["cpu_ns"] <= jobs[0]["run_ns"] - 29 * MS, "it slept"
+    ready = spent(exchange, "ready")
+    assert 0 < jobs[0]["return_ns"] <= ready, "which the way back to the loop is"
     command = [BINARY, "show", exchange["trace_id"], "--control", f"unix:{first.control}"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert "thread  report  1 job ran" in told.stdout, told.stdout
+    assert ", back in the loop after " in told.stdout, told.stdout
 
     body, exchange = get(gateway, "/together")
     assert body == {"items": [1, 2]}

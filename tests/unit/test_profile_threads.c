@@ -22,6 +22,18 @@ with_threads(const char *threads)
 	return json.data;
 }
 
+/* Beside two jobs. */
+static const char *
+with_returns(const char *returns)
+{
+	text_reset(&json);
+	text_printf(&json,
+	            "{\"v\":1,\"process\":%s,\"stacks\":%s,\"profiles\":[%s],\"threads\":[[" KEY
+	            ",0,[[0,2,10,300,250],[-1,1,0,7,7]]]],\"returns\":%s}",
+	            PROCESS, STACKS, PROFILE, returns);
+	return json.data;
+}
+
 static void
 test_threads(void **state)
 {
@@ -60,6 +72,38 @@ test_threads(void **state)
 }
 
 static void
+test_returns(void **state)
+{
+	(void)state;
+	struct profile_batch *b = good(with_returns("[[" KEY ",0,[40,0]]]"));
+	struct profile *p = b->profiles[0];
+	assert_true(p->threads[0].has_return && p->threads[1].has_return);
+	assert_int_equal(p->threads[0].return_ns, 40);
+	assert_int_equal(p->threads[1].return_ns, 0);
+	struct profile_batch *next = good(with_returns("[[" KEY ",0,[2,1]]]"));
+	profile_threads_append(p, next->profiles[0]); /* neither stack is resolved: all are one */
+	assert_int_equal(p->threads[0].return_ns, 43);
+	profile_batch_free(next);
+	profile_batch_free(b);
+	/* Fewer, more than jobs, of another part, of a profile that is not there. */
+	b = good(with_returns("[[" KEY ",0,[40]]]"));
+	assert_true(b->profiles[0]->threads[0].has_return);
+	assert_false(b->profiles[0]->threads[1].has_return);
+	profile_batch_free(b);
+	b = good(with_returns("[[" KEY ",0,[1,2,3]]]"));
+	assert_int_equal(b->profiles[0]->threads[1].return_ns, 2);
+	profile_batch_free(b);
+	b = good(with_returns("[[\"00000000000000000000000000000001-0000000000000001\",0,[1]],[" KEY
+	                      ",1,[1]]]"));
+	assert_false(b->profiles[0]->threads[0].has_return);
+	profile_batch_free(b);
+	bad(with_returns("{}"), "/returns");
+	bad(with_returns("[[" KEY ",0]]"), "/returns/0");
+	bad(with_returns("[[" KEY ",0,7]]"), "/returns/0/2");
+	bad(with_returns("[[" KEY ",0,[1,-1]]]"), "/returns/0/2/1");
+}
+
+static void
 test_threads_bound(void **state)
 {
 	(void)state;
@@ -86,6 +130,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_threads),
+	    cmocka_unit_test(test_returns),
 	    cmocka_unit_test(test_threads_bound),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

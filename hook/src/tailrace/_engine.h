@@ -134,6 +134,7 @@ enum source_kind { SOURCE_IO, SOURCE_LANE, SOURCE_TIMER, SOURCE_THREAD, SOURCE_F
 struct source {
 	enum source_kind kind;
 	uint8_t hops;
+	uint8_t job;     /* jobs_add()'s of the job that has just ended, 0 = none */
 	uint16_t number; /* of the lane that made it due, 0 = none */
 	int64_t due_ns;
 	uint64_t turn;
@@ -162,6 +163,7 @@ struct lane {
 	bool running;
 	bool run_counted;      /* part of the running step is in the path already */
 	struct node *job_path; /* where it is driven: of the job whose result it waits for */
+	uint8_t job;           /* and that job: as in struct source */
 };
 
 enum hold_state { HOLD_UNKNOWN, HOLD_BLOCKED, HOLD_BUSY };
@@ -560,11 +562,12 @@ void rows_emit_tail(const struct request *request, int64_t tail_ns);
 bool ring_put_profile(const char *row, size_t len);
 bool ring_put_tail(const char *row, size_t len);
 /* What goes beside the profile put last. */
-bool ring_put_jobs(const char *row, size_t len);
+enum beside { BESIDE_THREADS, BESIDE_RETURNS, BESIDE_COUNT };
+bool ring_put_beside(enum beside which, const char *row, size_t len);
 /* (profile rows, tail rows), each joined by commas, whole rows, at most max_bytes. */
 PyObject *ring_take(size_t max_bytes);
 /* What goes beside the profiles taken so far, joined by commas. */
-PyObject *ring_take_jobs(void);
+PyObject *ring_take_beside(enum beside which);
 void ring_after_fork(void);
 
 #include "_engine_thread.h"

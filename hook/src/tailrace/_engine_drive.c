@@ -141,12 +141,14 @@ find_source(struct drive *drive, int64_t now_ns)
 		return;
 	struct drive *child =
 	    drive->awaited != NULL && drive->awaited != Py_None ? waking_child(drive) : NULL;
-	if (child != NULL)
+	if (child != NULL) {
 		lead_from(source, SOURCE_LANE, lane->request, child->end_path);
-	else if (lane->job_path != NULL)
+	} else if (lane->job_path != NULL) {
 		lead_from(source, SOURCE_THREAD, lane->request, lane->job_path);
-	else if (drive->awaited == Py_None)
+		source->job = lane->job;
+	} else if (drive->awaited == Py_None) {
 		*source = (struct source){.kind = SOURCE_LANE, .due_ns = now_ns, .lane = lane};
+	}
 	path_set(&lane->job_path, NULL);
 }
 

@@ -238,12 +238,28 @@ take_path(struct lane *lane, const struct step *step, int64_t now_ns)
 	           step->source.due_ns < now_ns ? step->source.due_ns : now_ns);
 }
 
+/* A job's result, which the lane has come to wait for, has reached it: by how much later? A path
+ * that is full does not tell the job's end. */
+static void
+note_return(const struct lane *lane, const struct source *source, int64_t now_ns)
+{
+	const struct node *path = source->path;
+	int64_t from_ns =
+	    path != NULL && path->depth < PATH_SEGMENTS_MAX ? path->end_ns : source->due_ns;
+	if (from_ns < lane->paused_ns)
+		from_ns = lane->paused_ns;
+	if (from_ns < now_ns)
+		jobs_returned(lane->request, source->job, now_ns - from_ns);
+}
+
 void
 lane_resume(struct lane *lane, const struct step *step, int64_t now_ns)
 {
 	const struct source *source = &step->source;
 	bool ours =
 	    source->request != NULL && source->request == lane->request && source->lane != lane;
+	if (ours && source->job != 0)
+		note_return(lane, source, now_ns);
 	if (!lane->started)
 		lane->started = true;
 	else if (ours && source->due_ns > lane->paused_ns && /* else its own run decided */

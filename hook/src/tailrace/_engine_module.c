@@ -145,7 +145,13 @@ take_jobs(PyObject *module, PyObject *unused)
 {
 	(void)module;
 	(void)unused;
-	return ring_take_jobs();
+	PyObject *threads = ring_take_beside(BESIDE_THREADS);
+	PyObject *returns = threads != NULL ? ring_take_beside(BESIDE_RETURNS) : NULL;
+	if (returns == NULL) {
+		Py_XDECREF(threads);
+		return NULL;
+	}
+	return Py_BuildValue("(NN)", threads, returns);
 }
 
 static PyObject *
@@ -284,7 +290,8 @@ static PyMethodDef FUNCTIONS[] = {
      "thresholds(wait_ns, stall_ns): from which waits and stalls on there are stacks."},
     {"bind_guard", bind_guard, METH_O, "bind_guard(say_stage): what hears of the guard's stages."},
     {"take_jobs", take_jobs, METH_NOARGS,
-     "take_jobs() -> rows of what thread jobs took, of the profiles taken so far"},
+     "take_jobs() -> (rows of what thread jobs took, of what their results waited), of the "
+     "profiles taken so far"},
     {"take", take, METH_O, "take(max_bytes) -> (profile rows, tail rows, stacks not taken before)"},
     {"stacks", all_stacks, METH_NOARGS, "stacks() -> list: all stacks of this process."},
     {"frame_in_app", frame_in_app, METH_O, "frame_in_app(code) -> bool: the app's own code?"},

@@ -1,5 +1,5 @@
-/* Finished rows on their way to the sender: three bounded rings of length-prefixed records. Full:
- * drop and count. */
+/* Finished rows on their way to the sender: bounded rings of length-prefixed records. Full: drop
+ * and count. */
 #include "_engine.h"
 
 struct ring {
@@ -10,7 +10,8 @@ struct ring {
 static struct ring profiles = {.size = PROFILE_RING_BYTES};
 static struct ring tails = {.size = TAIL_RING_BYTES};
 /* Each record begins with the number of the profile it goes beside. */
-static struct ring jobs = {.size = TAIL_RING_BYTES};
+static struct ring beside[BESIDE_COUNT] = {
+    [BESIDE_THREADS] = {.size = TAIL_RING_BYTES}, [BESIDE_RETURNS] = {.size = TAIL_RING_BYTES}};
 static uint64_t profiles_put, profiles_taken;
 
 /* `at` is under twice the size: no division in the way of a request. */
@@ -77,9 +78,9 @@ ring_put_profile(const char *row, size_t len)
 }
 
 bool
-ring_put_jobs(const char *row, size_t len)
+ring_put_beside(enum beside which, const char *row, size_t len)
 {
-	return ring_put(&jobs, &profiles_put, row, len);
+	return ring_put(&beside[which], &profiles_put, row, len);
 }
 
 bool
@@ -142,23 +143,24 @@ ring_take(size_t max_bytes)
 /* The oldest record where it goes beside a profile that was taken: its size without the number,
  * else 0. */
 static size_t
-jobs_due(size_t at)
+beside_due(const struct ring *ring, size_t at)
 {
 	uint32_t len;
 	uint64_t number;
-	if (at >= jobs.used)
+	if (at >= ring->used)
 		return 0;
-	copy_out(&jobs, jobs.head + at, &len, sizeof(len));
-	copy_out(&jobs, jobs.head + at + sizeof(len), &number, sizeof(number));
+	copy_out(ring, ring->head + at, &len, sizeof(len));
+	copy_out(ring, ring->head + at + sizeof(len), &number, sizeof(number));
 	return number <= profiles_taken ? len - sizeof(number) : 0;
 }
 
 PyObject *
-ring_take_jobs(void)
+ring_take_beside(enum beside which)
 {
+	struct ring *ring = &beside[which];
 	const size_t before = sizeof(uint32_t) + sizeof(uint64_t);
 	size_t size = 0, used = 0, at = 0, len;
-	while ((len = jobs_due(used)) > 0) {
+	while ((len = beside_due(ring, used)) > 0) {
 		size += len + (size > 0);
 		used += before + len;
 	}
@@ -167,10 +169,10 @@ ring_take_jobs(void)
 	while (result != NULL && at < size) {
 		if (at > 0)
 			to[at++] = ',';
-		len = jobs_due(0);
-		copy_out(&jobs, jobs.head + before, to + at, len);
+		len = beside_due(ring, 0);
+		copy_out(ring, ring->head + before, to + at, len);
 		at += len;
-		drop_oldest(&jobs, before + len);
+		drop_oldest(ring, before + len);
 	}
 	return result;
 }
@@ -178,7 +180,8 @@ ring_take_jobs(void)
 void
 ring_after_fork(void)
 {
-	jobs.head = jobs.used = 0;
+	for (int i = 0; i < BESIDE_COUNT; i++)
+		beside[i].head = beside[i].used = 0;
 	profiles_put = profiles_taken = 0;
 	profiles.head = profiles.used = 0;
 	tails.head = tails.used = 0;

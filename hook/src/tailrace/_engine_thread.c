@@ -120,15 +120,17 @@ job_end(struct job *job)
 	int64_t now_ns = clock_now_ns();
 	job->running = false;
 	if (is_open(job)) {
-		jobs_add(job->request, job, now_ns);
+		job->total = jobs_add(job->request, job, now_ns);
 		add_run(job, now_ns);
 		detail_add(job->request, job->number, SEG_THREAD_RUN, job->stack, 0, now_ns);
 		detail_lane_end(job->request, job->number);
 	} else {
 		drop_path(job);
 	}
-	if (job->lane->loop->is_bare && job->lane->request == job->request)
+	if (job->lane->loop->is_bare && job->lane->request == job->request) {
 		path_set(&job->lane->job_path, path_ref(job->path));
+		job->lane->job = job->total;
+	}
 	PyMem_RawFree(job->samples);
 	job->samples = NULL;
 }
@@ -181,6 +183,7 @@ thread_source(struct source *source, int64_t now_ns)
 		source->number = job->number;
 		Py_INCREF(source->request);
 		source->path = path_ref(job->path);
+		source->job = job->total;
 	}
 	if (!job->running) {
 		current = NULL;
@@ -285,9 +288,18 @@ wrap_worker_call(PyObject *module, PyObject *function)
 	return PyCFunction_New(&WORKER_CALL, function);
 }
 
+static PyObject *
+wrap_job(PyObject *module, PyObject *function)
+{
+	(void)module;
+	return thread_wrap(function, true);
+}
+
 PyMethodDef thread_functions[] = {
     {"wrap_worker_call", wrap_worker_call, METH_O,
      "wrap_worker_call(function): anyio's run_sync_in_worker_thread with its jobs timed."},
+    {"wrap_job", wrap_job, METH_O,
+     "wrap_job(function): what to hand to a worker thread now in its place, so that it is timed."},
     {NULL, NULL, 0, NULL},
 };
 

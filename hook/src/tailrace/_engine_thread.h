@@ -15,6 +15,7 @@ struct job {
 	int64_t queued_ns, begin_ns, begin_cpu_ns;
 	int32_t stack;
 	uint16_t number; /* in its request's detail, 0 = not there */
+	uint8_t total;   /* jobs_add()'s */
 	bool running, run_counted;
 };
 
@@ -26,8 +27,11 @@ PyObject *thread_wrap(PyObject *func, bool submitted);
 
 /* CPU time of the calling thread. */
 int64_t jobs_cpu_now_ns(void);
-/* On the job's thread, when it has ended. */
-void jobs_add(struct request *request, const struct job *job, int64_t now_ns);
+/* On the job's thread, when it has ended. Its function's number in the request, from 1 on; 0 where
+ * there is none. */
+uint8_t jobs_add(struct request *request, const struct job *job, int64_t now_ns);
+/* What awaited a job of that function goes on, so long after the job had ended. */
+void jobs_returned(struct request *request, uint8_t number, int64_t lag_ns);
 /* Behind the request's profile into the ring: what ended since the last one. */
 void jobs_emit(struct request *request);
 void jobs_free(struct request *request);

@@ -127,9 +127,9 @@ class Span:
         pass
 
 
-def take_jobs() -> bytes:
+def take_jobs() -> tuple[bytes, bytes]:
     """Threads are not seen without the extension."""
-    return b""
+    return b"", b""
 
 
 def take(max_bytes: int, /) -> tuple[bytes, bytes, list[Any]]:

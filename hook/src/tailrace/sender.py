@@ -69,6 +69,7 @@ class Batch(NamedTuple):
     details: bytes = b""
     gone: bytes = b""
     threads: bytes = b""
+    returns: bytes = b""
 
     @property
     def size(self) -> int:
@@ -232,8 +233,8 @@ class Sender:
             profiles, tails, stacks = self.engine.take(TAKE_BYTES)
             if not (profiles or tails or stacks):
                 break
-            threads = self.engine.take_jobs() if profiles else b""
-            rows = Batch(b"", profiles, tails, threads=threads)
+            threads, returns = self.engine.take_jobs() if profiles else (b"", b"")
+            rows = Batch(b"", profiles, tails, threads=threads, returns=returns)
             taken += rows.size
             self._breather.tick()
             for batch in self._batches(rows, stacks):
@@ -414,7 +415,7 @@ class Sender:
             timeout_s = min(TIMEOUT_S, max(0.05, self._closing_at - time.monotonic()))
         parts = [b'{"v":1,"process":', self._process()]
         self._breather.tick()
-        for name in ("stacks", "profiles", "tails", "details", "gone", "threads"):
+        for name in ("stacks", "profiles", "tails", "details", "gone", "threads", "returns"):
             rows: bytes = getattr(batch, name)
             if rows or name in ("stacks", "profiles", "tails"):
                 parts += [b',"%s":[' % name.encode(), rows, b"]"]
