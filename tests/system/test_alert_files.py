@@ -42,6 +42,10 @@ tests:
         values: '0x5 1x10'
       - series: 'tailrace_incident_active{{route="GET /b"}}'
         values: '0x15'
+      - series: 'tailrace_alert_failures_total{{job="j", instance="i", receiver="ops"}}'
+        values: '0+1x30'
+      - series: 'tailrace_outbox_waiting{{job="j", instance="i"}}'
+        values: '1x30'
     alert_rule_test:
       - eval_time: 10m
         alertname: TailraceIncident
@@ -50,11 +54,38 @@ tests:
             exp_annotations:
               summary: GET /a got slower or breaks a rule
               description: tailrace incidents says since when and why.
+      - eval_time: 20m
+        alertname: TailraceAlertsNotDelivered
+        exp_alerts:
+          - exp_labels: {{job: j, instance: i, receiver: ops, severity: critical}}
+            exp_annotations:
+              summary: ops does not take the gateway's alerts
 """
     )
     done = subprocess.run(
         [PROMTOOL, "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_grafana_dashboard(tmp_path: Path) -> None:
+    """Prometheus reads every expression; panels and variables are what an import needs."""
+    board = json.loads((ROOT / "conf" / "grafana-dashboard.json").read_text())
+    panels = board["panels"]
+    assert board["uid"] == "tailrace" and len({panel["id"] for panel in panels}) == len(panels)
+    variables = {one["name"] for one in board["templating"]["list"]}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(panels)))
+    assert used <= variables | {"__rate_interval"}
+    rules = []
+    for panel in panels:
+        grid = panel["gridPos"]
+        assert grid["x"] + grid["w"] <= 24 and panel["fieldConfig"]["defaults"]["unit"]
+        for target in panel["targets"]:
+            expression = target["expr"].replace("$__rate_interval", "1m").replace("$route", ".*")
+            rules.append({"record": f"panel:{panel['id']}:{target['refId']}", "expr": expression})
+    file = tmp_path / "panels.json"  # JSON is YAML
+    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    done = subprocess.run([PROMTOOL, "check", "rules", file], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -71,7 +102,6 @@ def test_metrics_exist(gateway_factory: Callable[..., Gateway]) -> None:
     there = known(gateway)
     for name, metrics in used.items():
         assert metrics and not metrics - there, f"{name}: {metrics - there}"
-    assert json.loads((ROOT / files[1]).read_text())["uid"] == "tailrace"
     app.stop()
 
 
