@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "collector/incident_inside.h"
+#include "model/cause.h"
 #include "model/text.h"
 
 /* --- numbers ----------------------------------------------------------------------------- */
@@ -87,6 +88,18 @@ put_span(struct text *out, int64_t s)
 		text_printf(out, "%lld s", (long long)s);
 }
 
+/* "2 days", "36 h", "50 min" */
+static void
+put_hours(struct text *out, double hours)
+{
+	if (hours >= 48)
+		text_printf(out, "%.3g days", hours / 24);
+	else if (hours >= 2)
+		text_printf(out, "%.2g h", hours);
+	else
+		text_printf(out, "%.2g min", 60 * hours);
+}
+
 /* The quantile whose change is told: the one that fired, of those that are shown. */
 static const char *
 told_quantile(const json_t *payload)
@@ -123,6 +136,8 @@ put_row_name(struct text *out, const json_t *row)
 			text_puts(out, "waiting for a free slot at the app (queue)");
 		else
 			text_printf(out, "the phase %s", cause);
+		if (frame[0] != '\0')
+			text_printf(out, " while its event loop was held by %s", frame);
 		return;
 	}
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
@@ -139,11 +154,11 @@ static void
 put_row_share(struct text *out, const json_t *row)
 {
 	const json_t *ci = json_object_get(row, "ci90");
+	double low = round(100 * json_number_value(json_array_get(ci, 0)));
+	double high = round(100 * json_number_value(json_array_get(ci, 1)));
 	text_printf(out, "%.0f %%", 100 * number_of(row, "share"));
-	if (json_array_size(ci) == 2)
-		text_printf(out, " (%.0f to %.0f %%)",
-		            100 * json_number_value(json_array_get(ci, 0)),
-		            100 * json_number_value(json_array_get(ci, 1)));
+	if (high > low)
+		text_printf(out, " (%.0f to %.0f %%)", low, high);
 }
 
 static void
@@ -153,22 +168,26 @@ put_row_counts(struct text *out, const json_t *row)
 	double before = json_number_value(json_array_get(counts, 0));
 	double after = json_number_value(json_array_get(counts, 1));
 	if (json_array_size(counts) == 2 && after > before * 1.2 && after - before >= 0.1)
-		text_printf(out, ", %.3g times per request instead of %.3g", after, before);
+		text_printf(out, ", %.3g time%s per request instead of %.3g", after,
+		            fabs(after - 1) < 0.005 ? "" : "s", before);
 }
 
 static void
-put_cause(struct text *out, const json_t *payload)
+put_next_row(struct text *out, const json_t *next)
 {
-	const json_t *cause = json_object_get(payload, "cause");
-	const json_t *rows = json_object_get(cause, "rows"), *top = json_array_get(rows, 0);
-	const char *verdict = text_of(cause, "verdict");
-	if (!json_is_object(cause))
+	if (next == NULL || number_of(next, "share") < 0.1)
 		return;
-	if (strncmp(verdict, "not enough", 10) == 0 || top == NULL) {
-		text_printf(out, " No cause can be named: %s.",
-		            verdict[0] != '\0' ? verdict : "nothing grew");
-		return;
-	}
+	text_puts(out, " Next: ");
+	put_row_share(out, next);
+	text_puts(out, " ");
+	put_row_name(out, next);
+	text_puts(out, ".");
+}
+
+/* Where the growth is. */
+static void
+put_growth(struct text *out, const json_t *cause, const json_t *top)
+{
 	text_puts(out, " ");
 	put_row_share(out, top);
 	text_puts(out, " of the ");
@@ -177,19 +196,46 @@ put_cause(struct text *out, const json_t *payload)
 		text_puts(out, " growth in mean time is ");
 	else
 		text_printf(out, " growth in mean time %s is ", text_of(cause, "of"));
-	if (strcmp(verdict, "likely") == 0)
+	if (strcmp(text_of(cause, "verdict"), "likely") == 0)
 		text_puts(out, "probably ");
 	put_row_name(out, top);
 	put_row_counts(out, top);
 	text_puts(out, ".");
-	const json_t *next = json_array_get(rows, 1);
-	if (next != NULL && number_of(next, "share") >= 0.1) {
-		text_puts(out, " Next: ");
-		put_row_share(out, next);
-		text_puts(out, " ");
-		put_row_name(out, next);
-		text_puts(out, ".");
+}
+
+/* A rule may fire before there is anything to compare with: then where the time goes. */
+static void
+put_spent(struct text *out, const json_t *cause, const json_t *top)
+{
+	text_puts(out, " There is nothing before it to compare with; of the ");
+	put_ms(out, number_of(cause, "after_ms"));
+	text_printf(out, " a request takes in the mean %.0f %% is ", 100 * number_of(top, "share"));
+	put_row_name(out, top);
+	text_puts(out, ".");
+}
+
+static void
+put_cause(struct text *out, const json_t *payload)
+{
+	const json_t *cause = json_object_get(payload, "cause");
+	const json_t *rows = json_object_get(cause, "rows"), *top = json_array_get(rows, 0);
+	const json_t *requests = json_object_get(cause, "requests");
+	const char *verdict = text_of(cause, "verdict");
+	if (!json_is_object(cause))
+		return;
+	if (top != NULL && json_integer_value(json_array_get(requests, 0)) == 0 &&
+	    json_integer_value(json_array_get(requests, 1)) >= CAUSE_REQUESTS_MIN) {
+		put_spent(out, cause, top);
+	} else if (strncmp(verdict, "not enough", 10) == 0) {
+		text_printf(out, " No cause can be named: %s.", verdict);
+		return;
+	} else if (top == NULL || number_of(cause, "growth_ms") <= 0) {
+		text_puts(out, " The mean time did not grow.");
+		return;
+	} else {
+		put_growth(out, cause, top);
 	}
+	put_next_row(out, json_array_get(rows, 1));
 	text_printf(out, " %.3g %% of the requests have a profile.",
 	            100 * number_of(cause, "coverage"));
 }
@@ -251,8 +297,8 @@ put_rule_title(struct text *out, const json_t *payload)
 	else
 		text_printf(out, "%s of %s above %.4g ms", metric, route,
 		            number_of(rule, "above_ms"));
-	text_puts(out, " for ");
 	json_int_t over_s = json_integer_value(json_object_get(rule, "over_s"));
+	text_puts(out, over_s > 0 ? " over " : " for ");
 	put_span(out, over_s > 0 ? over_s : json_integer_value(json_object_get(rule, "for_s")));
 }
 
@@ -337,6 +383,41 @@ put_regression_text(struct text *out, const struct incident *incident)
 	}
 }
 
+/* What the title's figure is of. */
+static void
+put_rule_facts(struct text *out, const json_t *rule)
+{
+	double burn = number_of(rule, "burn"), above_ms = number_of(rule, "above_ms");
+	uint64_t requests = (uint64_t)json_integer_value(json_object_get(rule, "requests"));
+	if (burn > 0) {
+		text_printf(out, " The objective is that %.6g %% succeed",
+		            100 * number_of(rule, "objective"));
+		text_puts(out, above_ms > 0 ? " within " : "");
+		if (above_ms > 0)
+			put_ms(out, above_ms);
+		text_puts(out, "; at this rate the budget of 30 days is spent in ");
+		put_hours(out, 30 * 24 / burn);
+		text_puts(out, ". Seen on ");
+	} else if (above_ms > 0) {
+		text_printf(out, " %.3g %% of ", 100 * number_of(rule, "share"));
+	} else {
+		text_puts(out, " Seen on ");
+	}
+	put_requests(out, requests);
+	text_puts(out, burn <= 0 && above_ms > 0 ? " took longer." : ".");
+}
+
+static void
+put_rule_text(struct text *out, const json_t *payload)
+{
+	put_rule_title(out, payload);
+	text_puts(out, " since ");
+	put_clock(out, text_of(payload, "since"), true);
+	text_puts(out, " UTC.");
+	put_rule_facts(out, json_object_get(payload, "rule"));
+	put_certainty(out, payload);
+}
+
 static void
 put_routes(struct text *out, const json_t *payload)
 {
@@ -384,15 +465,10 @@ incident_text(struct incidents *incidents, struct incident *incident)
 	(void)incidents;
 	put_title(&title, incident);
 	put_end(&text, incident);
-	if (incident->by_rule) {
-		put_rule_title(&text, incident->payload);
-		text_puts(&text, " since ");
-		put_clock(&text, text_of(incident->payload, "since"), true);
-		text_puts(&text, " UTC.");
-		put_certainty(&text, incident->payload);
-	} else {
+	if (incident->by_rule)
+		put_rule_text(&text, incident->payload);
+	else
 		put_regression_text(&text, incident);
-	}
 	put_routes(&text, incident->payload);
 	put_cause(&text, incident->payload);
 	set_text(incident->payload, "title", &title);

@@ -70,6 +70,8 @@ slack_message(const json_t *payload)
 	put_slack(&text, text_of(payload, "text"));
 	if (link[0] != '\0')
 		text_printf(&text, "\n<%s|Look at it>", link);
+	else
+		text_printf(&text, "\nMore: `tailrace incidents %s`", text_of(payload, "id"));
 	json_t *message = json_pack("{s:o}", "text", json_stringn(text.data, text.length));
 	text_free(&text);
 	return message;

@@ -97,6 +97,7 @@ test_forms(void **state)
 {
 	json_t *one = payload(3, "firing"), *object, *alert;
 	const char *key, *text;
+	char expected[160];
 	json_t *value;
 
 	(void)state;
@@ -105,7 +106,16 @@ test_forms(void **state)
 	json_decref(object);
 	object = sent(CONFIG_RECEIVER_SLACK, one);
 	text = json_string_value(json_object_get(object, "text"));
-	assert_string_equal(text, "*p95 &lt;rose&gt; &amp; fell*\n80 % of it");
+	snprintf(expected, sizeof(expected),
+	         "*p95 &lt;rose&gt; &amp; fell*\n80 %% of it\nMore: `tailrace incidents %s`",
+	         json_string_value(json_object_get(one, "id")));
+	assert_string_equal(text, expected);
+	json_decref(object);
+	json_object_set_new(one, "links", json_pack("{s:s}", "dashboard", "https://t/#/i"));
+	object = sent(CONFIG_RECEIVER_SLACK, one);
+	text = json_string_value(json_object_get(object, "text"));
+	assert_string_equal(text, "*p95 &lt;rose&gt; &amp; fell*\n80 % of it\n"
+	                          "<https://t/#/i|Look at it>");
 	json_decref(object);
 	object = sent(CONFIG_RECEIVER_ALERTMANAGER, one);
 	alert = json_array_get(object, 0);

@@ -306,6 +306,75 @@ test_text(void **state)
 	assert_non_null(strstr(text, "At most 1 such alert a month is expected to be false."));
 }
 
+/* The text of a rule's incident, for which the history answers this. */
+static const char *
+rule_text(struct fixture *f, const struct config_rule *rule, double value, unsigned burn_s,
+          struct history_answer *answer)
+{
+	const struct rule_track track = {
+	    .rule = rule, .since_s = f->now_s, .value = value, .burn_s = burn_s, .requests = 1234};
+
+	incidents_ruled(f->service.incidents, routes_index(f->service.routes, "GET /a"), &track,
+	                RULE_FIRED, f->now_s);
+	assert_int_equal(asked_count, 1);
+	asked_count = 0;
+	asked[0].done(asked[0].arg, answer);
+	return json_string_value(json_object_get(told[told_count - 1].payload, "text"));
+}
+
+static void
+assert_says(const char *text, const char *what)
+{
+	if (strstr(text, what) == NULL)
+		fail_msg("\"%s\" is not in \"%s\"", what, text);
+}
+
+static void
+test_texts_of_rules(void **state)
+{
+	static char slow_name[] = "slow", errors_name[] = "errors", burn_name[] = "orders";
+	static const struct config_rule slow = {
+	    .name = slow_name, .metric = CONFIG_METRIC_P95, .above_ms = 300, .for_s = 300};
+	static const struct config_rule errors = {
+	    .name = errors_name, .metric = CONFIG_METRIC_ERROR_RATIO, .above = 0.05, .for_s = 120};
+	static const struct config_rule burn = {.name = burn_name,
+	                                        .metric = CONFIG_METRIC_BURN_RATE,
+	                                        .objective = 0.999,
+	                                        .above_ms = 1000};
+	struct fixture *f = *state;
+	struct history_answer *answer = answer_of("app.db:fetch_user");
+	const char *text;
+
+	/* From the first minute: nothing to compare with, and still where the time goes. */
+	answer->cause->verdict = CAUSE_NOT_ENOUGH;
+	answer->cause->before_compared = 0;
+	answer->cause->after_ns = 412e6;
+	text = rule_text(f, &slow, 0.12, 0, answer);
+	assert_says(text, "p95 of GET /a above 300 ms for 5 min since ");
+	assert_says(text, " UTC. 12 % of 1 234 requests took longer. There is nothing before it to "
+	                  "compare with; of the 412 ms a request takes in the mean 82 % is "
+	                  "awaiting app.db:fetch_user (database).");
+	assert_null(strstr(text, "No cause"));
+	/* Requests fail fast: nothing grew, and no share of less than nothing is told. */
+	answer = answer_of("app.db:fetch_user");
+	answer->cause->growth_ns = -30000000;
+	text = rule_text(f, &errors, 0.07, 0, answer);
+	assert_says(text, "7 % of GET /a fail (above 5 %) for 2 min since ");
+	assert_says(text, " Seen on 1 234 requests. The mean time did not grow.");
+	assert_null(strstr(text, " of the -30"));
+	/* Whose loop was held, and by whom. */
+	answer = answer_of("app.files:read");
+	answer->cause->rows[0].kind = ROLLUP_PHASE;
+	answer->cause->rows[0].kind_name = "phase";
+	answer->cause->rows[0].cause_name = "app_queue";
+	text = rule_text(f, &burn, 14.4, 3600, answer);
+	assert_says(text, "GET /a burns its error budget 14.4 times too fast over 1 h since ");
+	assert_says(text, "The objective is that 99.9 % succeed within 1000 ms; at this rate the "
+	                  "budget of 30 days is spent in 2.08 days. Seen on 1 234 requests.");
+	assert_says(text, "waiting for the app to take the request (app_queue) while its event "
+	                  "loop was held by app.files:read");
+}
+
 static void
 test_unknown_causes(void **state)
 {
@@ -410,6 +479,7 @@ main(void)
 	    cmocka_unit_test_setup_teardown(test_other_causes_stay_apart, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_one_deploy_groups, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_text, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_texts_of_rules, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_unknown_causes, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_reopened, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_restored, set_up, tear_down),
