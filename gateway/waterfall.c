@@ -379,6 +379,7 @@ put_stalls(const struct table *w, const json_t *stalls)
 	json_array_foreach(stalls, i, stall)
 	{
 		const char *route = text_of(stall, "route"), *state = text_of(stall, "state");
+		const char *phase = text_of(stall, "phase");
 		const char *function = NULL, *file = NULL;
 		int at = 0;
 
@@ -395,9 +396,11 @@ put_stalls(const struct table *w, const json_t *stalls)
 		term_line_begin(&line, w->term);
 		term_line_pad(&line, 2);
 		term_line_printf(&line, TERM_YELLOW, "stall");
-		term_line_printf(&line, TERM_PLAIN, "  %s held the loop for %s%s",
+		term_line_printf(&line, TERM_PLAIN, "  %s held the loop for %s%s%s",
 		                 route == NULL ? "something outside all requests" : route,
 		                 term_duration(w->term, number_of(stall, "ns"), text),
+		                 phase != NULL && strcmp(phase, "app_queue") == 0 ? " of app_queue"
+		                                                                  : "",
 		                 state == NULL                   ? ""
 		                 : strcmp(state, "blocked") == 0 ? ", blocked"
 		                                                 : ", computing");

@@ -90,13 +90,19 @@ tree_add(struct node *root, const struct rollup_row *row, size_t side, const str
 {
 	struct node *node = root;
 	size_t depth = flame_depth(names, row->key.stack);
+	bool held = row->key.kind == ROLLUP_PHASE && depth > 0;
 	node_add(node, row, side);
+	if (held) { /* the frames are of who held the loop: they stand below the phase */
+		node = leaf_child(node, &row->key);
+		node_add(node, row, side);
+	}
 	for (size_t i = 0; i < depth; i++) {
 		struct flame_frame frame = flame_frame(names, row->key.stack, i);
 		node = frame_child(node, &frame);
 		node_add(node, row, side);
 	}
-	node_add(leaf_child(node, &row->key), row, side);
+	if (!held)
+		node_add(leaf_child(node, &row->key), row, side);
 }
 
 static void

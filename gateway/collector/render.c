@@ -296,6 +296,7 @@ stalls(struct text *out, struct frames *frames, const struct profile *p)
 		string_or_null(out, "route", stall->route);
 		string_or_null(out, "kind", profile_stall_kind_name(stall->kind));
 		string_or_null(out, "state", profile_stall_state_name(stall->state));
+		string_or_null(out, "phase", stall->queued ? "app_queue" : "app");
 		number(out, "ns", stall->ns);
 		flag(out, "exact", stall->exact);
 		stack(out, frames, stall->stack);

@@ -1,5 +1,6 @@
 /* Exchange and profile on one line of time. */
 #include "model/join.h"
+#include "model/profile_stalls.h"
 
 bool
 record_was_sent(const struct exchange_record *record)
@@ -118,6 +119,11 @@ join_split(const struct exchange_record *record, struct profile *p, bool shared,
 	join.clipped_ns = app_ns - join.app_ns;
 	join.app_stream_ns = p->end_ns - app_end_ns;
 	breakdown_clip(p, join.clipped_ns);
+	/* By the hook's clock: the app's queue ends where the app was called. */
+	uint64_t called_ns = shared && p->enter_ns < record->marks_ns[MARK_SENT_FIRST]
+	                         ? record->marks_ns[MARK_SENT_FIRST]
+	                         : p->enter_ns;
+	profile_stalls_cut(p, called_ns - join.app_queue_ns, called_ns, shared);
 	*ret = join;
 	return 0;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 #include "base/xmem.h"
 #include "model/profile.h"
+#include "model/profile_stalls.h"
 #include "model/profile_threads.h"
 
 void
@@ -35,11 +36,7 @@ profile_free(struct profile *profile)
 		return;
 	rows_free(&profile->breakdown);
 	rows_free(&profile->stream);
-	for (size_t i = 0; i < profile->stall_count; i++) {
-		stack_unref(profile->stalls[i].stack);
-		free(profile->stalls[i].route);
-	}
-	free(profile->stalls);
+	profile_stalls_free(profile);
 	profile_threads_free(profile);
 	free(profile->route);
 	profile_process_unref(profile->process);
@@ -157,21 +154,6 @@ stream_add(struct profile *into, const struct profile_row *row)
 	into->bytes += sizeof(*row) + PROFILE_STRING_MAX / 8;
 }
 
-static void
-stall_add(struct profile *into, const struct profile_stall *stall)
-{
-	if (into->breakdown.count + into->stream.count + into->stall_count >= PROFILE_ROWS_MAX) {
-		into->truncated = true;
-		return;
-	}
-	into->stalls = xrealloc(into->stalls, into->stall_count + 1, sizeof(*into->stalls));
-	struct profile_stall *added = &into->stalls[into->stall_count++];
-	*added = *stall;
-	stack_ref(added->stack);
-	added->route = stall->route != NULL ? xstrdup(stall->route) : NULL;
-	into->bytes += sizeof(*stall) + PROFILE_STRING_MAX / 8;
-}
-
 int
 profile_append(struct profile *into, const struct profile *part)
 {
@@ -179,8 +161,7 @@ profile_append(struct profile *into, const struct profile *part)
 		return -1;
 	for (size_t i = 0; i < part->stream.count; i++)
 		stream_add(into, &part->stream.rows[i]);
-	for (size_t i = 0; i < part->stall_count; i++)
-		stall_add(into, &part->stalls[i]);
+	profile_stalls_append(into, part);
 	profile_threads_append(into, part);
 	into->stream_unattributed_ns += part->stream_unattributed_ns;
 	into->parts = part->parts;

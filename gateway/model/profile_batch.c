@@ -9,6 +9,7 @@
 #include "model/json_read.h"
 #include "model/flame.h"
 #include "model/profile_batch.h"
+#include "model/profile_stalls.h"
 #include "model/profile_threads.h"
 #include "model/text.h"
 #include "model/trace_context.h"
@@ -16,7 +17,6 @@
 #define KEY_LENGTH (2 * TRACE_ID_SIZE + 1 + 2 * SPAN_ID_SIZE)
 #define PROFILE_FIELDS 17
 #define ROW_FIELDS 9
-#define STALL_FIELDS 7
 #define FRAME_FIELDS 5
 
 struct reader {
@@ -55,30 +55,46 @@ read_key(struct reader *r, const struct place *up, size_t index, struct profile_
 	return profile_key_read(r->error, &at, ret);
 }
 
-static bool
-read_optional_trace(struct reader *r, const struct place *up, size_t index, bool *ret_has,
-                    uint8_t ret[TRACE_ID_SIZE])
+bool
+profile_trace_read(struct read_error *error, const struct place *row, size_t index, bool *ret_has,
+                   uint8_t ret[TRACE_ID_SIZE])
 {
-	struct place at = place_element(up, index);
+	struct place at = place_element(row, index);
 	*ret_has = !json_is_null(at.value);
 	if (!*ret_has)
 		return true;
-	if (!read_string(r->error, &at, 2 * TRACE_ID_SIZE))
+	if (!read_string(error, &at, 2 * TRACE_ID_SIZE))
 		return false;
 	if (json_string_length(at.value) != 2 * TRACE_ID_SIZE ||
 	    hex_parse(json_string_value(at.value), ret, TRACE_ID_SIZE) != 0)
-		return read_fail(r->error, &at, "not 32 hex digits");
+		return read_fail(error, &at, "not 32 hex digits");
 	return true;
 }
 
-static bool
-read_stack_id(struct reader *r, const struct place *up, size_t index, int64_t *ret)
+bool
+profile_stack_id_read(struct read_error *error, const struct place *row, size_t index, int64_t *ret)
 {
-	struct place at = place_element(up, index);
+	struct place at = place_element(row, index);
 	if (!json_is_integer(at.value) || json_integer_value(at.value) < -1)
-		return read_fail(r->error, &at, "not a stack ID or -1");
+		return read_fail(error, &at, "not a stack ID or -1");
 	*ret = json_integer_value(at.value);
 	return true;
+}
+
+/* They come in the order of the profiles. */
+struct profile *
+profile_batch_find(const struct profile_batch *batch, const struct profile_key *key, uint64_t part,
+                   size_t *at)
+{
+	for (size_t i = 0; i < batch->profile_count; i++) {
+		size_t index = (*at + i) % batch->profile_count;
+		struct profile *p = batch->profiles[index];
+		if (p->parts != part + 1 || memcmp(&p->key, key, sizeof(*key)) != 0)
+			continue;
+		*at = index;
+		return p;
+	}
+	return NULL;
 }
 
 /* --- process ---------------------------------------------------------------- */
@@ -270,12 +286,12 @@ read_breakdown_row(struct reader *r, const struct place *at, struct profile_row 
 		return false;
 	struct place kind = place_element(at, 0);
 	return read_word(r->error, &kind, profile_kind_name, PROFILE_KIND_COUNT, &row->kind) &&
-	       read_cause(r, at, row) && read_stack_id(r, at, 2, &row->stack_id) &&
+	       read_cause(r, at, row) && profile_stack_id_read(r->error, at, 2, &row->stack_id) &&
 	       read_u64(r->error, at, 3, INT64_MAX, &row->ns) &&
 	       read_u64(r->error, at, 4, INT64_MAX, &row->count) &&
 	       read_flag(r->error, at, 5, &row->exact) &&
 	       read_u64(r->error, at, 6, INT64_MAX, &row->samples) &&
-	       read_optional_trace(r, at, 7, &row->has_by_trace, row->by_trace) &&
+	       profile_trace_read(r->error, at, 7, &row->has_by_trace, row->by_trace) &&
 	       read_optional_string(r->error, at, 8, PROFILE_STRING_MAX, &row->by_route);
 }
 
@@ -293,39 +309,6 @@ read_breakdown(struct reader *r, const struct place *up, size_t index, size_t *r
 	for (size_t i = 0; i < count; i++) {
 		struct place row = place_element(&at, i);
 		if (!read_breakdown_row(r, &row, &ret->rows[i]))
-			return false;
-	}
-	return true;
-}
-
-static bool
-read_stall(struct reader *r, const struct place *at, struct profile_stall *stall)
-{
-	if (!read_row(r->error, at, STALL_FIELDS))
-		return false;
-	struct place kind = place_element(at, 2), state = place_element(at, 3);
-	stall->state = PROFILE_STALL_UNKNOWN;
-	return read_optional_trace(r, at, 0, &stall->has_trace, stall->trace_id) &&
-	       read_optional_string(r->error, at, 1, PROFILE_STRING_MAX, &stall->route) &&
-	       read_word(r->error, &kind, profile_stall_kind_name, PROFILE_STALL_IO_CALLBACK + 1,
-	                 &stall->kind) &&
-	       (json_is_null(state.value) || read_word(r->error, &state, profile_stall_state_name,
-	                                               PROFILE_STALL_UNKNOWN, &stall->state)) &&
-	       read_u64(r->error, at, 4, INT64_MAX, &stall->ns) &&
-	       read_flag(r->error, at, 5, &stall->exact) &&
-	       read_stack_id(r, at, 6, &stall->stack_id);
-}
-
-static bool
-read_stalls(struct reader *r, const struct place *up, size_t rows_left, struct profile *p)
-{
-	struct place at = place_element(up, 15);
-	if (!read_array(r->error, &at, rows_left, &p->stall_count))
-		return false;
-	p->stalls = xcalloc(p->stall_count + 1, sizeof(*p->stalls));
-	for (size_t i = 0; i < p->stall_count; i++) {
-		struct place row = place_element(&at, i);
-		if (!read_stall(r, &row, &p->stalls[i]))
 			return false;
 	}
 	return true;
@@ -354,7 +337,7 @@ read_profile(struct reader *r, const struct place *at, struct profile *p)
 	    read_u64(r->error, at, 12, INT64_MAX, &p->unattributed_ns) &&
 	    read_breakdown(r, at, 13, &rows_left, &p->stream) &&
 	    read_u64(r->error, at, 14, INT64_MAX, &p->stream_unattributed_ns) &&
-	    read_stalls(r, at, rows_left, p) &&
+	    profile_stalls_read(r->error, at, rows_left, p) &&
 	    read_optional_u64(r->error, at, 16, &p->has_cpu, &p->cpu_ns);
 	p->parts = (uint32_t)part + 1;
 	return good;
@@ -489,7 +472,8 @@ read_batch(struct reader *r, json_t *root)
 	if (!json_is_integer(version.value) || json_integer_value(version.value) != 1)
 		return read_fail(r->error, &version, "not version 1");
 	return read_process(r, &top) && read_stacks(r, &top) && read_profiles(r, &top) &&
-	       profile_threads_read(r->error, &top, r->batch) && read_tails(r, &top) &&
+	       profile_threads_read(r->error, &top, r->batch) &&
+	       profile_holds_read(r->error, &top, r->batch) && read_tails(r, &top) &&
 	       read_details(r, &top) && read_gone(r, &top);
 }
 

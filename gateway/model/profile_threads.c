@@ -1,38 +1,18 @@
 /* What thread jobs took, beside the profiles of a batch. */
 #include <stdlib.h>
-#include <string.h>
 #include "base/xmem.h"
 #include "model/profile_threads.h"
 
 #define FIELDS 3
 #define JOB_FIELDS 5
 
-/* The profile of that key and part, looked for from *at on: they come in the same order. Null
- * where there is none (it was refused). */
-static struct profile *
-find(const struct profile_batch *batch, const struct profile_key *key, uint64_t part, size_t *at)
-{
-	for (size_t i = 0; i < batch->profile_count; i++) {
-		size_t index = (*at + i) % batch->profile_count;
-		struct profile *p = batch->profiles[index];
-		if (p->parts != part + 1 || memcmp(&p->key, key, sizeof(*key)) != 0)
-			continue;
-		*at = index;
-		return p;
-	}
-	return NULL;
-}
-
 static bool
 read_job(struct read_error *error, const struct place *at, struct profile_thread *ret)
 {
 	if (!read_row(error, at, JOB_FIELDS))
 		return false;
-	struct place stack = place_element(at, 0);
-	if (!json_is_integer(stack.value) || json_integer_value(stack.value) < -1)
-		return read_fail(error, &stack, "not a stack ID or -1");
-	ret->stack_id = json_integer_value(stack.value);
-	return read_u64(error, at, 1, INT64_MAX, &ret->count) &&
+	return profile_stack_id_read(error, at, 0, &ret->stack_id) &&
+	       read_u64(error, at, 1, INT64_MAX, &ret->count) &&
 	       read_u64(error, at, 2, INT64_MAX, &ret->queue_ns) &&
 	       read_u64(error, at, 3, INT64_MAX, &ret->run_ns) &&
 	       read_u64(error, at, 4, ret->run_ns, &ret->cpu_ns);
@@ -102,7 +82,7 @@ read_member(struct read_error *error, const struct place *top, struct profile_ba
 		struct place key_at = place_element(&row, 0), list = place_element(&row, 2);
 		if (!profile_key_read(error, &key_at, &key) ||
 		    !read_u64(error, &row, 1, INT32_MAX - 1, &part) ||
-		    !read_list(error, &list, find(batch, &key, part, &found_at)))
+		    !read_list(error, &list, profile_batch_find(batch, &key, part, &found_at)))
 			return false;
 	}
 	return true;

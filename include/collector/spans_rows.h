@@ -10,7 +10,7 @@
 #include "model/rollup.h"
 #include "model/text.h"
 
-#define SPAN_PARTS_MAX (PROFILE_ROWS_MAX + ROLLUP_PHASE_COUNT + 1)
+#define SPAN_PARTS_MAX (PROFILE_ROWS_MAX + PROFILE_HOLDS_MAX + ROLLUP_PHASE_COUNT + 1)
 
 /* Fills *ret of a final record; its parts lie in `parts`, which has SPAN_PARTS_MAX places. They
  * sum to the exchange's total time. */

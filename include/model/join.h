@@ -31,7 +31,8 @@ bool record_is_error(const struct exchange_record *record);
 
 /* Computes the split, and fits the profile's rows to it: what is clipped is taken from
  * unattributed_ns and, only where that does not suffice, from rows (run first, then ready, then the
- * others), which are then marked not exact. Returns 0, or -1 with the profile untouched where the
+ * others), which are then marked not exact. What held the loop before the ASGI call is cut to
+ * app_queue. Returns 0, or -1 with the profile untouched where the
  * two cannot be the same request. */
 int join_split(const struct exchange_record *record, struct profile *profile, bool shared,
                struct join *ret);

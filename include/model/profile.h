@@ -14,6 +14,7 @@
 #define PROFILE_VERSION_MAX 128 /* of the app */
 #define PROFILE_ROWS_MAX 1024   /* breakdown, stream and stall rows of one profile together */
 #define PROFILE_THREADS_MAX 64  /* functions of thread jobs of one profile */
+#define PROFILE_HOLDS_MAX 16    /* stalls before its ASGI call, beside PROFILE_ROWS_MAX */
 #define PROFILE_LIFE_MAX_NS (24ull * 3600 * NS_PER_S)
 #define PROFILE_INSTANCE_SIZE 16
 
@@ -75,14 +76,16 @@ struct profile_rows {
 	size_t count;
 };
 
+/* Who held the loop while the request was due; or, `queued`, before the app was called. */
 struct profile_stall {
-	bool has_trace, exact;
+	bool has_trace, exact, queued;
 	uint8_t trace_id[TRACE_ID_SIZE];
 	uint8_t kind, state; /* enum profile_stall_* */
 	int64_t stack_id;
 	struct stack *stack; /* ref, or null */
-	uint64_t ns;
-	char *route; /* owned, or null */
+	uint64_t ns;         /* queued: all of it, as parsed; once joined what lies in app_queue */
+	uint64_t begin_ns;   /* queued only */
+	char *route;         /* owned, or null */
 };
 
 /* The thread jobs of one function together. */

@@ -47,6 +47,17 @@ struct profile_batch {
 /* Reads "<trace>-<span>". */
 bool profile_key_read(struct read_error *error, const struct place *at, struct profile_key *ret);
 
+/* Elements of a row: a trace ID or null, a stack's ID. */
+bool profile_trace_read(struct read_error *error, const struct place *row, size_t index,
+                        bool *ret_has, uint8_t ret[TRACE_ID_SIZE]);
+bool profile_stack_id_read(struct read_error *error, const struct place *row, size_t index,
+                           int64_t *ret);
+
+/* The profile of that key and part, looked for from *at on, which follows it. Null where there is
+ * none (it was refused). */
+struct profile *profile_batch_find(const struct profile_batch *batch, const struct profile_key *key,
+                                   uint64_t part, size_t *at);
+
 /* Parses and validates a batch of at most PROFILE_BODY_MAX bytes. Returns 0 with *ret set (freed
  * with profile_batch_free()), or -1 with *reterr filled. */
 int profile_batch_parse(const char *bytes, size_t length, struct profile_batch **ret,

@@ -123,7 +123,7 @@ def run(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
                 gaps[name] += spin(SPIN_S)
                 if posting is not None:
                     posting.close(2)
-                while any(_engine.take(1 << 20)) or any(_engine.take_jobs()):
+                while any(_engine.take(1 << 20)) or any(_engine.take_beside()):
                     pass
     finally:
         loop.close()

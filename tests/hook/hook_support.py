@@ -71,6 +71,7 @@ class Profile:
     stalls: list[Any]
     cpu_ns: int | None
     threads: dict[str | None, Jobs] = field(default_factory=dict)  # by function
+    holds: list[Any] = field(default_factory=list)  # of the loop, before its call
 
     @property
     def app_ns(self) -> int:
@@ -164,15 +165,17 @@ def take() -> tuple[list[Profile], dict[str, int]]:
             raw[11] = [_row(r) for r in raw[11]]
             raw[13] = [_row(r) for r in raw[13]]
             profiles.append(Profile(*raw).check())
-        threads, returns = (json.loads(b"[" + rows + b"]") for rows in _engine.take_jobs())
+        threads, returns, held = (json.loads(b"[" + rows + b"]") for rows in _engine.take_beside())
         lags = {(key, part): lags for key, part, lags in returns}
         for key, part, jobs in threads:
             _jobs[key, part] = {
                 _function(s): Jobs(*row, lag)
                 for (s, *row), lag in zip(jobs, lags[key, part], strict=True)
             }
+        holds = dict(held)
         for p in profiles:  # jobs of profiles that a test took aside stay behind
             p.threads = _jobs.pop((p.key, p.part), p.threads)
+            p.holds = holds.get(p.key, p.holds)
         tails.update(json.loads(b"[" + ends + b"]"))
 
 

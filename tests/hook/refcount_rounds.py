@@ -65,7 +65,7 @@ async def one_round(handler: Any) -> int:
     for _ in range(REQUESTS):
         with contextlib.suppress(LookupError):
             await request(app)
-    while any(_engine.take(1 << 20)) or any(_engine.take_jobs()):
+    while any(_engine.take(1 << 20)) or any(_engine.take_beside()):
         pass
     await asyncio.sleep(0.01)
     gc.collect()

@@ -74,6 +74,32 @@ def test_a_protocols_callback_is_an_io_callback(loop, how):
     assert p.sum("ready") >= 60 * MS, p.shown()
 
 
+def test_who_held_the_loop_before_the_call(loop):
+    """Also where nobody was in the app when it ended; not what was over long before."""
+
+    async def blocks():
+        time.sleep(0.06)
+        await asyncio.sleep(0)  # its own step does not count: it began with the call
+
+    async def main():
+        app, victim = hook(plain(blocks)), hook(plain(lambda: asyncio.sleep(0)))
+        early = await request(app)
+        await asyncio.sleep(0.05)
+        culprit = asyncio.create_task(request(app))
+        waiting = asyncio.create_task(request(victim))
+        return early, await culprit, await waiting
+
+    take()
+    early, culprit, waiting = run(loop, main)
+    found = {p.key: p for p in take()[0]}
+    assert not found[early].holds and not found[culprit].holds
+    ((trace, route, kind, _, ns, exact, stack, begin_ns),) = found[waiting].holds
+    assert (trace, kind, exact) == (culprit[:32], "step", 1) and stack >= 0
+    assert route is None  # this app names none
+    assert 60 * MS <= ns <= found[waiting].enter_ns - begin_ns
+    assert 0 <= found[culprit].enter_ns - begin_ns <= 5 * MS
+
+
 def test_the_rest_of_an_app_is_still_named(loop):
     """A lock that is held, or a loop that is held, after the answer was sent."""
     lock = asyncio.Lock()

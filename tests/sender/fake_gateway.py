@@ -205,8 +205,8 @@ class FakeEngine:
             new, self.new = self.new, []
             return b",".join(taken), b",".join(tails), new
 
-    def take_jobs(self) -> tuple[bytes, bytes]:
-        return b"", b""
+    def take_beside(self) -> tuple[bytes, bytes, bytes]:
+        return b"", b"", b""
 
     def stacks(self) -> list[Any]:
         with self.lock:

@@ -114,7 +114,7 @@ def take() -> dict[str, Profile]:
             break
         for raw in json.loads(b"[" + rows + b"]"):
             found[raw[0]] = Profile(raw)
-    jobs, returns = (json.loads(b"[" + rows + b"]") for rows in _engine.take_jobs())
+    jobs, returns, _ = (json.loads(b"[" + rows + b"]") for rows in _engine.take_beside())
     for (key, _, totals), (_, _, lags) in zip(jobs, returns, strict=True):
         for (stack, count, *_), ns in zip(totals, lags, strict=True):
             row = ["return", None, stack, ns, count, 1, 0, None, None]

@@ -26,6 +26,7 @@ enum {
 	REQUEST_ROWS_MAX = 1024, /* with stalls, as the gateway takes them */
 	PATH_SEGMENTS_MAX = 4096,
 	REQUEST_STALLS_MAX = 32,
+	REQUEST_HOLDS_MAX = 16, /* before its ASGI call */
 	STALL_LOG_MAX = 256,
 	RECENT_STEPS_MAX = 8,
 	SAMPLE_STACKS_MAX = 32,
@@ -562,7 +563,7 @@ void rows_emit_tail(const struct request *request, int64_t tail_ns);
 bool ring_put_profile(const char *row, size_t len);
 bool ring_put_tail(const char *row, size_t len);
 /* What goes beside the profile put last. */
-enum beside { BESIDE_THREADS, BESIDE_RETURNS, BESIDE_COUNT };
+enum beside { BESIDE_THREADS, BESIDE_RETURNS, BESIDE_HOLDS, BESIDE_COUNT };
 bool ring_put_beside(enum beside which, const char *row, size_t len);
 /* (profile rows, tail rows), each joined by commas, whole rows, at most max_bytes. */
 PyObject *ring_take(size_t max_bytes);

@@ -36,7 +36,8 @@ note(struct loop *loop, const struct stall *stall)
 {
 	loop->recent[loop->recent_next++ % RECENT_STEPS_MAX] =
 	    (struct recent_step){stall->begin_ns, stall->end_ns, loop->turn};
-	if (stall->end_ns - stall->begin_ns < engine.stall_threshold_ns || loop->active == 0) {
+	/* Also where no request is open: one may wait in its socket. */
+	if (stall->end_ns - stall->begin_ns < engine.stall_threshold_ns) {
 		identity_unref(stall->who);
 		return;
 	}

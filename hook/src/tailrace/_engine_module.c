@@ -141,17 +141,19 @@ take(PyObject *module, PyObject *arg)
 }
 
 static PyObject *
-take_jobs(PyObject *module, PyObject *unused)
+take_beside(PyObject *module, PyObject *unused)
 {
 	(void)module;
 	(void)unused;
-	PyObject *threads = ring_take_beside(BESIDE_THREADS);
-	PyObject *returns = threads != NULL ? ring_take_beside(BESIDE_RETURNS) : NULL;
-	if (returns == NULL) {
-		Py_XDECREF(threads);
-		return NULL;
+	PyObject *rows = PyTuple_New(BESIDE_COUNT);
+	for (int i = 0; rows != NULL && i < BESIDE_COUNT; i++) {
+		PyObject *taken = ring_take_beside((enum beside)i);
+		if (taken == NULL)
+			Py_CLEAR(rows);
+		else
+			PyTuple_SET_ITEM(rows, i, taken);
 	}
-	return Py_BuildValue("(NN)", threads, returns);
+	return rows;
 }
 
 static PyObject *
@@ -289,9 +291,9 @@ static PyMethodDef FUNCTIONS[] = {
     {"thresholds", thresholds, METH_VARARGS,
      "thresholds(wait_ns, stall_ns): from which waits and stalls on there are stacks."},
     {"bind_guard", bind_guard, METH_O, "bind_guard(say_stage): what hears of the guard's stages."},
-    {"take_jobs", take_jobs, METH_NOARGS,
-     "take_jobs() -> (rows of what thread jobs took, of what their results waited), of the "
-     "profiles taken so far"},
+    {"take_beside", take_beside, METH_NOARGS,
+     "take_beside() -> rows that go beside the profiles taken so far: (what thread jobs took, what "
+     "their results waited, who held the loop before the ASGI calls)"},
     {"take", take, METH_O, "take(max_bytes) -> (profile rows, tail rows, stacks not taken before)"},
     {"stacks", all_stacks, METH_NOARGS, "stacks() -> list: all stacks of this process."},
     {"frame_in_app", frame_in_app, METH_O, "frame_in_app(code) -> bool: the app's own code?"},

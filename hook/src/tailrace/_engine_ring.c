@@ -10,8 +10,9 @@ struct ring {
 static struct ring profiles = {.size = PROFILE_RING_BYTES};
 static struct ring tails = {.size = TAIL_RING_BYTES};
 /* Each record begins with the number of the profile it goes beside. */
-static struct ring beside[BESIDE_COUNT] = {
-    [BESIDE_THREADS] = {.size = TAIL_RING_BYTES}, [BESIDE_RETURNS] = {.size = TAIL_RING_BYTES}};
+static struct ring beside[BESIDE_COUNT] = {[BESIDE_THREADS] = {.size = TAIL_RING_BYTES},
+                                           [BESIDE_RETURNS] = {.size = TAIL_RING_BYTES},
+                                           [BESIDE_HOLDS] = {.size = TAIL_RING_BYTES}};
 static uint64_t profiles_put, profiles_taken;
 
 /* `at` is under twice the size: no division in the way of a request. */

@@ -11,12 +11,17 @@ enum {
 	BREAKDOWN_BYTES = 96 << 10,
 	STREAM_BYTES = 96 << 10,
 	STALL_BYTES = 32 << 10,
+	HOLD_BYTES = 8 << 10,
 	HEAD_BYTES = 512 + ROUTE_BYTES_MAX * 6, /* all that is in none of the three lists */
 	NUMBER_MAX = 24
 };
 _Static_assert(BREAKDOWN_BYTES + STREAM_BYTES + STALL_BYTES + HEAD_BYTES <= ROW_BYTES_MAX,
                "a profile with all its lists full has room");
 _Static_assert(STALL_BYTES >= REQUEST_STALLS_MAX * 192 + ONE_ROW_MAX, "stalls of plain routes fit");
+_Static_assert(HOLD_BYTES >= REQUEST_HOLDS_MAX * 192 + ONE_ROW_MAX, "holds of plain routes fit");
+
+/* A loop that is free for so long has called whom it could. */
+#define HOLD_GAP_NS (20 * NS_PER_MS)
 
 struct row {
 	const struct node *node; /* kind, cause, exact, by */
@@ -40,7 +45,7 @@ struct text {
 static struct merged merged;
 static const struct node *chain[PATH_SEGMENTS_MAX + 1];
 static char breakdown_text[BREAKDOWN_BYTES], stream_text[STREAM_BYTES], stall_text[STALL_BYTES];
-static char row_text[ROW_BYTES_MAX];
+static char row_text[ROW_BYTES_MAX], hold_text[HOLD_BYTES];
 
 #define TEXT(buffer)                                             \
 	{                                                        \
@@ -264,6 +269,7 @@ ready_overlap(const struct node *path, const struct stall *stall, int64_t enter_
 	return sum_ns;
 }
 
+/* Without the end of the row. */
 static void
 put_stall(struct text *text, const struct stall *stall, int64_t ns)
 {
@@ -282,7 +288,6 @@ put_stall(struct text *text, const struct stall *stall, int64_t ns)
 	if (stack == STACK_LANE)
 		stack = stall->who != NULL ? stall->who->first_stack : STACK_NONE;
 	put_number(text, stack);
-	put(text, "]", 1);
 }
 
 /* Steps that held the loop while this request was due. */
@@ -311,6 +316,7 @@ write_stalls(struct request *request, struct text *text)
 		if (written++ > 0)
 			put(text, ",", 1);
 		put_stall(text, stall, ns);
+		put(text, "]", 1);
 	}
 }
 
@@ -350,6 +356,41 @@ put_head(struct text *text, const struct request *request, int64_t tail_ns, bool
 	put_text(text, request->truncated ? ",1,[" : ",0,[");
 }
 
+/* Beside its profile: what held the loop before its ASGI call, without a pause in which the loop
+ * could have called it. How much of that it waited for only the gateway knows, which sent it. */
+static void
+emit_holds(const struct request *request)
+{
+	struct text text = TEXT(hold_text);
+	const struct loop *loop = request->loop;
+	int64_t since_ns = request->enter_ns;
+	int written = 0;
+	if (loop == NULL || loop->stalls_next == 0 || request->part > 0)
+		return;
+	uint32_t first = loop->stalls_next > STALL_LOG_MAX ? loop->stalls_next - STALL_LOG_MAX : 0;
+	for (uint32_t i = loop->stalls_next; i > first && written < REQUEST_HOLDS_MAX; i--) {
+		const struct stall *stall = &loop->stalls[(i - 1) % STALL_LOG_MAX];
+		if (stall->begin_ns + LONG_STEP_MIN_NS > since_ns) /* with its call, or later */
+			continue;
+		if (stall->end_ns + HOLD_GAP_NS < since_ns || text.end - text.at < ONE_ROW_MAX)
+			break;
+		if (written++ == 0) {
+			put_key(&text, request);
+			put(&text, "[", 1);
+		} else {
+			put(&text, ",", 1);
+		}
+		put_stall(&text, stall, stall->end_ns - stall->begin_ns);
+		put(&text, ",", 1);
+		put_number(&text, stall->begin_ns);
+		put(&text, "]", 1);
+		since_ns = stall->begin_ns;
+	}
+	put(&text, "]]", 2);
+	if (written > 0 && !ring_put_beside(BESIDE_HOLDS, hold_text, (size_t)(text.at - hold_text)))
+		engine.rows_over++;
+}
+
 /* The request's profile (or the part of it since the last one) into the ring. */
 void
 rows_emit(struct request *request, int64_t tail_ns, bool is_final)
@@ -383,10 +424,12 @@ rows_emit(struct request *request, int64_t tail_ns, bool is_final)
 	put(&all, stall_text, (size_t)(stalls.at - stall_text));
 	put_text(&all, "],null]");
 	if (rows.cut || stream.cut || stalls.cut || all.cut ||
-	    !ring_put_profile(row_text, (size_t)(all.at - row_text)))
+	    !ring_put_profile(row_text, (size_t)(all.at - row_text))) {
 		engine.dropped++;
-	else
+	} else {
 		jobs_emit(request);
+		emit_holds(request);
+	}
 }
 
 void

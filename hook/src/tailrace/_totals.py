@@ -127,9 +127,9 @@ class Span:
         pass
 
 
-def take_jobs() -> tuple[bytes, bytes]:
-    """Threads are not seen without the extension."""
-    return b"", b""
+def take_beside() -> tuple[bytes, bytes, bytes]:
+    """Neither threads nor the loop are seen without the extension."""
+    return b"", b"", b""
 
 
 def take(max_bytes: int, /) -> tuple[bytes, bytes, list[Any]]:

@@ -14,9 +14,9 @@ class Engine(Protocol):
     def take(self, max_bytes: int, /) -> tuple[bytes, bytes, list[Stack]]:
         """Finished profile rows, tail rows, and the stacks that were not taken before."""
 
-    def take_jobs(self) -> tuple[bytes, bytes]:
-        """What goes beside the profile rows taken so far: what their thread jobs took, and what
-        the jobs' results waited for the loop."""
+    def take_beside(self) -> tuple[bytes, bytes, bytes]:
+        """What goes beside the profile rows taken so far: what their thread jobs took, what the
+        jobs' results waited for the loop, and what held the loop before their ASGI calls."""
 
     def stacks(self) -> list[Stack]:
         """All stacks of this process."""

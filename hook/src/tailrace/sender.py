@@ -70,6 +70,7 @@ class Batch(NamedTuple):
     gone: bytes = b""
     threads: bytes = b""
     returns: bytes = b""
+    holds: bytes = b""
 
     @property
     def size(self) -> int:
@@ -233,8 +234,8 @@ class Sender:
             profiles, tails, stacks = self.engine.take(TAKE_BYTES)
             if not (profiles or tails or stacks):
                 break
-            threads, returns = self.engine.take_jobs() if profiles else (b"", b"")
-            rows = Batch(b"", profiles, tails, threads=threads, returns=returns)
+            beside = self.engine.take_beside() if profiles else ()
+            rows = Batch(b"", profiles, tails, b"", b"", *beside)
             taken += rows.size
             self._breather.tick()
             for batch in self._batches(rows, stacks):
@@ -415,7 +416,16 @@ class Sender:
             timeout_s = min(TIMEOUT_S, max(0.05, self._closing_at - time.monotonic()))
         parts = [b'{"v":1,"process":', self._process()]
         self._breather.tick()
-        for name in ("stacks", "profiles", "tails", "details", "gone", "threads", "returns"):
+        for name in (
+            "stacks",
+            "profiles",
+            "tails",
+            "details",
+            "gone",
+            "threads",
+            "returns",
+            "holds",
+        ):
             rows: bytes = getattr(batch, name)
             if rows or name in ("stacks", "profiles", "tails"):
                 parts += [b',"%s":[' % name.encode(), rows, b"]"]
