@@ -416,17 +416,8 @@ class Sender:
             timeout_s = min(TIMEOUT_S, max(0.05, self._closing_at - time.monotonic()))
         parts = [b'{"v":1,"process":', self._process()]
         self._breather.tick()
-        for name in (
-            "stacks",
-            "profiles",
-            "tails",
-            "details",
-            "gone",
-            "threads",
-            "returns",
-            "holds",
-        ):
-            rows: bytes = getattr(batch, name)
+        rows: bytes
+        for name, rows in zip(batch._fields, batch, strict=True):
             if rows or name in ("stacks", "profiles", "tails"):
                 parts += [b',"%s":[' % name.encode(), rows, b"]"]
         body = b"".join([*parts, b"}"])
