@@ -53,11 +53,24 @@ unlink_timer(struct timer *timer)
 	timer->next = NULL;
 }
 
+/* Where a deadline belongs, as seen from the wheel's position. */
 static void
-link_timer(struct wheel *wheel, struct timer *timer, uint64_t tick)
+link_timer(struct wheel *wheel, struct timer *timer)
 {
+	uint64_t tick = timer->due_ns / WHEEL_TICK_NS;
+	uint64_t round = tick / WHEEL_SLOTS;
+	uint64_t last = wheel->tick / WHEEL_SLOTS + WHEEL_ROUNDS - 1;
 	struct timer **slot = &wheel->slots[tick % WHEEL_SLOTS];
 
+	if (tick < wheel->tick) {
+		tick = wheel->tick;
+		slot = &wheel->slots[tick % WHEEL_SLOTS];
+	} else if (tick >= wheel->tick + WHEEL_SLOTS) {
+		round = round < last ? round : last;
+		tick = round * WHEEL_SLOTS;
+		slot = &wheel->rounds[round % WHEEL_ROUNDS];
+	}
+	wheel->count++;
 	timer->tick = tick;
 	timer->next = *slot;
 	timer->link = slot;
@@ -76,24 +89,9 @@ timer_remove(struct wheel *wheel, struct timer *timer)
 	}
 }
 
-/* The slot a deadline belongs in, as seen from the wheel's position. */
-static uint64_t
-slot_of(const struct wheel *wheel, uint64_t due_ns)
-{
-	uint64_t tick = due_ns / WHEEL_TICK_NS;
-
-	if (tick < wheel->tick)
-		return wheel->tick;
-	if (tick > wheel->tick + WHEEL_SLOTS - 1)
-		return wheel->tick + WHEEL_SLOTS - 1;
-	return tick;
-}
-
 void
 timer_set(struct wheel *wheel, struct timer *timer, uint64_t due_ns, uint64_t now_ns)
 {
-	uint64_t tick;
-
 	timer->due_ns = due_ns;
 	if (timer->link) {
 		if (due_ns / WHEEL_TICK_NS >= timer->tick)
@@ -103,37 +101,51 @@ timer_set(struct wheel *wheel, struct timer *timer, uint64_t due_ns, uint64_t no
 	}
 	if (wheel->count == 0 && wheel->armed == 0)
 		wheel->tick = now_ns / WHEEL_TICK_NS;
-	tick = slot_of(wheel, due_ns);
-	link_timer(wheel, timer, tick);
-	wheel->count++;
-	if (wheel->armed == 0 || tick < wheel->armed)
-		wheel_arm(wheel, tick, now_ns);
+	link_timer(wheel, timer);
+	if (wheel->armed == 0 || timer->tick < wheel->armed)
+		wheel_arm(wheel, timer->tick, now_ns);
 }
 
-/* Empties one slot: fires what is due, puts the rest where it belongs now. */
+/* Empties a slot: fires what is due, puts the rest where it belongs now, which is another. */
 static void
-wheel_slot(struct wheel *wheel, uint64_t tick, uint64_t now_ns)
+wheel_slot(struct wheel *wheel, struct timer **slot, uint64_t now_ns)
 {
-	struct timer *list = wheel->slots[tick % WHEEL_SLOTS];
+	struct timer *timer;
 
-	wheel->slots[tick % WHEEL_SLOTS] = NULL;
-	if (list)
-		list->link = &list;
-	while (list) {
-		struct timer *timer = list;
-
+	while ((timer = *slot) != NULL) {
 		unlink_timer(timer);
 		wheel->count--;
 		if (timer->due_ns == 0)
 			continue;
 		if (timer->due_ns > now_ns) {
-			link_timer(wheel, timer, slot_of(wheel, timer->due_ns));
-			wheel->count++;
+			link_timer(wheel, timer);
 			continue;
 		}
 		timer->due_ns = 0;
 		timer->fire(timer, now_ns);
 	}
+}
+
+static struct timer **
+round_of(struct wheel *wheel, uint64_t tick)
+{
+	return &wheel->rounds[tick / WHEEL_SLOTS % WHEEL_ROUNDS];
+}
+
+/* The first tick that has something to be looked at; there is one. */
+static uint64_t
+next_look(struct wheel *wheel)
+{
+	uint64_t tick = wheel->tick, end = wheel->tick + WHEEL_SLOTS;
+
+	for (; tick < end; tick++)
+		if (wheel->slots[tick % WHEEL_SLOTS] ||
+		    (tick % WHEEL_SLOTS == 0 && *round_of(wheel, tick)))
+			return tick;
+	tick -= tick % WHEEL_SLOTS;
+	while (!*round_of(wheel, tick))
+		tick += WHEEL_SLOTS;
+	return tick;
 }
 
 void
@@ -143,19 +155,17 @@ wheel_advance(struct wheel *wheel, uint64_t now_ns)
 
 	wheel->armed = last; /* timers set meanwhile arm nothing: it is done below */
 	while (wheel->tick < last && wheel->count > 0) {
-		uint64_t tick = wheel->tick++;
+		uint64_t tick = wheel->tick;
 
+		if (tick % WHEEL_SLOTS == 0)
+			wheel_slot(wheel, round_of(wheel, tick), now_ns);
+		wheel->tick++;
 		if (wheel->slots[tick % WHEEL_SLOTS])
-			wheel_slot(wheel, tick, now_ns);
+			wheel_slot(wheel, &wheel->slots[tick % WHEEL_SLOTS], now_ns);
 	}
 	if (wheel->tick < last)
 		wheel->tick = last;
 	wheel->armed = 0;
-	if (wheel->count == 0)
-		return;
-	for (uint64_t tick = wheel->tick; tick < wheel->tick + WHEEL_SLOTS; tick++)
-		if (wheel->slots[tick % WHEEL_SLOTS]) {
-			wheel_arm(wheel, tick, now_ns);
-			return;
-		}
+	if (wheel->count > 0)
+		wheel_arm(wheel, next_look(wheel), now_ns);
 }

@@ -9,7 +9,8 @@
 #include <stdint.h>
 
 #define WHEEL_TICK_NS (16ull * 1000 * 1000)
-#define WHEEL_SLOTS 1024u /* 16 s; later deadlines wait in the last slot and are looked at again */
+#define WHEEL_SLOTS 1024u /* a round: 16 s */
+#define WHEEL_ROUNDS 64u  /* 17 minutes; later deadlines wait in the last and are looked at again */
 
 struct event;
 struct event_base;
@@ -18,15 +19,16 @@ struct event_base;
 struct timer {
 	struct timer *next, **link; /* link null = not on the wheel */
 	uint64_t due_ns;            /* 0 = off */
-	uint64_t tick;              /* the slot it stands in */
+	uint64_t tick;              /* when it is looked at */
 	void (*fire)(struct timer *timer, uint64_t now_ns);
 };
 
 struct wheel {
-	struct timer *slots[WHEEL_SLOTS];
-	uint64_t tick;  /* every slot before it has been looked at */
-	uint64_t armed; /* tick the libevent timer stands at; 0 = off */
-	size_t count;   /* timers on the wheel */
+	struct timer *slots[WHEEL_SLOTS];   /* a tick each, of the WHEEL_SLOTS from `tick` on */
+	struct timer *rounds[WHEEL_ROUNDS]; /* later ones; put in slots as their round begins */
+	uint64_t tick;                      /* every slot before it has been looked at */
+	uint64_t armed;                     /* tick the libevent timer stands at; 0 = off */
+	size_t count;                       /* timers on the wheel */
 	struct event *event;
 };
 

@@ -27,6 +27,7 @@ SAME, CPU_SAME = 0.01, 0.05
 WITH, WITHOUT = "10 000 idle beside", "none beside"
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 LIMITS = {"connections": 12_000, "keepalive_timeout_ms": 600_000}
+HEAD_TIMEOUT_S = 2  # looked at once more when it is over, then not before the idle limit
 
 
 def private_kib(pid: int) -> int:
@@ -88,10 +89,12 @@ def instructions(folder: Path, origin_port: int, idle: int) -> float:
     @contextlib.contextmanager
     def beside(port: int) -> Iterator[None]:
         with idle_connections(port, idle, tls=False):
+            time.sleep(HEAD_TIMEOUT_S + 0.5)
             yield
 
+    limits = {**LIMITS, "head_timeout_ms": HEAD_TIMEOUT_S * 1000}
     return bench_proxy.callgrind(
-        lambda wrapper: procs.start_worker_alone(folder, origin_port, wrapper, LIMITS),
+        lambda wrapper: procs.start_worker_alone(folder, origin_port, wrapper, limits),
         folder,
         f"idle{idle}",
         beside,

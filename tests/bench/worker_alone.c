@@ -1,12 +1,34 @@
 /* The worker without its supervisor, for callgrind, which cannot follow a process that executes
- * itself anew. Usage: worker_alone CONFIG; ends on SIGTERM. The ring holds a short run. */
+ * itself anew. Usage: worker_alone CONFIG; ends on SIGTERM. A child takes the collector's place, so
+ * that the ring never fills. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 #include "base/board.h"
 #include "handover.h"
 #include "process.h"
 #include "proxy/ring.h"
+
+/* Takes records off the threads' rings until the worker is gone. */
+static void
+take_records(const struct handover *handover, size_t threads)
+{
+	size_t slot = handover->generation % BOARD_GENERATIONS_MAX, length;
+	unsigned char *rings = board_rings_attach(handover->rings_fd, RING_BYTES);
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (; rings; usleep(20000))
+		for (size_t i = 0; i < threads; i++) {
+			struct ring *ring = ring_attach(rings + (slot * BOARD_THREADS_MAX + i) *
+			                                            (size_t)RING_BYTES);
+
+			while (ring && ring_peek(ring, &length))
+				ring_release(ring);
+		}
+	exit(1);
+}
 
 int
 main(int argc, char **argv)
@@ -41,5 +63,7 @@ main(int argc, char **argv)
 		handover.listener_of[i] = (uint16_t)i;
 		handover.listener_count++;
 	}
+	if (fork() == 0)
+		take_records(&handover, config->worker.threads);
 	return worker_main(&handover, config);
 }

@@ -56,7 +56,8 @@ run_until(uint64_t from_ns, uint64_t to_ns)
 static void
 fires_once_and_on_time(void **state)
 {
-	static const uint64_t waits_ms[] = {0, 1, 15, 16, 17, 500, 16000, 17000, 40000, 100000};
+	static const uint64_t waits_ms[] = {0,     1,     15,    16,     17,     500,
+	                                    16000, 16384, 17000, 100000, 1100000};
 
 	for (size_t i = 0; i < sizeof waits_ms / sizeof waits_ms[0]; i++) {
 		struct probe probe = {0};
@@ -152,6 +153,34 @@ random_deadlines_hold(void **state)
 	}
 }
 
+/* What idles for minutes is not looked at every round. */
+static void
+far_ones_rest(void **state)
+{
+	struct probe probe = {0}, beyond = {0};
+	uint64_t end_ns = NS_PER_S + 600 * NS_PER_S;
+	unsigned moves = 0;
+
+	(void)state;
+	set(&probe, end_ns, NS_PER_S);
+	set(&beyond, end_ns + 3600 * NS_PER_S, NS_PER_S);
+	for (uint64_t now_ns = NS_PER_S; now_ns < end_ns; now_ns += WHEEL_TICK_NS) {
+		struct timer **link = probe.timer.link;
+
+		wheel_advance(&wheel, now_ns);
+		moves += link != probe.timer.link;
+	}
+	assert_int_equal(probe.count, 0);
+	assert_true(moves <= 1);
+	run_until(end_ns, end_ns + 2 * WHEEL_TICK_NS);
+	assert_int_equal(probe.count, 1);
+	for (uint64_t now_ns = end_ns; beyond.count == 0; now_ns += WHEEL_TICK_NS) {
+		assert_true(now_ns <= end_ns + 3600 * NS_PER_S + WHEEL_TICK_NS);
+		wheel_advance(&wheel, now_ns);
+	}
+	assert_true(beyond.fired_ns >= end_ns + 3600 * NS_PER_S);
+}
+
 int
 main(void)
 {
@@ -161,6 +190,7 @@ main(void)
 	    cmocka_unit_test_setup(off_and_removed_do_not_fire, begin),
 	    cmocka_unit_test_setup(changes_while_firing, begin),
 	    cmocka_unit_test_setup(random_deadlines_hold, begin),
+	    cmocka_unit_test_setup(far_ones_rest, begin),
 	};
 
 	return cmocka_run_group_tests_name("timer", tests, NULL, NULL);
