@@ -175,7 +175,7 @@ queue_append(struct queue *queue, struct block_pool *pool, const char *data, siz
 
 /* What is queued, as far as one call takes it, in one write. `ret_asked`: how much that was. */
 static ssize_t
-send_gathered(const struct queue *queue, int fd, size_t *ret_asked)
+send_gathered(const struct queue *queue, int fd, int flags, size_t *ret_asked)
 {
 	struct iovec parts[WRITE_BLOCKS_MAX];
 	struct msghdr message = {.msg_iov = parts};
@@ -188,16 +188,16 @@ send_gathered(const struct queue *queue, int fd, size_t *ret_asked)
 		*ret_asked += block_length(b);
 		message.msg_iovlen++;
 	}
-	return sendmsg(fd, &message, MSG_NOSIGNAL);
+	return sendmsg(fd, &message, flags);
 }
 
 static ssize_t
-send_first(const struct queue *queue, int fd, size_t *ret_asked)
+send_first(const struct queue *queue, int fd, int flags, size_t *ret_asked)
 {
 	const struct block *block = queue->first;
 
 	*ret_asked = block_length(block);
-	return send(fd, block->data + block->start, *ret_asked, MSG_NOSIGNAL);
+	return send(fd, block->data + block->start, *ret_asked, flags);
 }
 
 void
@@ -221,13 +221,15 @@ queue_taken(struct queue *queue, struct block_pool *pool, size_t n)
 }
 
 int
-queue_write(struct queue *queue, struct block_pool *pool, int fd, size_t *ret_written)
+queue_write(struct queue *queue, struct block_pool *pool, int fd, bool ends, size_t *ret_written)
 {
+	int flags = MSG_NOSIGNAL | (ends ? MSG_MORE : 0);
+
 	*ret_written = 0;
 	while (queue->first) {
 		size_t asked;
-		ssize_t n = queue->first->next ? send_gathered(queue, fd, &asked)
-		                               : send_first(queue, fd, &asked);
+		ssize_t n = queue->first->next ? send_gathered(queue, fd, flags, &asked)
+		                               : send_first(queue, fd, flags, &asked);
 
 		if (n < 0) {
 			if (errno == EINTR)

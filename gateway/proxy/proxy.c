@@ -432,8 +432,10 @@ static enum step
 step_replying(struct exchange *exchange)
 {
 	size_t written;
-	int done = client_flush(exchange->client, &written);
+	int done;
 
+	exchange->client->stream.ends = !exchange_keeps_client(exchange);
+	done = client_flush(exchange->client, &written);
 	if (written > 0)
 		mark_once(&exchange->marks, MARK_REPLIED, loop_now(exchange->loop));
 	if (done < 0)
@@ -469,7 +471,7 @@ step_finish(struct exchange *exchange)
 {
 	struct client *client = exchange->client;
 	bool local = exchange->flags & RECORD_LOCAL_REPLY;
-	bool keep = !exchange->close_client && exchange->request_state == DIRECTION_DONE;
+	bool keep = exchange_keeps_client(exchange);
 	uint64_t end_ns = exchange->marks.at_ns[MARK_END];
 
 	proxy_release(exchange);

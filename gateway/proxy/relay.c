@@ -279,14 +279,15 @@ deliver(struct exchange *exchange)
 {
 	struct loop *loop = exchange->loop;
 	size_t written;
-	int done = client_flush(exchange->client, &written);
+	int done;
 
-	if (written > 0) {
-		uint64_t now_ns = loop_now(loop);
-
-		if (exchange->reply_begun)
-			mark_once(&exchange->marks, MARK_REPLIED, now_ns);
-	}
+	exchange->client->stream.ends =
+	    exchange->response_state == DIRECTION_DONE && !exchange_keeps_client(exchange);
+	done = client_flush(exchange->client, &written);
+	if (written > 0)
+		loop_now(loop);
+	if (written > 0 && exchange->reply_begun)
+		mark_once(&exchange->marks, MARK_REPLIED, loop->now_ns);
 	if (done < 0) {
 		client_hung(exchange->client, true);
 		return false;

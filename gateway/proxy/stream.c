@@ -8,7 +8,7 @@ stream_init(struct stream *stream, struct event_base *base, int fd, event_callba
             event_callback_fn on_writable, void *owner)
 {
 	stream->fd = fd;
-	stream->reading = stream->writing = false;
+	stream->reading = stream->writing = stream->ends = false;
 	stream->tls = NULL;
 	event_assign(&stream->on_read, base, fd, EV_READ | EV_PERSIST, on_readable, owner);
 	event_assign(&stream->on_write, base, fd, EV_WRITE | EV_PERSIST, on_writable, owner);
@@ -46,7 +46,7 @@ stream_write(struct stream *stream, struct queue *queue, struct block_pool *pool
              size_t *ret_written)
 {
 	int done = stream->tls ? tls_write(stream->tls, queue, pool, ret_written)
-	                       : queue_write(queue, pool, stream->fd, ret_written);
+	                       : queue_write(queue, pool, stream->fd, stream->ends, ret_written);
 
 	stream_set_writing(stream, done == 0);
 	return done;

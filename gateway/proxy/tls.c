@@ -61,6 +61,7 @@ tls_free(struct tls *tls)
 	SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
 	SSL_free(tls->ssl);
 	block_put(tls->wire.pool, tls->wire.ahead);
+	tls_bio_clear(&tls->wire);
 	free(tls);
 }
 
@@ -75,32 +76,37 @@ handshake_failed(struct tls *tls, enum close_reason *ret_reason)
 	return -1;
 }
 
+/* All that a server of TLS 1.3 writes after the client's last message is tickets: they leave with the
+ * first answer, and cost no packet of their own. */
+static bool
+only_tickets_held(const SSL *ssl)
+{
+	return SSL_is_server(ssl) && SSL_version(ssl) == TLS1_3_VERSION;
+}
+
 int
 tls_handshake(struct tls *tls, enum close_reason *ret_reason)
 {
-	int n;
+	int n, kind, sent;
 
 	tls->wire.budget = TLS_CALL_BYTES_MAX;
+	tls->wire.holding = true;
 	n = SSL_do_handshake(tls->ssl);
-	if (n == 1) {
-		tls->starved = false;
-		stream_set_writing(tls->stream, false);
-		stream_set_reading(tls->stream, true);
-		return 1;
-	}
-	switch (SSL_get_error(tls->ssl, n)) {
-	case SSL_ERROR_WANT_READ:
-		tls->starved = true;
-		stream_set_writing(tls->stream, false);
-		stream_set_reading(tls->stream, true);
-		return 0;
-	case SSL_ERROR_WANT_WRITE: /* unread bytes are no reason to wake up before */
+	kind = SSL_get_error(tls->ssl, n);
+	tls->wire.holding = false;
+	sent = n == 1 && only_tickets_held(tls->ssl) ? 1 : tls_bio_flush(&tls->wire);
+	if (sent < 0 || (n != 1 && kind != SSL_ERROR_WANT_READ && kind != SSL_ERROR_WANT_WRITE))
+		return handshake_failed(tls, ret_reason);
+	if (sent == 0 || kind == SSL_ERROR_WANT_WRITE) {
+		/* Unread bytes are no reason to wake up before. */
 		stream_set_reading(tls->stream, false);
 		stream_set_writing(tls->stream, true);
 		return 0;
-	default:
-		return handshake_failed(tls, ret_reason);
 	}
+	tls->starved = n != 1;
+	stream_set_writing(tls->stream, false);
+	stream_set_reading(tls->stream, true);
+	return n == 1;
 }
 
 const char *
@@ -294,6 +300,7 @@ tls_write(struct tls *tls, struct queue *queue, struct block_pool *pool, size_t 
 		errno = EPIPE;
 		return -1;
 	}
+	tls->wire.ends = tls->stream->ends;
 	while (queue->first) {
 		const char *bytes;
 		size_t length = gather(queue, &bytes);
@@ -312,6 +319,7 @@ void
 tls_end(struct tls *tls)
 {
 	if (!tls->ended && !tls->broken && !tls->half_sent && SSL_is_init_finished(tls->ssl)) {
+		tls->wire.ends = true;
 		/* 0: ours is out, the peer's is not waited for. Else the socket is full or gone. */
 		if (SSL_shutdown(tls->ssl) < 0)
 			ERR_clear_error();

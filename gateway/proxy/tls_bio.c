@@ -4,11 +4,16 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <openssl/bio.h>
 #include <openssl/ssl.h>
 #include "base/log.h"
+#include "base/xmem.h"
+
+#define HELD_ROOM 1024u /* a flight with a short chain; two tickets */
 
 static BIO_METHOD *method;
 static pthread_once_t method_once = PTHREAD_ONCE_INIT;
@@ -75,6 +80,83 @@ on_read(BIO *bio, char *to, int size)
 	return (int)n;
 }
 
+/* -1 when memory is short: it is sent now, then. */
+static int
+hold(struct tls_wire *wire, const char *from, size_t size)
+{
+	size_t needed = wire->held_length + size;
+
+	if (needed > wire->held_room) {
+		size_t room = needed > HELD_ROOM ? 2 * needed : HELD_ROOM;
+		char *more = xmem_try(room);
+
+		if (!more)
+			return -1;
+		if (wire->held_length > 0)
+			memcpy(more, wire->held, wire->held_length);
+		free(wire->held);
+		wire->held = more;
+		wire->held_room = room;
+	}
+	memcpy(wire->held + wire->held_length, from, size);
+	wire->held_length = needed;
+	return 0;
+}
+
+void
+tls_bio_clear(struct tls_wire *wire)
+{
+	free(wire->held);
+	wire->held = NULL;
+	wire->held_length = wire->held_room = 0;
+}
+
+/* As send(), of what is held and `from` in one call; returns how much of `from` was taken. */
+static ssize_t
+send_behind(struct tls_wire *wire, const char *from, size_t size)
+{
+	struct iovec parts[2] = {{wire->held, wire->held_length}, {(void *)(uintptr_t)from, size}};
+	struct msghdr message = {.msg_iov = parts, .msg_iovlen = size > 0 ? 2 : 1};
+	ssize_t n = sendmsg(wire->fd, &message, MSG_NOSIGNAL | (wire->ends ? MSG_MORE : 0));
+
+	if (n < 0)
+		return n;
+	if ((size_t)n >= wire->held_length) {
+		n -= (ssize_t)wire->held_length;
+		tls_bio_clear(wire);
+		if (n > 0 || size == 0)
+			return n;
+	} else {
+		wire->held_length -= (size_t)n;
+		memmove(wire->held, wire->held + n, wire->held_length);
+	}
+	errno = EAGAIN;
+	return -1;
+}
+
+static ssize_t
+send_some(struct tls_wire *wire, const char *from, size_t size)
+{
+	ssize_t n;
+
+	do
+		n = wire->held_length > 0 ? send_behind(wire, from, size)
+		                          : send(wire->fd, from, size,
+		                                 MSG_NOSIGNAL | (wire->ends ? MSG_MORE : 0));
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		wire->error = errno;
+	return n;
+}
+
+int
+tls_bio_flush(struct tls_wire *wire)
+{
+	if (wire->held_length == 0 || send_some(wire, NULL, 0) == 0)
+		return 1;
+	return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
+}
+
 static int
 on_write(BIO *bio, const char *from, int size)
 {
@@ -84,14 +166,11 @@ on_write(BIO *bio, const char *from, int size)
 	BIO_clear_retry_flags(bio);
 	if (size <= 0)
 		return 0;
-	do
-		n = send(wire->fd, from, (size_t)size, MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
-	if (n < 0) {
-		wire->error = errno;
-		if (errno == EAGAIN || errno == EWOULDBLOCK)
-			BIO_set_retry_write(bio);
-	}
+	if (wire->holding && hold(wire, from, (size_t)size) == 0)
+		return size;
+	n = send_some(wire, from, (size_t)size);
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		BIO_set_retry_write(bio);
 	return (int)n;
 }
 
@@ -104,7 +183,7 @@ on_ctrl(BIO *bio, int command, long number, void *pointer)
 	(void)pointer;
 	switch (command) {
 	case BIO_CTRL_FLUSH:
-		return 1; /* nothing is kept back */
+		return 1; /* who holds a flight flushes it */
 	case BIO_CTRL_EOF:
 		return wire->eof;
 	default:

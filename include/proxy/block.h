@@ -4,6 +4,7 @@
 #ifndef TAILRACE_PROXY_BLOCK_H
 #define TAILRACE_PROXY_BLOCK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -72,8 +73,10 @@ int queue_append(struct queue *queue, struct block_pool *pool, const char *data,
 int queue_merge(struct queue *queue, const char *data, size_t length);
 
 /* Writes until empty or the socket is full. Returns 1 when empty, 0 when the rest waits for EV_WRITE,
- * -1 with errno. *ret_written counts the bytes taken. */
-int queue_write(struct queue *queue, struct block_pool *pool, int fd, size_t *ret_written);
+ * -1 with errno. *ret_written counts the bytes taken. `ends`: the socket is shut down right after, so
+ * that the last packet may wait for that. */
+int queue_write(struct queue *queue, struct block_pool *pool, int fd, bool ends,
+                size_t *ret_written);
 
 /* The first `n` bytes were taken elsewhere: their blocks go back. */
 void queue_taken(struct queue *queue, struct block_pool *pool, size_t n);

@@ -93,6 +93,13 @@ struct exchange {
 	struct http1 request, response;
 };
 
+/* Whether the client's connection outlives it. */
+static inline bool
+exchange_keeps_client(const struct exchange *exchange)
+{
+	return !exchange->close_client && exchange->request_state == DIRECTION_DONE;
+}
+
 /* Begins an exchange at t0. Null when memory is short. */
 struct exchange *exchange_begin(struct client *client, uint64_t start_ns);
 

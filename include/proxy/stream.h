@@ -15,6 +15,7 @@
 struct stream {
 	int fd;                /* -1 = closed */
 	bool reading, writing; /* events armed */
+	bool ends;             /* what is queued is the last, and the end follows it at once */
 	struct tls *tls;       /* owned; null = in clear */
 	struct event on_read, on_write;
 };

@@ -172,7 +172,7 @@ short_writes_go_on(void **state)
 		ssize_t n;
 
 		if (done == 0) {
-			done = queue_write(&queue, &pool, fds[0], &written);
+			done = queue_write(&queue, &pool, fds[0], false, &written);
 			assert_true(done >= 0);
 			total += written;
 			assert_int_equal(queue.bytes, expected - total);
@@ -184,7 +184,7 @@ short_writes_go_on(void **state)
 	assert_int_equal(done, 1);
 	close(fds[1]);
 	queue_append(&queue, &pool, "x", 1);
-	assert_int_equal(queue_write(&queue, &pool, fds[0], &written), -1);
+	assert_int_equal(queue_write(&queue, &pool, fds[0], false, &written), -1);
 	assert_int_equal(errno, EPIPE);
 	queue_clear(&queue, &pool);
 	close(fds[0]);
