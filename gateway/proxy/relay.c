@@ -188,8 +188,7 @@ body_too_large(const struct exchange *exchange)
 	return limit > 0 && exchange->request.body_bytes > limit;
 }
 
-/* Body bytes data[0, length) were read into a block of their own. False when the exchange is
- * over. */
+/* Body bytes were read into a block of their own. False when the exchange is over. */
 static bool
 take_request_body(struct exchange *exchange, struct block *block)
 {

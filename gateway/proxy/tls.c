@@ -76,8 +76,8 @@ handshake_failed(struct tls *tls, enum close_reason *ret_reason)
 	return -1;
 }
 
-/* All that a server of TLS 1.3 writes after the client's last message is tickets: they leave with the
- * first answer, and cost no packet of their own. */
+/* All that a server of TLS 1.3 writes after the client's last message is tickets: they leave with
+ * the first answer, and cost no packet of their own. */
 static bool
 only_tickets_held(const SSL *ssl)
 {

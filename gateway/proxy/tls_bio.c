@@ -111,13 +111,19 @@ tls_bio_clear(struct tls_wire *wire)
 	wire->held_length = wire->held_room = 0;
 }
 
+static int
+flags_of(const struct tls_wire *wire)
+{
+	return MSG_NOSIGNAL | (wire->ends ? MSG_MORE : 0);
+}
+
 /* As send(), of what is held and `from` in one call; returns how much of `from` was taken. */
 static ssize_t
 send_behind(struct tls_wire *wire, const char *from, size_t size)
 {
 	struct iovec parts[2] = {{wire->held, wire->held_length}, {(void *)(uintptr_t)from, size}};
 	struct msghdr message = {.msg_iov = parts, .msg_iovlen = size > 0 ? 2 : 1};
-	ssize_t n = sendmsg(wire->fd, &message, MSG_NOSIGNAL | (wire->ends ? MSG_MORE : 0));
+	ssize_t n = sendmsg(wire->fd, &message, flags_of(wire));
 
 	if (n < 0)
 		return n;
@@ -141,8 +147,7 @@ send_some(struct tls_wire *wire, const char *from, size_t size)
 
 	do
 		n = wire->held_length > 0 ? send_behind(wire, from, size)
-		                          : send(wire->fd, from, size,
-		                                 MSG_NOSIGNAL | (wire->ends ? MSG_MORE : 0));
+		                          : send(wire->fd, from, size, flags_of(wire));
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		wire->error = errno;

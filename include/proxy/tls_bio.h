@@ -21,10 +21,10 @@ struct tls_wire {
 	size_t held_length, held_room;
 	bool holding; /* what is written now is held */
 	bool ends;    /* the end follows at once: the last packet carries it too */
-	int error;               /* errno of the last call that failed */
-	bool begun;              /* a first byte was read */
-	bool is_http;            /* and it began a method of HTTP, not TLS */
-	bool eof;                /* the peer closed its sending side */
+	int error;    /* errno of the last call that failed */
+	bool begun;   /* a first byte was read */
+	bool is_http; /* and it began a method of HTTP, not TLS */
+	bool eof;     /* the peer closed its sending side */
 };
 
 /* Gives `ssl` its way out; `wire` must outlive it. -1 when memory is short. */
