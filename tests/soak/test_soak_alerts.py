@@ -1,14 +1,18 @@
-"""What slows an app down, one app and gateway each, all at the same time: what the alert says."""
+"""What slows an app down, one app and gateway each, all at the same time: what the alert says.
+And a wall clock that steps."""
 
 from __future__ import annotations
 
 import socket
+import struct
+import subprocess
 import tempfile
 import threading
 import time
 import traceback
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,3 +240,61 @@ def test_alertmanager_is_told_again(
     traffic.stop()
     assert len(again) == 1 and again[0]["fingerprint"] == first["fingerprint"]
     assert again[0]["updatedAt"] > first["updatedAt"]
+
+
+STEPS_S = (2 * 3600, -24 * 3600, 3 * 86400)  # from the true time
+SETTLED_S = 18
+
+
+@pytest.mark.timeout(600)
+def test_wall_clock_steps(
+    gateway_factory: Callable[..., Gateway],
+    uvicorn_factory: Callable[..., AppServer],
+    tmp_path: Path,
+) -> None:
+    """No step makes a regression or hides one, and none ends an incident."""
+    library, ahead = tmp_path / "step_clock.so", tmp_path / "ahead"
+    source = Path(__file__).with_name("step_clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    ahead.write_bytes(struct.pack("q", 0))
+
+    def step(seconds: int) -> None:
+        with ahead.open("r+b") as file:
+            file.write(struct.pack("q", seconds))
+
+    sockets = tempfile.mkdtemp(prefix="tailrace-")
+    server = uvicorn_factory("alert_app:app", control=f"{sockets}/control.sock")
+    gateway = gateway_factory(
+        [server.address],
+        env={"LD_PRELOAD": str(library), "STEP_CLOCK_FILE": str(ahead)},
+        alerts={**FAST, "receivers": {"log": {"type": "log"}}},
+        profile={"join_timeout_ms": 1000},
+        control={"listeners": [{"address": f"unix:{sockets}/control.sock"}]},
+    )
+    traffic = Traffic(gateway, "/await", 15)
+
+    def state() -> str | None:
+        routes = gateway.json("/api/v1/routes")["routes"]
+        return next((one["state"] for one in routes if one["route"] == "GET /await"), None)
+
+    wait_for(lambda: state() == "ok", 180, "GET /await is compared", every_s=1)
+    for seconds in STEPS_S:
+        step(seconds)
+        end = time.monotonic() + SETTLED_S
+        while time.monotonic() < end:  # at first the new clock's last hour knows no requests
+            assert state() in ("ok", None), f"after a step to {seconds} s"
+            time.sleep(0.5)
+        assert state() == "ok"
+    assert not incidents(gateway)
+    switch(gateway, "await", True)
+    told = wait_incident(gateway, 60, what="the longer await")
+    now_s = time.time() + STEPS_S[-1]
+    since = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(now_s))
+    before = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(now_s - 60))
+    assert told["since"][:16] in (since, before), "not by the clock on the wall"
+    step(-3600)
+    time.sleep(SETTLED_S)
+    assert state() == "firing" and incidents(gateway)[0]["status"] == "firing"
+    switch(gateway, "await", False)
+    wait_incident(gateway, 240, lambda one: one["status"] == "resolved", "its end")
+    traffic.stop()

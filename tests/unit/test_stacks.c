@@ -236,7 +236,7 @@ test_default_bounds_hold_what_they_should(void **state)
 			uint64_t dropped;
 			struct profile_batch *batch = batch_of(instance, first, first + 999, -2);
 			for (int i = 0; i < 1000; i++) {
-				char text[20][128];
+				char text[20][160];
 				const char *at[20];
 				int number = first + i;
 				for (int k = 0; k < 20; k++) {
