@@ -185,10 +185,10 @@ $(B)/open_loop $(B)/origin: $(B)/%: tests/bench/%.c $(B)/flags
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -lm
 
-$(B)/collector_alone: tests/bench/collector_alone.c tests/bench/collector_hold.c \
-		tests/bench/collector_alone.h $(B)/libtailrace.a
+$(B)/collector_alone: tests/bench/collector_alone.c tests/bench/collector_hold.c tests/bench/collector_input.c \
+		tests/bench/collector_alone.h $(B)/libtailrace.a $(B)/gateway/collector.o $(B)/gateway/orders.o $(B)/gateway/process.o
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.h,$^) $(LIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.h %.a,$^) $(B)/libtailrace.a $(LIBS)
 
 # docs/comparison-routes.md: three profilers on the same two routes. A minute or two.
 compare: deps-bench

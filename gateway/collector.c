@@ -352,6 +352,7 @@ service_free(struct service *service)
 	stacks_free(service->stacks);
 	routes_free(service->routes);
 	configs_free(service->configs);
+	text_free(&service->rendered);
 }
 
 static struct event *

@@ -144,7 +144,7 @@ minute_add(struct aggregate *a, struct route_total *total, size_t route,
            uint64_t total_ns, bool joined)
 {
 	uint64_t minute = (record->start_wall_ns + total_ns) / (60 * NS_PER_S);
-	struct store_minute *m = &total->minute;
+	struct store_sums *m = &total->minute.sums;
 	if (total->dirty && m->minute != minute)
 		minute_flush(a, total);
 	total->dirty = true;
@@ -157,7 +157,7 @@ minute_add(struct aggregate *a, struct route_total *total, size_t route,
 	m->joined += joined;
 	for (size_t i = 0; i < PHASE_COUNT; i++)
 		m->phases_ns[i] += phases_ns[i];
-	histogram_add(&m->total, total_ns);
+	histogram_add(&total->minute.total, total_ns);
 }
 
 /* Null where there are too many names. */

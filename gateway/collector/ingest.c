@@ -136,15 +136,15 @@ kept_of(struct service *service, const struct profile_batch *batch, struct kept 
 static void
 take_details(struct service *service, const struct profile_batch *batch)
 {
+	struct text text = {0};
 	for (size_t i = 0; i < batch->detail_count; i++) {
-		struct text text = {0};
+		text_reset(&text);
 		detail_render(&text, batch->details[i]);
 		deep_log_detail(service->deep_log, &batch->details[i]->key, batch->details[i]);
-		if (text.failed)
-			text_free(&text);
-		else
+		if (!text.failed)
 			store_put_detail(service->store, &batch->details[i]->key, &text);
 	}
+	text_free(&text);
 	for (size_t i = 0; i < batch->gone_count; i++) {
 		deep_log_detail(service->deep_log, &batch->gone[i], NULL);
 		store_put_detail(service->store, &batch->gone[i], NULL);

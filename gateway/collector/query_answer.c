@@ -153,6 +153,61 @@ stored_request(sqlite3_stmt *s)
 	return object;
 }
 
+/* An exchange that the store has not committed yet, as stored_request() makes it. */
+static json_t *
+unwritten_request(const struct store_exchange *x)
+{
+	json_t *object = x->body.data != NULL ? json_loads(x->body.data, 0, NULL) : NULL;
+	json_t *profile = json_object_get(object, "profile");
+	const char *missing = profile_missing_name(x->missing);
+	if (json_is_object(profile) && x->has_tail)
+		json_object_set_new(profile, "app_tail_ns", json_integer((json_int_t)x->tail_ns));
+	if (object != NULL && !json_is_object(profile) && missing != NULL)
+		json_object_set_new(object, "profile_missing", json_string(missing));
+	return object;
+}
+
+static void
+apply_note(json_t *exchange, const struct unwritten_note *note)
+{
+	json_t *profile = json_object_get(exchange, "profile");
+	if (json_is_object(profile) && note->has_tail)
+		json_object_set_new(profile, "app_tail_ns",
+		                    json_integer((json_int_t)note->tail_ns));
+	if (!json_is_object(profile) && note->late)
+		json_object_set_new(exchange, "profile_missing", json_string("late"));
+}
+
+static bool
+is_of_key(const json_t *exchange, const struct profile_key *key)
+{
+	struct profile_key of;
+	return hex_parse(json_string_value(json_object_get(exchange, "trace_id")), of.trace_id,
+	                 TRACE_ID_SIZE) == 0 &&
+	       hex_parse(json_string_value(json_object_get(exchange, "span_id")), of.span_id,
+	                 SPAN_ID_SIZE) == 0 &&
+	       memcmp(&of, key, sizeof(of)) == 0;
+}
+
+static void
+add_unwritten(json_t *array, const struct unwritten *unwritten)
+{
+	for (size_t i = 0; i < unwritten->exchange_count; i++) {
+		json_t *object = unwritten_request(&unwritten->exchanges[i]);
+		if (object != NULL)
+			add_stored(array, object, unwritten->exchanges[i].provisional);
+	}
+	for (size_t i = 0; i < unwritten->note_count; i++) {
+		size_t k;
+		json_t *exchange;
+		json_array_foreach(array, k, exchange)
+		{
+			if (is_of_key(exchange, &unwritten->notes[i].key))
+				apply_note(exchange, &unwritten->notes[i]);
+		}
+	}
+}
+
 static int
 load_requests(sqlite3 *db, const struct query_job *job, json_t *array)
 {
@@ -206,28 +261,43 @@ picked(const struct query_job *job, const json_t *array)
 	return at;
 }
 
-/* Puts the detail into the profile of the exchange that was picked. */
 static int
-add_detail(sqlite3 *db, json_t *exchange)
+stored_detail(sqlite3 *db, const struct profile_key *key, json_t *exchange)
 {
 	sqlite3_stmt *s = NULL;
-	uint8_t trace[TRACE_ID_SIZE], span[SPAN_ID_SIZE];
-	json_t *profile = json_object_get(exchange, "profile");
-	const char *trace_text = json_string_value(json_object_get(exchange, "trace_id"));
-	const char *span_text = json_string_value(json_object_get(exchange, "span_id"));
-	if (!json_is_object(profile) || hex_parse(trace_text, trace, sizeof(trace)) != 0 ||
-	    hex_parse(span_text, span, sizeof(span)) != 0)
-		return SQLITE_OK;
 	int result = sqlite3_prepare_v2(db, "SELECT body FROM details WHERE trace = ? AND span = ?",
 	                                -1, &s, NULL);
 	if (result == SQLITE_OK) {
-		sqlite3_bind_blob(s, 1, trace, sizeof(trace), SQLITE_STATIC);
-		sqlite3_bind_blob(s, 2, span, sizeof(span), SQLITE_STATIC);
+		sqlite3_bind_blob(s, 1, key->trace_id, TRACE_ID_SIZE, SQLITE_STATIC);
+		sqlite3_bind_blob(s, 2, key->span_id, SPAN_ID_SIZE, SQLITE_STATIC);
 		result = sqlite3_step(s);
 		if (result == SQLITE_ROW)
 			detail_add(exchange, (const char *)sqlite3_column_text(s, 0));
 	}
 	sqlite3_finalize(s);
+	return result;
+}
+
+/* Puts the detail into the profile of the exchange that was picked. */
+static int
+add_detail(sqlite3 *db, const struct query_job *job, json_t *exchange)
+{
+	const struct unwritten_note *note = NULL;
+	struct profile_key key = job->key;
+	const char *span = json_string_value(json_object_get(exchange, "span_id"));
+	if (!json_is_object(json_object_get(exchange, "profile")) ||
+	    hex_parse(span, key.span_id, SPAN_ID_SIZE) != 0)
+		return SQLITE_OK;
+	for (size_t i = 0; i < job->unwritten.note_count; i++)
+		if (memcmp(&job->unwritten.notes[i].key, &key, sizeof(key)) == 0)
+			note = &job->unwritten.notes[i];
+	if (note != NULL && note->detail.data != NULL) {
+		detail_add(exchange, note->detail.data);
+		return SQLITE_OK;
+	}
+	int result = db != NULL ? stored_detail(db, &key, exchange) : SQLITE_DONE;
+	if (result == SQLITE_DONE && note != NULL && note->gone)
+		detail_add(exchange, NULL);
 	return result == SQLITE_ROW || result == SQLITE_DONE ? SQLITE_OK : result;
 }
 
@@ -240,6 +310,7 @@ answer_request(sqlite3 *db, struct query_job *job)
 		json_decref(array);
 		return result;
 	}
+	add_unwritten(array, &job->unwritten);
 	query_sort_and_cut(array, newest_first, QUERY_OTHERS_MAX);
 	size_t at = picked(job, array), i;
 	json_t *chosen = json_incref(json_array_get(array, at)), *object;
@@ -257,7 +328,7 @@ answer_request(sqlite3 *db, struct query_job *job)
 	}
 	json_object_set_new(chosen, "others", others);
 	stack_join(chosen);
-	result = db != NULL ? add_detail(db, chosen) : SQLITE_OK;
+	result = add_detail(db, job, chosen);
 	if (result != SQLITE_OK) {
 		json_decref(chosen);
 		return result;
@@ -272,18 +343,60 @@ answer_request(sqlite3 *db, struct query_job *job)
 /* --- lists of requests ------------------------------------------------------------------ */
 
 static json_t *
-stored_summary(sqlite3_stmt *s)
+summary_of(const struct store_exchange *x)
 {
 	char start[32];
-	clock_format((uint64_t)sqlite3_column_int64(s, 5), start, sizeof(start));
-	int status = sqlite3_column_int(s, 3);
-	return json_pack("{s:o, s:o, s:s, s:o, s:I, s:s, s:b}", "trace_id",
-	                 hex(sqlite3_column_blob(s, 0), sqlite3_column_bytes(s, 0)), "span_id",
-	                 hex(sqlite3_column_blob(s, 1), sqlite3_column_bytes(s, 1)), "route",
-	                 (const char *)sqlite3_column_text(s, 2), "status",
-	                 status != 0 ? json_integer(status) : json_null(), "total_ns",
-	                 (json_int_t)sqlite3_column_int64(s, 4), "start", start, "has_profile",
-	                 sqlite3_column_int(s, 6));
+	clock_format(x->start_wall_ns, start, sizeof(start));
+	return json_pack(
+	    "{s:o, s:o, s:s, s:o, s:I, s:s, s:b}", "trace_id", hex(x->key.trace_id, TRACE_ID_SIZE),
+	    "span_id", hex(x->key.span_id, SPAN_ID_SIZE), "route", x->route_name, "status",
+	    x->status != 0 ? json_integer(x->status) : json_null(), "total_ns",
+	    (json_int_t)x->total_ns, "start", start, "has_profile", x->missing == MISSING_NOT);
+}
+
+static json_t *
+stored_summary(sqlite3_stmt *s)
+{
+	struct store_exchange x = {.route_name = (const char *)sqlite3_column_text(s, 2),
+	                           .status = (uint16_t)sqlite3_column_int(s, 3),
+	                           .total_ns = (uint64_t)sqlite3_column_int64(s, 4),
+	                           .start_wall_ns = (uint64_t)sqlite3_column_int64(s, 5),
+	                           .missing =
+	                               sqlite3_column_int(s, 6) ? MISSING_NOT : MISSING_PENDING};
+	if (sqlite3_column_bytes(s, 0) != TRACE_ID_SIZE ||
+	    sqlite3_column_bytes(s, 1) != SPAN_ID_SIZE)
+		return NULL;
+	memcpy(x.key.trace_id, sqlite3_column_blob(s, 0), TRACE_ID_SIZE);
+	memcpy(x.key.span_id, sqlite3_column_blob(s, 1), SPAN_ID_SIZE);
+	return summary_of(&x);
+}
+
+static int
+latest_exchange_first(const void *a, const void *b)
+{
+	const struct store_exchange *x = a, *y = b;
+	return (x->start_wall_ns < y->start_wall_ns) - (x->start_wall_ns > y->start_wall_ns);
+}
+
+static int
+slowest_exchange_first(const void *a, const void *b)
+{
+	const struct store_exchange *x = a, *y = b;
+	return x->total_ns == y->total_ns
+	           ? latest_exchange_first(a, b)
+	           : (x->total_ns < y->total_ns) - (x->total_ns > y->total_ns);
+}
+
+/* Thousands may wait to be written: only as many as the answer can hold. */
+static void
+add_unwritten_summaries(json_t *array, const struct query_job *job)
+{
+	const struct unwritten *u = &job->unwritten;
+	if (u->exchange_count > 1)
+		qsort(u->exchanges, u->exchange_count, sizeof(*u->exchanges),
+		      job->slowest ? slowest_exchange_first : latest_exchange_first);
+	for (size_t i = 0; i < u->exchange_count && i < job->limit; i++)
+		add_stored(array, summary_of(&u->exchanges[i]), u->exchanges[i].provisional);
 }
 
 static int
@@ -322,6 +435,7 @@ answer_requests(sqlite3 *db, struct query_job *job)
 		json_decref(array);
 		return result;
 	}
+	add_unwritten_summaries(array, job);
 	query_sort_and_cut(array, job->slowest ? slowest_first : newest_first, job->limit);
 	query_answer_json(job, 200, json_pack("{s:o}", "requests", array));
 	return SQLITE_OK;

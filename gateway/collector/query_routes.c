@@ -1,186 +1,233 @@
-/* GET /api/v1/routes: what every route did in a window. */
-#include <jansson.h>
+/* GET /api/v1/routes: what every route did in a window. Written as text: there may be a thousand
+ * routes with sixty parts each. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
 #include "base/xmem.h"
 #include "collector/query_answer.h"
-#include "model/histogram.h"
+#include "collector/route_windows.h"
 #include "model/phase.h"
+#include "model/route.h"
 
-/* One route's minutes, added up while the rows of one route follow each other. */
-struct route_sum {
-	int64_t id; /* 0 = none yet */
-	char name[ROUTE_NAME_MAX + 1];
-	int64_t requests, errors, sent, joined;
-	uint64_t phases_ns[PHASE_COUNT];
-	struct histogram total;
-	struct histogram *parts; /* QUERY_P95_PARTS of equal length; owned by load_routes() */
+/* What the loop gave along of one route. Borrowed from the job. */
+struct told {
+	const char *name, *members;
 };
 
-/* What all rows are put into. */
-struct sums {
-	struct route_sum sum;
-	struct histogram parts[QUERY_P95_PARTS];
-	int64_t from_minute, minutes;
+/* One route's object in `objects`. */
+struct shown {
+	uint64_t requests;
+	size_t name, offset, length; /* name: in `names` */
 };
 
-static json_t *
-p95_series(const struct route_sum *sum)
-{
-	json_t *array = json_array();
-	for (size_t i = 0; i < QUERY_P95_PARTS; i++)
-		json_array_append_new(array, sum->parts[i].count == 0
-		                                 ? json_null()
-		                                 : json_integer((json_int_t)histogram_quantile(
-		                                       &sum->parts[i], 0.95)));
-	return array;
-}
+struct answer {
+	sqlite3_stmt *routes; /* names by ID; null = no store */
+	int64_t id;           /* of the row it is at; INT64_MAX = the end */
+	struct text names, objects;
+	struct told *told;   /* owned */
+	struct shown *shown; /* owned */
+	size_t told_count, shown_count, room;
+};
 
-static json_t *
-route_object(const struct route_sum *sum)
+/* --- what the loop gave ----------------------------------------------------------------- */
+
+static int
+by_name(const void *a, const void *b)
 {
-	json_t *phases = json_object();
-	for (unsigned i = 0; i < PHASE_COUNT; i++)
-		json_object_set_new(
-		    phases, phase_name(i),
-		    json_integer((json_int_t)(sum->phases_ns[i] / (uint64_t)sum->requests)));
-	json_t *ratio =
-	    sum->sent > 0 ? json_real((double)sum->joined / (double)sum->sent) : json_null();
-	return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "id",
-	                 (json_int_t)sum->id, "route", sum->name, "requests",
-	                 (json_int_t)sum->requests, "errors", (json_int_t)sum->errors, "p50_ns",
-	                 (json_int_t)histogram_quantile(&sum->total, 0.50), "p95_ns",
-	                 (json_int_t)histogram_quantile(&sum->total, 0.95), "p99_ns",
-	                 (json_int_t)histogram_quantile(&sum->total, 0.99), "max_ns",
-	                 (json_int_t)sum->total.max_ns, "phases_mean_ns", phases, "joined_ratio",
-	                 ratio, "p95_series", p95_series(sum));
+	const struct told *x = a, *y = b;
+	return strcmp(x->name, y->name);
 }
 
 static void
-route_close(json_t *array, struct sums *s)
+told_read(struct answer *a, const struct text *pending)
 {
-	if (s->sum.id != 0 && s->sum.requests > 0)
-		json_array_append_new(array, route_object(&s->sum));
-	memset(s->parts, 0, sizeof(s->parts));
-	s->sum = (struct route_sum){.parts = s->parts};
+	size_t count = 0;
+	for (size_t i = 0; i < pending->length; i++)
+		count += pending->data[i] == '\0';
+	a->told = xcalloc(count / 2 + 1, sizeof(*a->told));
+	for (size_t at = 0; a->told_count < count / 2; a->told_count++) {
+		struct told *told = &a->told[a->told_count];
+		told->name = pending->data + at;
+		at += strlen(told->name) + 1;
+		told->members = pending->data + at;
+		at += strlen(told->members) + 1;
+	}
+	qsort(a->told, a->told_count, sizeof(*a->told), by_name);
 }
 
-/* The parts that a minute lies in: several of a window under an hour. */
-static void
-parts_add(struct sums *s, int64_t minute, const struct histogram *histogram)
+/* Of routes without a window since the start the detector knows nothing. */
+static const char *
+told_of(const struct answer *a, const char *name)
 {
-	int64_t at = minute - s->from_minute;
-	int64_t first = at * QUERY_P95_PARTS / s->minutes;
-	int64_t end = (at + 1) * QUERY_P95_PARTS / s->minutes;
-	for (int64_t i = first; i < QUERY_P95_PARTS && (i == first || i < end); i++)
-		histogram_merge(&s->parts[i], histogram);
+	struct told key = {.name = name};
+	const struct told *told = bsearch(&key, a->told, a->told_count, sizeof(*a->told), by_name);
+	return told != NULL ? told->members
+	                    : "\"state\":\"learning\",\"learning\":null,\"change\":null";
+}
+
+/* --- names -------------------------------------------------------------------------------- */
+
+static void
+next_name(struct answer *a)
+{
+	bool row = a->routes != NULL && sqlite3_step(a->routes) == SQLITE_ROW;
+	a->id = row ? sqlite3_column_int64(a->routes, 0) : INT64_MAX;
+}
+
+/* Routes come in the order of their IDs, like the names. Null: it has none (any more). */
+static const char *
+name_of(struct answer *a, int64_t id)
+{
+	while (a->id < id)
+		next_name(a);
+	return a->id == id ? (const char *)sqlite3_column_text(a->routes, 1) : NULL;
+}
+
+/* --- objects ------------------------------------------------------------------------------- */
+
+static void
+put_number(struct text *out, const char *key, uint64_t value)
+{
+	text_puts(out, ",\"");
+	text_puts(out, key);
+	text_puts(out, "\":");
+	text_u64(out, value);
+}
+
+/* As a JSON real, also where it is whole. */
+static void
+put_ratio(struct text *out, uint64_t part, uint64_t whole)
+{
+	text_puts(out, ",\"joined_ratio\":");
+	if (whole == 0)
+		text_puts(out, "null");
+	else if (part == whole)
+		text_puts(out, "1.0");
+	else if (part == 0)
+		text_puts(out, "0.0");
+	else
+		text_printf(out, "%.17g", (double)part / (double)whole);
 }
 
 static void
-route_add_row(struct sums *all, sqlite3_stmt *s)
+put_phases(struct text *out, const struct route_window *route)
 {
-	struct route_sum *sum = &all->sum;
-	struct histogram histogram;
-	uint64_t phases_ns[PHASE_COUNT];
-	if (sqlite3_column_bytes(s, 6) != (int)sizeof(phases_ns) ||
-	    histogram_decode(sqlite3_column_blob(s, 7), (size_t)sqlite3_column_bytes(s, 7),
-	                     &histogram) != 0)
+	text_puts(out, ",\"phases_mean_ns\":{");
+	for (unsigned i = 0; i < PHASE_COUNT; i++) {
+		text_puts(out, i > 0 ? ",\"" : "\"");
+		text_puts(out, phase_name(i));
+		text_puts(out, "\":");
+		text_u64(out, route->phases_ns[i] / route->requests);
+	}
+	text_puts(out, "}");
+}
+
+static void
+put_series(struct text *out, const struct route_window *route)
+{
+	text_puts(out, ",\"p95_series\":[");
+	for (size_t i = 0; i < route->parts; i++) {
+		text_puts(out, i > 0 ? "," : "");
+		if (route->p95_ns[i] == UINT64_MAX)
+			text_puts(out, "null");
+		else
+			text_u64(out, route->p95_ns[i]);
+	}
+	text_puts(out, "]");
+}
+
+static void
+put_object(struct text *out, const struct route_window *route, const char *name)
+{
+	text_puts(out, "{\"id\":");
+	text_u64(out, (uint64_t)route->id);
+	text_puts(out, ",\"route\":");
+	text_json(out, name, strlen(name));
+	put_number(out, "requests", route->requests);
+	put_number(out, "errors", route->errors);
+	put_number(out, "p50_ns", histogram_quantile(route->total, 0.50));
+	put_number(out, "p95_ns", histogram_quantile(route->total, 0.95));
+	put_number(out, "p99_ns", histogram_quantile(route->total, 0.99));
+	put_number(out, "max_ns", route->total->max_ns);
+	put_phases(out, route);
+	put_ratio(out, route->joined, route->sent);
+	put_series(out, route);
+}
+
+static void
+on_route(void *arg, const struct route_window *route)
+{
+	struct answer *a = arg;
+	const char *name = name_of(a, route->id);
+	if (name == NULL)
 		return;
-	memcpy(phases_ns, sqlite3_column_blob(s, 6), sizeof(phases_ns));
-	sum->requests += sqlite3_column_int64(s, 2);
-	sum->errors += sqlite3_column_int64(s, 3);
-	sum->sent += sqlite3_column_int64(s, 4);
-	sum->joined += sqlite3_column_int64(s, 5);
-	for (size_t i = 0; i < PHASE_COUNT; i++)
-		sum->phases_ns[i] += phases_ns[i];
-	histogram_merge(&sum->total, &histogram);
-	parts_add(all, sqlite3_column_int64(s, 8), &histogram);
-}
-
-static int
-load_routes(sqlite3 *db, struct sums *sums, json_t *array)
-{
-	sqlite3_stmt *s = NULL;
-	route_close(array, sums);
-	int result =
-	    sqlite3_prepare_v2(db,
-	                       "SELECT m.route, r.name, m.requests, m.errors, m.sent,"
-	                       " m.joined, m.phases_ns, m.histogram, m.minute FROM route_minutes m"
-	                       " JOIN routes r ON r.id = m.route WHERE m.minute >= ?"
-	                       " ORDER BY m.route",
-	                       -1, &s, NULL);
-	if (result == SQLITE_OK) {
-		sqlite3_bind_int64(s, 1, sums->from_minute);
-		while ((result = sqlite3_step(s)) == SQLITE_ROW) {
-			if (sqlite3_column_int64(s, 0) != sums->sum.id) {
-				route_close(array, sums);
-				sums->sum.id = sqlite3_column_int64(s, 0);
-				snprintf(sums->sum.name, sizeof(sums->sum.name), "%s",
-				         (const char *)sqlite3_column_text(s, 1));
-			}
-			route_add_row(sums, s);
-		}
-		route_close(array, sums);
+	if (a->shown_count == a->room) {
+		a->room = a->room > 0 ? 2 * a->room : 256;
+		a->shown = xrealloc(a->shown, a->room, sizeof(*a->shown));
 	}
-	sqlite3_finalize(s);
-	return result == SQLITE_DONE ? SQLITE_OK : result;
+	struct shown *shown = &a->shown[a->shown_count++];
+	*shown = (struct shown){route->requests, a->names.length, a->objects.length, 0};
+	text_add(&a->names, name, strlen(name) + 1);
+	put_object(&a->objects, route, name);
+	text_puts(&a->objects, ",");
+	text_puts(&a->objects, told_of(a, name));
+	text_puts(&a->objects, "}");
+	shown->length = a->objects.length - shown->offset;
 }
 
 static int
-busiest_first(const void *a, const void *b)
+busiest_first(const void *a, const void *b, void *arg)
 {
-	const json_t *const *x = a, *const *y = b;
-	json_int_t p = json_integer_value(json_object_get(*x, "requests"));
-	json_int_t q = json_integer_value(json_object_get(*y, "requests"));
-	return p == q  ? strcmp(json_string_value(json_object_get(*x, "route")),
-	                        json_string_value(json_object_get(*y, "route")))
-	       : p < q ? 1
-	               : -1;
+	const struct shown *x = a, *y = b;
+	const struct text *names = arg;
+	return x->requests == y->requests
+	           ? strcmp(names->data + x->name, names->data + y->name)
+	           : (x->requests < y->requests) - (x->requests > y->requests);
 }
 
-/* What the loop knows of routes: their state, what the detector is learning. */
 static void
-add_members(json_t *array, const struct text *pending)
+write_answer(struct answer *a, struct query_job *job, uint64_t minutes)
 {
-	json_t *members =
-	    pending->length > 0 ? json_loadb(pending->data, pending->length, 0, NULL) : NULL;
-	json_t *route;
-	size_t i;
-	json_array_foreach(array, i, route)
-	{
-		const char *name = json_string_value(json_object_get(route, "route"));
-		json_t *more = json_object_get(members, name);
-		/* Of routes without a window since the start the detector knows nothing. */
-		json_object_set_new(route, "state", json_string("learning"));
-		json_object_set_new(route, "learning", json_null());
-		json_object_set_new(route, "change", json_null());
-		if (more != NULL)
-			json_object_update(route, more);
+	struct text *out = &job->body;
+	if (a->shown_count > 1)
+		qsort_r(a->shown, a->shown_count, sizeof(*a->shown), busiest_first, &a->names);
+	text_puts(out, "{\"routes\":[");
+	for (size_t i = 0; i < a->shown_count; i++) {
+		text_puts(out, i > 0 ? "," : "");
+		text_add(out, a->objects.data + a->shown[i].offset, a->shown[i].length);
 	}
-	json_decref(members);
+	text_printf(out, "],\"window_s\":%llu}", (unsigned long long)minutes * 60);
+	job->status = 200;
+	job->type = NULL;
+	if (!out->failed && !a->objects.failed && !a->names.failed)
+		return;
+	text_free(out);
+	query_answer_error(job, 500, "internal", "the answer cannot be written");
 }
 
-/* Windows are whole minutes that end now: the running minute counts as one. */
 int
 query_answer_routes(sqlite3 *db, struct query_job *job, uint64_t now_wall_ns)
 {
-	json_t *array = json_array();
-	int64_t minutes = (int64_t)((job->window_s + 59) / 60);
-	struct sums *sums = xcalloc(1, sizeof(*sums));
-	sums->minutes = minutes;
-	sums->from_minute = (int64_t)(now_wall_ns / (60 * NS_PER_S)) - minutes + 1;
-	int result = db != NULL ? load_routes(db, sums, array) : SQLITE_OK;
-	free(sums);
-	if (result != SQLITE_OK) {
-		json_decref(array);
-		return result;
-	}
-	query_sort_and_cut(array, busiest_first, ROUTES_MAX + 1);
-	add_members(array, &job->pending);
-	query_answer_json(
-	    job, 200,
-	    json_pack("{s:o, s:I}", "routes", array, "window_s", (json_int_t)minutes * 60));
-	return SQLITE_OK;
+	struct route_windows *windows = job->windows != NULL ? job->windows : route_windows_new();
+	uint64_t minutes = route_windows_minutes(job->window_s / 60 + (job->window_s % 60 > 0));
+	struct answer a = {0};
+	int result = SQLITE_OK;
+	told_read(&a, &job->pending);
+	if (db != NULL)
+		result = sqlite3_prepare_v2(db, "SELECT id, name FROM routes ORDER BY id", -1,
+		                            &a.routes, NULL);
+	if (result == SQLITE_OK)
+		result = route_windows_read(windows, db, minutes, now_wall_ns / (60 * NS_PER_S),
+		                            &job->unwritten, on_route, &a);
+	if (result == SQLITE_OK)
+		write_answer(&a, job, minutes);
+	sqlite3_finalize(a.routes);
+	text_free(&a.names);
+	text_free(&a.objects);
+	free(a.told);
+	free(a.shown);
+	if (windows != job->windows)
+		route_windows_free(windows);
+	return result;
 }

@@ -128,11 +128,12 @@ service_on_exchange(void *arg, const struct exchange_record *record, size_t size
 		if (profile != NULL)
 			wants_add(service->wants, profile, clock_now_ns());
 	}
-	render_exchange(&x.body, config, record, size, x.route_name, profile, join, missing);
-	if (x.body.failed) {
-		text_free(&x.body);
+	text_reset(&service->rendered);
+	render_exchange(&service->rendered, config, record, size, x.route_name, profile, join,
+	                missing);
+	if (service->rendered.failed)
 		return;
-	}
+	x.body = service->rendered;
 	*kept_place(service, &x.key) = x.key;
 	store_put_exchange(service->store, &x);
 }

@@ -272,9 +272,7 @@ rows_put(struct spans *w, size_t route, uint64_t chunk_ms, struct text *chunk)
 		                               .start_s = chunk_ms / 1000,
 		                               .body = *chunk,
 		                           });
-	else
-		text_free(chunk);
-	*chunk = (struct text){0};
+	text_free(chunk);
 }
 
 /* One item for each minute of a route: windows are in order unless exchanges came late. */

@@ -13,48 +13,26 @@
 #include "base/xmem.h"
 #include "collector/store.h"
 #include "collector/store_file.h"
+#include "collector/store_queue.h"
 #include "collector/store_rollups.h"
 
 #define COMPLAIN_NS (60 * NS_PER_S) /* the same trouble is logged once a minute */
 #define IDLE_MS 1000                /* between looks at age and size when nothing is written */
 #define EVICT_STEPS 8               /* of a few hundred rows, between two transactions */
 
-enum item_kind {
-	ITEM_EXCHANGE,
-	ITEM_MINUTE,
-	ITEM_LATE,
-	ITEM_TAIL,
-	ITEM_DROP,
-	ITEM_PIN,
-	ITEM_UNPIN,
-	ITEM_ROLLUP,
-	ITEM_STACKS,
-	ITEM_NOTE,
-	ITEM_DETAIL,
-};
-
-struct item {
-	struct item *next;
-	enum item_kind kind;
-	struct profile_key key;
-	uint64_t tail_ns;
-	struct store_exchange exchange; /* ITEM_EXCHANGE */
-	struct store_minute *minute;    /* ITEM_MINUTE; owned */
-	struct store_rollup rollup;     /* ITEM_ROLLUP; ITEM_STACKS, ITEM_DETAIL: its body alone */
-	struct store_note note;         /* ITEM_NOTE */
-};
-
 struct store {
 	struct store_options options;
 	pthread_t thread;
 	pthread_mutex_t mutex; /* guards what follows, up to `file` */
 	pthread_cond_t wake, done;
-	struct item *queue, *queue_tail;
-	size_t queued, queued_bytes;
-	uint64_t first_ns;              /* when the oldest queued item came */
-	uint64_t put_count, done_count; /* items ever put; items committed or dropped */
+	struct store_queue queue;
+	uint64_t first_ns;     /* when the oldest queued item came */
+	uint64_t batch_serial; /* of the batch's first item; 0 = none is being written */
 	bool stopping, hurry;
+	bool committing;
+	unsigned frozen; /* readers that want nothing to be committed */
 	struct store_stats stats;
+	struct store_changes changes;
 	int64_t route_ids[ROUTES_MAX + 1]; /* as file.route_ids at the last commit */
 	struct store_file file;            /* writer thread only, from here on */
 	uint64_t complained_ns, opened_ns;
@@ -63,157 +41,161 @@ struct store {
 	ino_t damaged_inode;
 };
 
+/* On the monotonic clock, as both conditions want it. */
+static struct timespec
+in_ms(uint32_t ms)
+{
+	uint64_t at_ns = clock_now_ns() + ms * NS_PER_MS;
+	return (struct timespec){.tv_sec = (time_t)(at_ns / NS_PER_S),
+	                         .tv_nsec = (long)(at_ns % NS_PER_S)};
+}
+
 /* --- the queue ------------------------------------------------------------------------- */
 
 static void
-item_free(struct item *item)
+put(struct store *store, struct store_item *item)
 {
-	text_free(&item->exchange.body);
-	text_free(&item->rollup.body);
-	free(item->minute);
-	store_note_clear(&item->note);
-	free(item);
-}
-
-static size_t
-item_bytes(const struct item *item)
-{
-	return sizeof(*item) + item->exchange.body.size + item->rollup.body.size + item->note.size +
-	       (item->minute != NULL ? sizeof(*item->minute) : 0);
-}
-
-static struct item *
-item_new(enum item_kind kind)
-{
-	struct item *item = xcalloc(1, sizeof(*item));
-	item->kind = kind;
-	return item;
-}
-
-static void
-put(struct store *store, struct item *item)
-{
-	size_t bytes = item_bytes(item);
 	pthread_mutex_lock(&store->mutex);
-	bool note = item->kind == ITEM_NOTE;
-	bool full =
-	    store->queued >= store->options.queue_max + (note ? STORE_QUEUE_NOTES_EXTRA : 0) ||
-	    store->queued_bytes + bytes > store->options.queue_bytes_max * (note ? 2 : 1);
-	if (full) {
-		store->stats.dropped_full++;
-	} else {
-		if (store->queue == NULL) {
-			store->queue = item;
+	bool full = !store_queue_put(&store->queue, item);
+	store->stats.dropped_full += full;
+	if (!full) {
+		if (store->queue.count == 1)
 			store->first_ns = clock_now_ns();
-		} else {
-			store->queue_tail->next = item;
-		}
-		store->queue_tail = item;
-		store->queued++;
-		store->queued_bytes += bytes;
-		store->put_count++;
-		if (store->queued == 1 || store->queued == STORE_BATCH_MAX)
+		if (store->queue.count == 1 || store->queue.count == STORE_BATCH_MAX)
 			pthread_cond_signal(&store->wake);
 	}
 	pthread_mutex_unlock(&store->mutex);
 	if (full)
-		item_free(item);
+		store_item_free(item);
 }
 
 void
-store_put_exchange(struct store *store, struct store_exchange *exchange)
+store_put_exchange(struct store *store, const struct store_exchange *exchange)
 {
-	struct item *item = item_new(ITEM_EXCHANGE);
+	const struct text *body = &exchange->body;
+	struct store_item *item = store_item_new(ITEM_EXCHANGE, body->data, body->length);
 	item->exchange = *exchange;
-	exchange->body = (struct text){0};
+	item->exchange.body = (struct text){.data = item->data, .length = item->length};
 	put(store, item);
 }
 
 void
 store_put_minute(struct store *store, const struct store_minute *minute)
 {
-	struct item *item = item_new(ITEM_MINUTE);
-	item->minute = xcalloc(1, sizeof(*minute));
-	*item->minute = *minute;
+	uint8_t encoded[HISTOGRAM_ENCODED_MAX];
+	size_t length = histogram_encode(&minute->total, encoded);
+	struct store_item *item = store_item_new(ITEM_MINUTE, encoded, length);
+	item->minute = minute->sums;
 	put(store, item);
 }
 
 static void
-put_key(struct store *store, enum item_kind kind, const struct profile_key *key)
+put_of(struct store *store, enum store_item_kind kind, const struct profile_key *key,
+       uint64_t tail_ns, const struct text *text)
 {
-	struct item *item = item_new(kind);
-	item->key = *key;
+	struct store_item *item =
+	    store_item_new(kind, text != NULL ? text->data : NULL, text != NULL ? text->length : 0);
+	item->of.key = *key;
+	item->of.tail_ns = tail_ns;
 	put(store, item);
 }
 
 void
 store_put_late(struct store *store, const struct profile_key *key)
 {
-	put_key(store, ITEM_LATE, key);
+	put_of(store, ITEM_LATE, key, 0, NULL);
 }
 
 void
 store_put_drop(struct store *store, const struct profile_key *key)
 {
-	put_key(store, ITEM_DROP, key);
+	pthread_mutex_lock(&store->mutex);
+	struct store_item *unwritten = store_queue_cancel(&store->queue, key);
+	store->stats.evicted_retention += unwritten != NULL;
+	pthread_mutex_unlock(&store->mutex);
+	if (unwritten != NULL)
+		store_item_free(unwritten);
+	else
+		put_of(store, ITEM_DROP, key, 0, NULL);
 }
 
 void
 store_put_pin(struct store *store, const struct profile_key *key, bool pinned)
 {
-	put_key(store, pinned ? ITEM_PIN : ITEM_UNPIN, key);
+	pthread_mutex_lock(&store->mutex);
+	store_queue_keep(&store->queue, key);
+	pthread_mutex_unlock(&store->mutex);
+	put_of(store, pinned ? ITEM_PIN : ITEM_UNPIN, key, 0, NULL);
 }
 
 void
-store_put_rollup(struct store *store, struct store_rollup *rollup)
+store_put_rollup(struct store *store, const struct store_rollup *rollup)
 {
-	struct item *item = item_new(ITEM_ROLLUP);
+	const struct text *body = &rollup->body;
+	struct store_item *item = store_item_new(ITEM_ROLLUP, body->data, body->length);
 	item->rollup = *rollup;
-	rollup->body = (struct text){0};
-	put(store, item);
-}
-
-static void
-put_text(struct store *store, enum item_kind kind, const struct profile_key *key, struct text *text)
-{
-	struct item *item = item_new(kind);
-	if (key != NULL)
-		item->key = *key;
-	if (text != NULL) {
-		item->rollup.body = *text;
-		*text = (struct text){0};
-	}
+	item->rollup.body = (struct text){.data = item->data, .length = item->length};
 	put(store, item);
 }
 
 void
-store_put_stacks(struct store *store, struct text *stacks)
+store_put_stacks(struct store *store, const struct text *stacks)
 {
-	put_text(store, ITEM_STACKS, NULL, stacks);
+	put(store, store_item_new(ITEM_STACKS, stacks->data, stacks->length));
 }
 
 void
-store_put_detail(struct store *store, const struct profile_key *key, struct text *detail)
+store_put_detail(struct store *store, const struct profile_key *key, const struct text *detail)
 {
-	put_text(store, ITEM_DETAIL, key, detail);
+	put_of(store, ITEM_DETAIL, key, 0, detail);
 }
 
 void
 store_put_tail(struct store *store, const struct profile_key *key, uint64_t tail_ns)
 {
-	struct item *item = item_new(ITEM_TAIL);
-	item->key = *key;
-	item->tail_ns = tail_ns;
-	put(store, item);
+	put_of(store, ITEM_TAIL, key, tail_ns, NULL);
 }
 
 void
 store_put_note(struct store *store, struct store_note *note)
 {
-	struct item *item = item_new(ITEM_NOTE);
+	struct store_item *item = store_item_new(ITEM_NOTE, NULL, 0);
 	item->note = *note;
+	item->bytes += note->size;
 	*note = (struct store_note){0};
 	put(store, item);
+}
+
+void
+store_each_unwritten(struct store *store, void (*each)(void *arg, const struct store_item *item),
+                     void *arg)
+{
+	pthread_mutex_lock(&store->mutex);
+	store_queue_each(&store->queue, each, arg);
+	pthread_mutex_unlock(&store->mutex);
+}
+
+bool
+store_freeze(struct store *store, uint32_t timeout_ms)
+{
+	struct timespec at = in_ms(timeout_ms);
+	int late = 0;
+	pthread_mutex_lock(&store->mutex);
+	while (store->committing && late == 0)
+		late = pthread_cond_timedwait(&store->done, &store->mutex, &at);
+	bool frozen = !store->committing;
+	store->frozen += frozen;
+	pthread_mutex_unlock(&store->mutex);
+	return frozen;
+}
+
+void
+store_thaw(struct store *store)
+{
+	pthread_mutex_lock(&store->mutex);
+	if (--store->frozen == 0)
+		pthread_cond_broadcast(&store->done);
+	pthread_mutex_unlock(&store->mutex);
 }
 
 /* --- writing --------------------------------------------------------------------------- */
@@ -288,7 +270,16 @@ file_ready(struct store *store)
 }
 
 static int
-write_item(struct store_file *file, const struct item *item, struct store_stats *stats)
+write_minute(struct store_file *file, const struct store_item *item)
+{
+	struct store_minute minute = {.sums = item->minute};
+	if (histogram_decode((const uint8_t *)item->data, item->length, &minute.total) != 0)
+		return SQLITE_INTERNAL;
+	return store_file_minute(file, &minute);
+}
+
+static int
+write_item(struct store_file *file, const struct store_item *item, struct store_stats *stats)
 {
 	bool refused = false;
 	int result;
@@ -296,43 +287,44 @@ write_item(struct store_file *file, const struct item *item, struct store_stats 
 	case ITEM_EXCHANGE:
 		return store_file_exchange(file, &item->exchange);
 	case ITEM_MINUTE:
-		return store_file_minute(file, item->minute);
+		return write_minute(file, item);
 	case ITEM_LATE:
-		return store_file_late(file, &item->key);
+		return store_file_late(file, &item->of.key);
 	case ITEM_NOTE:
 		return store_notes_write(&file->notes, file->db, &item->note);
 	case ITEM_TAIL:
-		return store_file_tail(file, &item->key, item->tail_ns);
+		return store_file_tail(file, &item->of.key, item->of.tail_ns);
 	case ITEM_DROP:
-		result = store_file_drop(file, &item->key);
+		result = store_file_drop(file, &item->of.key);
 		stats->evicted_retention += result == SQLITE_OK;
 		return result;
 	case ITEM_PIN:
 	case ITEM_UNPIN:
-		result = store_file_pin(file, &item->key, item->kind == ITEM_PIN,
+		result = store_file_pin(file, &item->of.key, item->kind == ITEM_PIN,
 		                        clock_wall_ns() / NS_PER_S, &refused);
 		stats->pins_refused += refused;
 		return result;
 	case ITEM_ROLLUP:
 		return store_rollups_put(file, &item->rollup);
 	case ITEM_STACKS:
-		return store_rollups_stacks(file, &item->rollup.body, clock_wall_ns() / NS_PER_S);
+		return store_rollups_stacks(file, item->data, item->length,
+		                            clock_wall_ns() / NS_PER_S);
 	case ITEM_DETAIL:
-		return store_file_detail(file, &item->key, &item->rollup.body);
+		return store_file_detail(file, &item->of.key, item->data, item->length);
 	}
 	return SQLITE_OK;
 }
 
 static int
-write_all(struct store *store, const struct item *items, struct store_stats *stats)
+write_all(struct store *store, const struct store_item *items, struct store_stats *stats)
 {
 	int result = store_file_begin(&store->file);
-	for (const struct item *item = items; item != NULL && result == SQLITE_OK;
+	for (const struct store_item *item = items; item != NULL && result == SQLITE_OK;
 	     item = item->next) {
 		result = write_item(&store->file, item, stats);
 		stats->exchanges_written += item->kind == ITEM_EXCHANGE;
 	}
-	return result == SQLITE_OK ? store_file_commit(&store->file) : result;
+	return result;
 }
 
 static void
@@ -362,26 +354,49 @@ stats_add(struct store_stats *into, const struct store_stats *from)
 	into->rollups_damaged += from->rollups_damaged;
 }
 
-/* One transaction. Items that cannot be written are dropped with it. */
-static void
-write_batch(struct store *store, struct item *items, size_t count)
+/* Commits what was written, or nothing. From here on the items are the file's, or lost. Returns
+ * them. */
+static struct store_item *
+finish_batch(struct store *store, size_t count, int result, struct store_stats *stats)
 {
-	struct store_stats stats = {0};
-	bool good = file_ready(store);
-	if (good) {
-		int result = write_all(store, items, &stats);
-		good = result == SQLITE_OK;
-		if (!good)
-			failed(store, result);
-	}
 	pthread_mutex_lock(&store->mutex);
-	store->stats.writable = good;
+	while (store->frozen > 0)
+		pthread_cond_wait(&store->done, &store->mutex);
+	store->committing = true;
+	pthread_mutex_unlock(&store->mutex);
+	if (result == SQLITE_OK)
+		result = store_file_commit(&store->file);
+	if (result != SQLITE_OK && store->file.db != NULL)
+		failed(store, result);
+	pthread_mutex_lock(&store->mutex);
+	store->committing = false;
+	pthread_cond_broadcast(&store->done);
+	store->stats.writable = result == SQLITE_OK;
 	memcpy(store->route_ids, store->file.route_ids, sizeof(store->route_ids));
-	if (good)
-		stats_add(&store->stats, &stats);
+	if (result == SQLITE_OK)
+		stats_add(&store->stats, stats);
 	else
 		store->stats.dropped_error += count;
+	struct store_item *items = store_queue_written(&store->queue);
+	uint64_t earliest = store_items_earliest_minute(items);
+	if (earliest < store->changes.written_from)
+		store->changes.written_from = earliest;
 	pthread_mutex_unlock(&store->mutex);
+	return items;
+}
+
+/* One transaction. Items that cannot be written are dropped with it. */
+static void
+write_batch(struct store *store, const struct store_item *items, size_t count)
+{
+	struct store_stats stats = {0};
+	int result = file_ready(store) ? write_all(store, items, &stats) : SQLITE_CANTOPEN;
+	struct store_item *written = finish_batch(store, count, result, &stats);
+	while (written != NULL) {
+		struct store_item *next = written->next;
+		store_item_free(written);
+		written = next;
+	}
 }
 
 void
@@ -420,6 +435,9 @@ evict(struct store *store)
 	stats_add(&store->stats, &stats);
 	store->stats.file_bytes = bytes;
 	store->stats.rollup_bytes = store->file.rollup_bytes;
+	if (store->file.minutes_aged_to > store->changes.aged_to)
+		store->changes.aged_to = store->file.minutes_aged_to;
+	store->file.minutes_aged_to = 0;
 	pthread_mutex_unlock(&store->mutex);
 }
 
@@ -440,34 +458,12 @@ wait_for_items(struct store *store)
 	uint64_t idle_ns = clock_now_ns() + IDLE_MS * NS_PER_MS;
 	for (;;) {
 		uint64_t due_ns =
-		    store->queue != NULL ? store->first_ns + STORE_BATCH_MS * NS_PER_MS : idle_ns;
-		if (store->stopping || (store->hurry && store->queue != NULL) ||
-		    store->queued >= STORE_BATCH_MAX || clock_now_ns() >= due_ns)
+		    store->queue.count > 0 ? store->first_ns + STORE_BATCH_MS * NS_PER_MS : idle_ns;
+		if (store->stopping || (store->hurry && store->queue.count > 0) ||
+		    store->queue.count >= STORE_BATCH_MAX || clock_now_ns() >= due_ns)
 			return;
 		wait_until(store, due_ns);
 	}
-}
-
-/* Takes at most a batch off the queue (mutex held). */
-static struct item *
-take(struct store *store, size_t *ret_count)
-{
-	struct item *first = store->queue, *last = NULL;
-	size_t count = 0;
-	for (struct item *item = first; item != NULL && count < STORE_BATCH_MAX;
-	     item = item->next) {
-		store->queued_bytes -= item_bytes(item);
-		last = item;
-		count++;
-	}
-	if (last != NULL) {
-		store->queue = last->next;
-		last->next = NULL;
-	}
-	store->queued -= count;
-	store->first_ns = clock_now_ns();
-	*ret_count = count;
-	return first;
 }
 
 static void *
@@ -481,23 +477,22 @@ writer(void *arg)
 	while (!stop) {
 		size_t count;
 		wait_for_items(store);
-		struct item *items = take(store, &count);
+		const struct store_item *items =
+		    store_queue_take(&store->queue, STORE_BATCH_MAX, &count);
+		store->first_ns = clock_now_ns();
+		store->batch_serial = count > 0 ? items->serial : 0;
 		pthread_mutex_unlock(&store->mutex);
 		if (count > 0)
 			write_batch(store, items, count);
 		else
 			file_ready(store);
 		evict(store);
-		while (items != NULL) {
-			struct item *next = items->next;
-			item_free(items);
-			items = next;
-		}
+		store_file_checkpoint(&store->file);
 		pthread_mutex_lock(&store->mutex);
-		store->done_count += count;
-		store->hurry = store->hurry && store->queue != NULL;
+		store->batch_serial = 0;
+		store->hurry = store->hurry && store->queue.count > 0;
 		pthread_cond_broadcast(&store->done);
-		stop = store->stopping && store->queue == NULL;
+		stop = store->stopping && store->queue.count == 0;
 	}
 	pthread_mutex_unlock(&store->mutex);
 	store_file_close(&store->file);
@@ -510,6 +505,9 @@ store_start(const struct store_options *options)
 	struct store *store = xcalloc(1, sizeof(*store));
 	pthread_condattr_t monotonic;
 	store->options = *options;
+	store->changes.written_from = UINT64_MAX;
+	store->queue.count_max = options->queue_max;
+	store->queue.bytes_max = options->queue_bytes_max;
 	pthread_mutex_init(&store->mutex, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -535,15 +533,23 @@ store_stop(struct store *store)
 	free(store);
 }
 
+/* Of what is not done with (mutex held). */
+static uint64_t
+oldest_serial(const struct store *store)
+{
+	const struct store_item *first = store->queue.first;
+	return store->batch_serial > 0 ? store->batch_serial
+	       : first != NULL         ? first->serial
+	                               : UINT64_MAX;
+}
+
 void
 store_sync(struct store *store, uint32_t timeout_ms)
 {
-	uint64_t until_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
-	struct timespec at = {.tv_sec = (time_t)(until_ns / NS_PER_S),
-	                      .tv_nsec = (long)(until_ns % NS_PER_S)};
+	struct timespec at = in_ms(timeout_ms);
 	pthread_mutex_lock(&store->mutex);
-	uint64_t wanted = store->put_count;
-	while (store->done_count < wanted) {
+	uint64_t wanted = store->queue.serial;
+	while (oldest_serial(store) <= wanted) {
 		store->hurry = true;
 		pthread_cond_signal(&store->wake);
 		if (pthread_cond_timedwait(&store->done, &store->mutex, &at) == ETIMEDOUT)
@@ -557,8 +563,18 @@ store_stats(struct store *store, struct store_stats *ret)
 {
 	pthread_mutex_lock(&store->mutex);
 	*ret = store->stats;
-	ret->queued = store->queued;
+	ret->queued = store->queue.count;
 	pthread_mutex_unlock(&store->mutex);
+}
+
+struct store_changes
+store_take_changes(struct store *store)
+{
+	pthread_mutex_lock(&store->mutex);
+	struct store_changes changes = store->changes;
+	store->changes = (struct store_changes){.written_from = UINT64_MAX};
+	pthread_mutex_unlock(&store->mutex);
+	return changes;
 }
 
 int64_t

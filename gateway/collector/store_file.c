@@ -14,6 +14,7 @@
 
 #define EVICT_ROWS "256"
 #define VACUUM_PAGES "4000"
+#define CHECKPOINT_PAGES 1000       /* of the WAL, written since the last one */
 #define ORPHAN_NS (1200 * NS_PER_S) /* longer than an exchange waits for its profile */
 #define ORPHAN_STEP_NS (60 * NS_PER_S)
 
@@ -179,6 +180,17 @@ prepare_all(struct store_file *file)
 	return result;
 }
 
+/* In the place of SQLite's own checkpoint, which is a part of the commit. */
+static int
+on_commit(void *arg, sqlite3 *db, const char *name, int pages)
+{
+	struct store_file *file = arg;
+	(void)db;
+	(void)name;
+	file->wal_pages = pages;
+	return SQLITE_OK;
+}
+
 static int
 set_up(struct store_file *file, char *why, size_t size)
 {
@@ -217,6 +229,7 @@ set_up(struct store_file *file, char *why, size_t size)
 		result = number(file->db, "PRAGMA page_size", &page_bytes);
 	if (result == SQLITE_OK)
 		result = number(file->db, sql[STORE_ROLLUP_BYTES], &rollup_bytes);
+	sqlite3_wal_hook(file->db, on_commit, file);
 	file->page_bytes = (uint64_t)page_bytes;
 	file->rollup_bytes = (uint64_t)rollup_bytes;
 	return result;
@@ -339,14 +352,15 @@ store_file_tail(struct store_file *file, const struct profile_key *key, uint64_t
 }
 
 int
-store_file_detail(struct store_file *file, const struct profile_key *key, const struct text *detail)
+store_file_detail(struct store_file *file, const struct profile_key *key, const char *detail,
+                  size_t length)
 {
-	bool gone = detail->length == 0;
+	bool gone = length == 0;
 	sqlite3_stmt *s = file->statements[gone ? STORE_DETAIL_GONE : STORE_DETAIL_REPLACE];
 	bind_key(s, key);
 	sqlite3_bind_int64(s, 3, (int64_t)clock_wall_ns());
 	if (!gone)
-		sqlite3_bind_text(s, 4, detail->data, (int)detail->length, SQLITE_STATIC);
+		sqlite3_bind_text(s, 4, detail, (int)length, SQLITE_STATIC);
 	return store_file_run(s);
 }
 
@@ -387,6 +401,16 @@ store_file_commit(struct store_file *file)
 }
 
 void
+store_file_checkpoint(struct store_file *file)
+{
+	if (file->db == NULL || file->wal_pages < CHECKPOINT_PAGES)
+		return;
+	/* Passive: nobody waits for it, it waits for nobody. What it cannot do is done later. */
+	sqlite3_wal_checkpoint_v2(file->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	file->wal_pages = 0;
+}
+
+void
 store_file_rollback(struct store_file *file)
 {
 	if (!sqlite3_get_autocommit(file->db))
@@ -404,6 +428,13 @@ store_file_bytes(struct store_file *file)
 	uint64_t pages = sqlite3_step(s) == SQLITE_ROW ? (uint64_t)sqlite3_column_int64(s, 0) : 0;
 	sqlite3_reset(s);
 	return pages * file->page_bytes;
+}
+
+void
+store_file_aged(struct store_file *file, uint64_t before_minute)
+{
+	if (before_minute > file->minutes_aged_to)
+		file->minutes_aged_to = before_minute;
 }
 
 static int
@@ -431,7 +462,10 @@ evict_bytes(struct store_file *file, uint64_t max_bytes, struct store_stats *sta
 	for (size_t i = 0; i < 3 && result == SQLITE_OK && !*ret_more; i++) {
 		result = evict(file, which[i], 0, &rows);
 		*ret_more = rows > 0;
-		stats->evicted_bytes += which[i] != STORE_EVICT_MINUTES_OLDEST ? (uint64_t)rows : 0;
+		if (which[i] != STORE_EVICT_MINUTES_OLDEST)
+			stats->evicted_bytes += (uint64_t)rows;
+		else if (rows > 0)
+			store_file_aged(file, UINT64_MAX);
 	}
 	if (result == SQLITE_OK && !*ret_more)
 		result = store_rollups_press(file, stats, ret_more);
@@ -467,6 +501,8 @@ store_file_evict(struct store_file *file, uint64_t max_bytes, uint64_t before_wa
 		result = evict(file, STORE_EVICT_MINUTES_AGE,
 		               (int64_t)(before_wall_ns / (60 * NS_PER_S)), &minutes);
 	stats->evicted_age += (uint64_t)rows;
+	if (minutes > 0)
+		store_file_aged(file, before_wall_ns / (60 * NS_PER_S));
 	*ret_more = rows > 0 || minutes > 0;
 	if (result == SQLITE_OK)
 		result = evict_orphans(file);

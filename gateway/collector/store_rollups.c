@@ -42,11 +42,11 @@ names(struct store_file *file)
 }
 
 int
-store_rollups_stacks(struct store_file *file, const struct text *stacks, uint64_t now_s)
+store_rollups_stacks(struct store_file *file, const char *stacks, size_t size, uint64_t now_s)
 {
 	int result = SQLITE_OK;
-	for (size_t at = 0; at < stacks->length && result == SQLITE_OK;) {
-		const char *frames = stacks->data + at;
+	for (size_t at = 0; at < size && result == SQLITE_OK;) {
+		const char *frames = stacks + at;
 		size_t length = strlen(frames);
 		uint64_t id = flame_learn(names(file), frames, length, now_s);
 		if (id != 0)

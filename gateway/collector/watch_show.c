@@ -1,6 +1,7 @@
 /* States, what is still to be learned, changes; deploys and incidents. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include "base/clock.h"
 #include "collector/incident.h"
 #include "collector/watch.h"
@@ -21,23 +22,27 @@ put_json(struct text *out, json_t *object)
 }
 
 /* What a route has, needs, and when it is expected to have it; null where it is compared. */
-static json_t *
-learning_json(const struct service *service, const struct detector_route *route)
+static void
+put_learning(const struct service *service, const struct detector_route *route, struct text *out)
 {
 	const struct watch *watch = service->watch;
+	if (route->compared) {
+		text_puts(out, "null");
+		return;
+	}
 	struct detector_progress progress = detector_route_progress(
 	    route, detector_params(watch_detector(watch)), watch_now_s(watch));
-	if (route->compared)
-		return json_null();
-	return json_pack("{s:I, s:I, s:o}", "have", (json_int_t)progress.have_requests, "need",
-	                 (json_int_t)progress.need_requests, "ready_at",
-	                 progress.ready_s > 0
-	                     ? json_integer((json_int_t)watch_wall_s(watch, progress.ready_s))
-	                     : json_null());
+	text_printf(out,
+	            "{\"have\":%lld,\"need\":%lld,\"ready_at\":", (long long)progress.have_requests,
+	            (long long)progress.need_requests);
+	if (progress.ready_s > 0)
+		text_printf(out, "%lld}", (long long)watch_wall_s(watch, progress.ready_s));
+	else
+		text_puts(out, "null}");
 }
 
 /* ns of the quantile, in the middle of its bucket. */
-static json_int_t
+static int64_t
 quantile_ns(const double counts[DETECTOR_BUCKETS], double total, double q)
 {
 	double seen = 0;
@@ -47,46 +52,50 @@ quantile_ns(const double counts[DETECTOR_BUCKETS], double total, double q)
 		if (counts[i] > 0 && seen >= q * total)
 			break;
 	}
-	return (json_int_t)(detector_edge_ms(i) * exp2(-0.5 / HISTOGRAM_PER_OCTAVE) * NS_PER_MS);
+	return (int64_t)(detector_edge_ms(i) * exp2(-0.5 / HISTOGRAM_PER_OCTAVE) * NS_PER_MS);
 }
 
-static json_t *
-change_json(const struct service *service, size_t index, const struct detector_route *route)
+static void
+put_change(const struct service *service, size_t index, const struct detector_route *route,
+           struct text *out)
 {
 	const struct watch *watch = service->watch;
-	uint64_t counts[DETECTOR_BUCKETS] = {0};
-	double before[DETECTOR_BUCKETS], now[DETECTOR_BUCKETS];
+	uint64_t counts[DETECTOR_BUCKETS] = {0}, n = 0;
+	double before[DETECTOR_BUCKETS], now[DETECTOR_BUCKETS], total = 0;
 	int64_t from_s =
 	    route->last_s - CHANGE_WINDOWS * (service->config->alerts.window_ms / 1000);
-	if (!route->compared)
-		return json_null();
-	double total = detector_baseline(watch_detector(watch), route, route->last_s, before);
-	uint64_t n = watch_since(watch, index, from_s > 0 ? from_s : 0, counts);
-	if (total <= 0 || n == 0)
-		return json_null();
+	if (route->compared)
+		total = detector_baseline(watch_detector(watch), route, route->last_s, before);
+	if (total > 0)
+		n = watch_since(watch, index, from_s > 0 ? from_s : 0, counts);
+	if (n == 0) {
+		text_puts(out, "null");
+		return;
+	}
 	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
 		now[i] = (double)counts[i];
-	return json_pack("{s:I, s:I}", "p95_before_ns", quantile_ns(before, total, 0.95), "p95_ns",
-	                 quantile_ns(now, (double)n, 0.95));
+	text_printf(out, "{\"p95_before_ns\":%lld,\"p95_ns\":%lld}",
+	            (long long)quantile_ns(before, total, 0.95),
+	            (long long)quantile_ns(now, (double)n, 0.95));
 }
 
 void
 watch_show_routes(const struct service *service, struct text *out)
 {
-	json_t *all = json_object();
 	for (size_t i = 0; i < routes_count(service->routes); i++) {
 		const struct detector_route *route = watch_route(service->watch, i);
 		if (route == NULL || route->last_s < 0)
 			continue;
 		enum detector_state state =
 		    route->shown == DETECTOR_NO_DATA ? DETECTOR_NO_DATA : route->state;
-		json_object_set_new(all, route->name,
-		                    json_pack("{s:s, s:o, s:o}", "state",
-		                              detector_state_name(state), "learning",
-		                              learning_json(service, route), "change",
-		                              change_json(service, i, route)));
+		text_add(out, route->name, strlen(route->name) + 1);
+		text_printf(out, "\"state\":\"%s\",", detector_state_name(state));
+		text_puts(out, "\"learning\":");
+		put_learning(service, route, out);
+		text_puts(out, ",\"change\":");
+		put_change(service, i, route, out);
+		text_add(out, "", 1);
 	}
-	put_json(out, all);
 }
 
 void

@@ -123,29 +123,86 @@ histogram_encode(const struct histogram *h, uint8_t *buf)
 	return length;
 }
 
+/* Reads one bucket and its count at *at. Returns 1, 0 at the end, -1 where it cannot be read. */
+static int
+next_bucket(const uint8_t *bytes, size_t length, size_t *at, uint64_t *bucket, uint64_t *ret_count)
+{
+	uint64_t step;
+	size_t n;
+	if (*at == length)
+		return 0;
+	if ((n = varint_get(bytes + *at, length - *at, &step)) == 0)
+		return -1;
+	*at += n;
+	if ((n = varint_get(bytes + *at, length - *at, ret_count)) == 0)
+		return -1;
+	*at += n;
+	if (step >= HISTOGRAM_BUCKETS || (*bucket += step) >= HISTOGRAM_BUCKETS ||
+	    *ret_count > UINT32_MAX)
+		return -1;
+	return 1;
+}
+
+/* Returns where the buckets begin, 0 where the bytes are no encoded histogram. */
+static size_t
+read_head(const uint8_t *bytes, size_t length, struct histogram *ret)
+{
+	uint64_t *head[4] = {&ret->count, &ret->sum_ns, &ret->min_ns, &ret->max_ns};
+	uint64_t bucket = 0, count;
+	size_t at = 0, n, begin;
+	int got;
+	for (int i = 0; i < 4; i++, at += n)
+		if ((n = varint_get(bytes + at, length - at, head[i])) == 0)
+			return 0;
+	begin = at;
+	while ((got = next_bucket(bytes, length, &at, &bucket, &count)) == 1)
+		;
+	return got == 0 ? begin : 0;
+}
+
 int
 histogram_decode(const uint8_t *bytes, size_t length, struct histogram *ret)
 {
 	struct histogram h = {0};
-	uint64_t *head[4] = {&h.count, &h.sum_ns, &h.min_ns, &h.max_ns};
-	size_t at = 0, n;
-	for (int i = 0; i < 4; i++, at += n)
-		if ((n = varint_get(bytes + at, length - at, head[i])) == 0)
-			return -1;
-	uint64_t bucket = 0;
-	while (at < length) {
-		uint64_t step, count;
-		if ((n = varint_get(bytes + at, length - at, &step)) == 0)
-			return -1;
-		at += n;
-		if ((n = varint_get(bytes + at, length - at, &count)) == 0)
-			return -1;
-		at += n;
-		if (step >= HISTOGRAM_BUCKETS || (bucket += step) >= HISTOGRAM_BUCKETS ||
-		    count > UINT32_MAX)
-			return -1;
-		h.buckets[bucket] = (uint32_t)count;
-	}
+	if (histogram_merge_encoded(&h, bytes, length) != 0)
+		return -1;
 	*ret = h;
+	return 0;
+}
+
+int
+histogram_merge_encoded(struct histogram *into, const uint8_t *bytes, size_t length)
+{
+	struct histogram head;
+	uint64_t bucket = 0, count;
+	size_t at = read_head(bytes, length, &head);
+	if (at == 0)
+		return -1;
+	if (head.count == 0)
+		return 0;
+	if (into->count == 0 || head.min_ns < into->min_ns)
+		into->min_ns = head.min_ns;
+	if (head.max_ns > into->max_ns)
+		into->max_ns = head.max_ns;
+	into->count += head.count;
+	into->sum_ns += head.sum_ns;
+	while (next_bucket(bytes, length, &at, &bucket, &count) == 1)
+		bucket_add(&into->buckets[bucket], count);
+	return 0;
+}
+
+int
+histogram_subtract_encoded(struct histogram *from, const uint8_t *bytes, size_t length)
+{
+	struct histogram head;
+	uint64_t bucket = 0, count;
+	size_t at = read_head(bytes, length, &head);
+	if (at == 0)
+		return -1;
+	from->count -= head.count < from->count ? head.count : from->count;
+	from->sum_ns -= head.sum_ns < from->sum_ns ? head.sum_ns : from->sum_ns;
+	while (next_bucket(bytes, length, &at, &bucket, &count) == 1)
+		from->buckets[bucket] -=
+		    (uint32_t)(count < from->buckets[bucket] ? count : from->buckets[bucket]);
 	return 0;
 }

@@ -1,7 +1,9 @@
-/* The query thread: answers that need SQL, on connections of its own that can only read. The loop
- * hands jobs in and gets them back through its event base; it never runs SQL itself.
+/* The query threads: answers that need SQL, on connections of their own that can only read. One
+ * answers what is quick, one what may take long, so that no list waits behind a comparison. The
+ * loop hands jobs in and gets them back through its event base; it never runs SQL itself. No answer
+ * waits for the store to write: what it has not committed yet is taken from its queue.
  *
- * THREADS: query_submit() and the answers on the loop's thread, query_answer() on the query thread.
+ * THREADS: query_submit() and the answers on the loop's thread, query_answer() on a query thread.
  * A job belongs to one of them at a time. */
 #ifndef TAILRACE_COLLECTOR_QUERY_H
 #define TAILRACE_COLLECTOR_QUERY_H
@@ -10,17 +12,17 @@
 #include <stdint.h>
 #include "collector/export.h"
 #include "collector/store.h"
+#include "collector/unwritten.h"
 #include "model/cause.h"
 #include "model/route.h"
 #include "model/text.h"
 
-#define QUERY_QUEUE_MAX 64     /* jobs waiting; beyond: 503 */
+#define QUERY_QUEUE_MAX 64     /* jobs waiting for one thread; beyond: 503 */
 #define QUERY_TIME_MAX_MS 5000 /* of one statement; beyond: 503 */
 #define QUERY_LIMIT_MAX 1000   /* rows of an answer */
 #define QUERY_OTHERS_MAX 100   /* exchanges of one trace */
 
 #define QUERY_POINTS_MAX 720 /* of a series; also the parts of a span that are compared */
-#define QUERY_P95_PARTS 60   /* of a route's p95_series */
 
 enum query_kind {
 	QUERY_REQUEST,
@@ -63,10 +65,12 @@ struct query_job {
 	uint32_t limit;
 	uint64_t window_s; /* QUERY_ROUTES */
 	/* What the loop knows and the store does not; owned. JSON: an array of requests;
-	 * QUERY_ROUTES: an object of members to add to a route, by its name. */
+	 * QUERY_ROUTES: names of routes, each with the members to add to it, a NUL behind each. */
 	struct text pending;
 	struct query_history history;
-	void *arg;                                      /* the asker's */
+	struct unwritten unwritten;    /* query thread; owned */
+	struct route_windows *windows; /* QUERY_ROUTES: the thread's; null = none are kept */
+	void *arg;                     /* the asker's */
 	void (*done)(void *arg, struct query_job *job); /* takes it over; null = query_start()'s */
 	int status;                                     /* the answer */
 	const char *type;                               /* its media type, static; null = JSON */
@@ -87,7 +91,7 @@ bool query_submit(struct query *query, struct query_job *job);
 
 uint64_t query_refused(const struct query *query); /* jobs turned away; loop's thread */
 
-/* Ends the thread. Jobs not answered are answered 503 first. */
+/* Ends the threads. Jobs not answered are answered 503 first. */
 void query_stop(struct query *query);
 
 #endif

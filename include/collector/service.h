@@ -11,6 +11,7 @@
 #include "model/correlator.h"
 #include "model/route.h"
 #include "model/stacks.h"
+#include "model/text.h"
 
 enum service_counter {
 #define SERVICE_COUNTER(ID, metric, labels, help) SERVICE_##ID,
@@ -60,6 +61,7 @@ struct service {
 	struct hooks *hooks;
 	struct status *status;
 	struct profile_key kept[SERVICE_KEPT_MAX]; /* by hash: of exchanges put to the store */
+	struct text rendered;                      /* scratch; owned */
 	bool stopping;                             /* new batches are answered 503 */
 	uint64_t counters[SERVICE_COUNTER_COUNT];
 };

@@ -2,8 +2,9 @@
  * quarter of a second. What does not fit the queue, or what the disk refuses, is dropped and
  * counted; nobody waits.
  *
- * THREADS: store_put_*() from one thread (the collector's loop), store_sync() and store_stats()
- * from any. They meet the writer in one mutex; the database connection is the writer's alone. */
+ * THREADS: store_put_*() from one thread (the collector's loop), the rest from any. They meet the
+ * writer in one mutex, which is not held while it writes; the database connection is the writer's
+ * alone. */
 #ifndef TAILRACE_COLLECTOR_STORE_H
 #define TAILRACE_COLLECTOR_STORE_H
 
@@ -54,7 +55,7 @@ struct store_stats {
 	bool writable; /* the file is open, and the last transaction was committed */
 };
 
-/* One exchange to keep. Texts are taken over. */
+/* One exchange to keep. */
 struct store_exchange {
 	struct profile_key key;
 	size_t route;           /* index of the collector's route table */
@@ -65,16 +66,20 @@ struct store_exchange {
 	bool replaces; /* the same exchange may be there in its provisional form */
 	uint64_t tail_ns;
 	enum profile_missing missing;
-	struct text body; /* taken over: the API's JSON of it */
+	struct text body; /* the API's JSON of it; copied */
 };
 
 /* What one route did in one minute, or a part of that; added to what the file holds. */
-struct store_minute {
+struct store_sums {
 	uint64_t minute; /* since the Unix epoch */
 	size_t route;
 	const char *route_name; /* borrowed for the store's life */
 	uint64_t requests, errors, sent, joined;
 	uint64_t phases_ns[PHASE_COUNT];
+};
+
+struct store_minute {
+	struct store_sums sums;
 	struct histogram total;
 };
 
@@ -83,7 +88,7 @@ struct store_rollup {
 	size_t route;
 	const char *route_name; /* borrowed for the store's life */
 	uint64_t start_s;       /* of the minute */
-	struct text body;       /* taken over: a chunk of model/rollup.h */
+	struct text body;       /* a chunk of model/rollup.h; copied */
 };
 
 /* Before rights are dropped: makes the file's folder and gives folder (where made here) and files
@@ -95,8 +100,7 @@ struct store *store_start(const struct store_options *options);
 /* Writes what is queued, commits, ends the thread, closes the file. */
 void store_stop(struct store *store);
 
-void store_put_exchange(struct store *store,
-                        struct store_exchange *exchange); /* empties *exchange */
+void store_put_exchange(struct store *store, const struct store_exchange *exchange);
 void store_put_minute(struct store *store, const struct store_minute *minute);
 void store_put_late(struct store *store, const struct profile_key *key);
 void store_put_tail(struct store *store, const struct profile_key *key, uint64_t tail_ns);
@@ -108,24 +112,46 @@ void store_put_drop(struct store *store, const struct profile_key *key);
  * it is written. */
 void store_put_pin(struct store *store, const struct profile_key *key, bool pinned);
 
-void store_put_rollup(struct store *store, struct store_rollup *rollup); /* empties *rollup */
+void store_put_rollup(struct store *store, const struct store_rollup *rollup);
 
-/* Stacks that rollups name: JSON arrays of frames, a NUL behind each. Empties *stacks. */
-void store_put_stacks(struct store *store, struct text *stacks);
+/* Stacks that rollups name: JSON arrays of frames, a NUL behind each. Copied. */
+void store_put_stacks(struct store *store, const struct text *stacks);
 /* A note of alerting; takes over what it owns. Notes have more room in the queue than the rest, so
  * that busy traffic does not cost an alert. */
 void store_put_note(struct store *store, struct store_note *note);
 /* After a reload. */
 void store_set_limits(struct store *store, uint64_t max_bytes, uint32_t max_age_hours);
 
-/* The detail of a request, taken over; null: it is gone, which says nothing where some is there. */
-void store_put_detail(struct store *store, const struct profile_key *key, struct text *detail);
+/* The detail of a request, copied; null: it is gone, which says nothing where some is there. */
+void store_put_detail(struct store *store, const struct profile_key *key,
+                      const struct text *detail);
 
 /* Waits until what was put before is committed or dropped, `timeout_ms` at most. Any thread but the
  * loop's. */
 void store_sync(struct store *store, uint32_t timeout_ms);
 
+/* Until store_thaw() nothing is committed: what a transaction of a reader's that begins meanwhile
+ * sees, and what is not written, are everything, each once. Waits at most `timeout_ms` for a commit
+ * that runs; false: nothing is held up. Not for long, and not from the loop. */
+bool store_freeze(struct store *store, uint32_t timeout_ms);
+void store_thaw(struct store *store);
+
+/* What was put and is not committed yet, in order. `each` must be quick: nothing can be put
+ * meanwhile. Any thread. */
+struct store_item;
+void store_each_unwritten(struct store *store,
+                          void (*each)(void *arg, const struct store_item *item), void *arg);
+
 void store_stats(struct store *store, struct store_stats *ret);
+
+/* Minutes of route_minutes that were written or taken away. */
+struct store_changes {
+	uint64_t written_from; /* the earliest written one; UINT64_MAX = none */
+	uint64_t aged_to;      /* those before may be gone, or hours now; 0 = none */
+};
+
+/* Since the last call; for one caller. */
+struct store_changes store_take_changes(struct store *store);
 
 /* The index of the route that has this ID in the file; SIZE_MAX where nothing of it was written yet
  * since the start. */

@@ -57,10 +57,12 @@ struct store_file {
 	sqlite3_stmt *statements[STORE_STATEMENTS];
 	int64_t route_ids[ROUTES_MAX + 1]; /* by the collector's index; 0 = not looked up */
 	uint64_t page_bytes;
-	uint64_t orphans_ns;    /* details that came before were looked at for their exchange */
-	uint64_t rollup_bytes;  /* of all rollups' bodies */
-	uint64_t stacks_aged_s; /* when unused stacks were last looked for */
-	struct flame *names;    /* owned: stacks that folding has met; null = none yet */
+	uint64_t orphans_ns;      /* details that came before were looked at for their exchange */
+	uint64_t rollup_bytes;    /* of all rollups' bodies */
+	uint64_t minutes_aged_to; /* minutes before were taken away, or made hours; 0 = none */
+	uint64_t stacks_aged_s;   /* when unused stacks were last looked for */
+	struct flame *names;      /* owned: stacks that folding has met; null = none yet */
+	int wal_pages;            /* at the last commit; 0 = checkpointed since */
 	struct store_notes notes;
 };
 
@@ -81,8 +83,8 @@ int store_file_exchange(struct store_file *file, const struct store_exchange *ex
 int store_file_minute(struct store_file *file, const struct store_minute *minute);
 int store_file_late(struct store_file *file, const struct profile_key *key);
 int store_file_tail(struct store_file *file, const struct profile_key *key, uint64_t tail_ns);
-int store_file_detail(struct store_file *file, const struct profile_key *key,
-                      const struct text *detail);
+int store_file_detail(struct store_file *file, const struct profile_key *key, const char *detail,
+                      size_t length); /* 0 = it is gone */
 int store_file_drop(struct store_file *file, const struct profile_key *key);
 /* *ret_refused: there are STORE_PINS_MAX already. */
 int store_file_pin(struct store_file *file, const struct profile_key *key, bool pinned,
@@ -91,11 +93,15 @@ int store_file_pin(struct store_file *file, const struct profile_key *key, bool 
 /* For the statements of store_rollups.c. */
 int store_file_route(struct store_file *file, size_t route, const char *name, int64_t *ret);
 int store_file_run(sqlite3_stmt *statement); /* one that gives no rows; ready again afterwards */
+void store_file_aged(struct store_file *file, uint64_t before_minute); /* minutes_aged_to */
 int store_file_minutes_to_hour(struct store_file *file, int64_t route, uint64_t hour);
 
 int store_file_begin(struct store_file *file);
 int store_file_commit(struct store_file *file);
 void store_file_rollback(struct store_file *file);
+
+/* Moves what is in the WAL into the database, where there is enough of it. Between transactions. */
+void store_file_checkpoint(struct store_file *file);
 
 uint64_t store_file_bytes(struct store_file *file);
 

@@ -16,7 +16,7 @@ enum store_level {
 
 /* Write one item within a transaction. Each returns SQLITE_OK or SQLite's error. */
 int store_rollups_put(struct store_file *file, const struct store_rollup *rollup);
-int store_rollups_stacks(struct store_file *file, const struct text *stacks, uint64_t now_s);
+int store_rollups_stacks(struct store_file *file, const char *stacks, size_t size, uint64_t now_s);
 
 /* Makes coarser what is due, a bounded number of spans in one transaction; forgets hours begun
  * before `before_s` and stacks and pins not used since. *ret_more: there is more to do. */

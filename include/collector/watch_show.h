@@ -5,7 +5,8 @@
 #include "collector/service.h"
 #include "model/text.h"
 
-/* Appends {route: {"state", "learning", "change"}} of all routes. */
+/* Appends the name of every route the detector knows and its members "state", "learning" and
+ * "change", a NUL behind each. */
 void watch_show_routes(const struct service *service, struct text *out);
 
 /* Appends {"deploys": [...], "incidents": [...]} of a route and [from_s, to_s), unix seconds. */

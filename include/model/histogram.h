@@ -35,4 +35,10 @@ uint64_t histogram_quantile(const struct histogram *histogram, double q);
 size_t histogram_encode(const struct histogram *histogram, uint8_t *buf);
 int histogram_decode(const uint8_t *bytes, size_t length, struct histogram *ret);
 
+/* As decoding and merging, in one step: a minute has few buckets. Subtracting takes away what was
+ * added; min_ns and max_ns stay, for they cannot be told. -1 with *into untouched where the bytes
+ * are not such a form. */
+int histogram_merge_encoded(struct histogram *into, const uint8_t *bytes, size_t length);
+int histogram_subtract_encoded(struct histogram *from, const uint8_t *bytes, size_t length);
+
 #endif

@@ -22,6 +22,21 @@ STORE_BYTES = 1 << 30
 PER_S_MIN = 20_000
 RSS_KIB_MAX = 256 << 10
 API_P99_MS_MAX = 50
+# What is asked beside the load, in turn.
+QUESTIONS = [
+    "routes",
+    "slowest",
+    "latest",
+    "of_route",
+    "request",
+    "profile",
+    "series",
+    "flame",
+    "compared",
+    "incidents",
+    "status",
+    "metrics",
+]
 
 
 def alone(folder: Path, *args: str | int) -> dict[str, Any]:
@@ -55,6 +70,8 @@ def verdicts(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Rows (what, figure, verdict)."""
     fast, memory, hold = results["throughput"], results["memory"], results["hold"]
     lost = [run["dropped_full"] + run["dropped_error"] + run["displaced"] for run in (fast, hold)]
+    lost[1] += hold["ring_dropped"] + hold["made"] - hold["joined"]
+    slowest = max(QUESTIONS, key=lambda name: hold[name]["p99_ms"])
     return [
         (
             "collector: joined exchanges a second of one core",
@@ -69,10 +86,16 @@ def verdicts(results: dict[str, Any]) -> list[tuple[str, str, str]]:
         ),
         (
             f"collector: API p99 at {HOLD_RATE}/s",
-            f"{hold['api_p99_ms']:.1f} ms (median {hold['api_p50_ms']:.1f})",
-            verdict(hold["api_p99_ms"] < API_P99_MS_MAX),
+            f"{hold['api']['p99_ms']:.1f} ms (median {hold['api']['p50_ms']:.1f};"
+            f" {slowest} {hold[slowest]['p99_ms']:.1f})",
+            verdict(hold["api"]["p99_ms"] < API_P99_MS_MAX),
         ),
         ("collector: lost at that rate", f"{lost[1]} of {hold['made']}", verdict(lost[1] == 0)),
+        (
+            "collector: rate held",
+            f"{hold['made'] / HOLD_S:.0f}/s for {HOLD_S} s, {hold['cpu_share']:.2f} cores",
+            verdict(hold["made"] >= 0.99 * HOLD_RATE * HOLD_S),
+        ),
         (
             "collector: database",
             f"{hold['file_bytes'] / 1e6:.0f} MB of {STORE_BYTES / 1e6:.0f}",

@@ -5,7 +5,8 @@
  *     runs as if 20 000 exchanges came a second
  * collector_alone memory STORE ROUTES ROWS FRAMES          16 minutes of windows and 48 h of the
  *     detector at 5 requests/s a route, both of made-up time, then half a minute as it comes
- * collector_alone hold STORE ROUTES ROWS RATE SECONDS      in real time, with questions beside it
+ * collector_alone hold STORE ROUTES ROWS RATE SECONDS      in real time, the collector in a process
+ *     of its own, with questions beside it
  *
  * Prints one JSON object. Times of threads are CPU, without the making of the input. */
 #include <malloc.h>
@@ -21,7 +22,6 @@
 #include "base/xmem.h"
 #include "collector/aggregate.h"
 #include "collector/configs.h"
-#include "collector/history_fill.h"
 #include "collector/hooks.h"
 #include "collector/ingest.h"
 #include "collector/live.h"
@@ -34,7 +34,6 @@
 #include "model/json_arena.h"
 #include "model/retention.h"
 
-#define STACKS_TOLD 400 /* in one batch */
 #define ROWS_MAX 64
 #define THROUGHPUT_PER_S 20000
 #define MEMORY_FEED_S 20
@@ -42,12 +41,8 @@
 
 static struct config *config;
 static struct board board;
-struct service service = {.board = &board};
-static unsigned routes, rows, frames = 6;
-static char boot_id[CLOCK_BOOT_ID_SIZE];
-uint64_t made;
-static uint64_t time_namespace, random_state = 1;
-static struct text body, answer;
+static struct service service = {.board = &board};
+static struct text answer;
 
 uint64_t
 cpu_ns(clockid_t clock)
@@ -55,15 +50,6 @@ cpu_ns(clockid_t clock)
 	struct timespec t;
 	clock_gettime(clock, &t);
 	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
-}
-
-uint64_t
-random_next(void)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
 }
 
 static uint64_t
@@ -181,35 +167,23 @@ service_clear(void)
 /* --- the input --------------------------------------------------------------------- */
 
 static void
-head(void)
-{
-	text_reset(&body);
-	text_printf(&body,
-	            "{\"v\":1,\"process\":{\"instance\":\"c3b1a0f25e7d4c6f9a0b1c2d3e4f5061\","
-	            "\"pid\":1,\"python\":\"3.11.7\",\"loop\":\"uvloop\",\"engine\":\"steps\","
-	            "\"hook_version\":\"0.1.0\",\"boot_id\":\"%s\",\"time_namespace\":%llu,"
-	            "\"dropped\":0}",
-	            boot_id, (unsigned long long)time_namespace);
-}
-
-static void
-post(void)
+take_batch(const char *json, size_t length)
 {
 	text_reset(&answer);
-	text_puts(&body, "}");
-	if (ingest_batch(&service, body.data, body.length, false, clock_now_ns(), &answer) != 200 ||
+	if (ingest_batch(&service, json, length, false, clock_now_ns(), &answer) != 200 ||
 	    strstr(answer.data, "\"stacks\":\"ok\"") == NULL) {
 		fprintf(stderr, "not taken: %s\n", answer.data);
 		exit(1);
 	}
 }
 
-/* Whose frame `k` of a stack is: the outer ones are all routes', then the route's, then its own. */
-static unsigned
-whose(unsigned stack, unsigned k)
+static void
+take_record(const struct exchange_record *record, size_t size)
 {
-	return k + 3 < frames ? 0 : k + 1 < frames ? stack / rows : stack;
+	correlator_record(service.correlator, record, size, clock_now_ns());
 }
+
+static const struct input_taker by_hand = {take_batch, take_record};
 
 /* What the test itself holds lies apart, so that it is not counted. */
 #define TOLD_BYTES ((size_t)256 << 20)
@@ -247,94 +221,7 @@ told_stack(unsigned number)
 	return stack;
 }
 
-/* Every route has its own innermost frames; the outer ones are all routes'. */
-void
-tell_stacks(void)
-{
-	for (unsigned first = 0; first < routes * rows; first += STACKS_TOLD) {
-		head();
-		text_puts(&body, ",\"stacks\":[");
-		for (unsigned i = first; i < first + STACKS_TOLD && i < routes * rows; i++) {
-			text_printf(&body, "%s[%u,[", i > first ? "," : "", i);
-			for (unsigned k = 0; k < frames; k++)
-				text_printf(
-				    &body,
-				    "%s[\"app.module%u\",\"function_%u_%u\",\"module.py\",%u,1]",
-				    k > 0 ? "," : "", k, k, whose(i, k), k + 1);
-			text_puts(&body, "]]");
-		}
-		text_puts(&body, "],\"profiles\":[]");
-		post();
-	}
-}
-
-/* One exchange that ended now: its record, and its profile's row behind body. */
-static void
-exchange(struct exchange_record *record)
-{
-	unsigned route = (unsigned)(random_next() % routes);
-	uint64_t app_ns = 1000000 + random_next() % 50000000, now_ns = clock_now_ns();
-	uint64_t begin_ns = now_ns - app_ns - 200000, rest_ns = app_ns;
-	uint64_t id[3] = {++made, random_next(), random_next()};
-	*record = (struct exchange_record){.attempts = 1,
-	                                   .status = 200,
-	                                   .died_in = PHASE_COUNT,
-	                                   .route = RECORD_NO_INDEX,
-	                                   .upstream = RECORD_NO_INDEX,
-	                                   .server = RECORD_NO_INDEX,
-	                                   .start_wall_ns = wall_ns() - app_ns - 200000,
-	                                   .method_length = 3,
-	                                   .path_length = 10};
-	memcpy(record->trace_id, id, TRACE_ID_SIZE);
-	memcpy(record->span_id, id + 2, SPAN_ID_SIZE);
-	memcpy(record + 1, "GET/some/path", 13);
-	for (unsigned i = 0; i < MARK_COUNT; i++)
-		record->marks_ns[i] =
-		    begin_ns + i * 5000 + (i >= MARK_READ_FIRST ? app_ns + 100000 : 0);
-	uint64_t enter_ns = record->marks_ns[MARK_SENT_FIRST] + 50000;
-	text_puts(&body, "[\"");
-	text_hex(&body, record->trace_id, TRACE_ID_SIZE);
-	text_puts(&body, "-");
-	text_hex(&body, record->span_id, SPAN_ID_SIZE);
-	text_printf(&body, "\",0,1,\"GET /route%u/{id}\",1000,%llu,%llu,%llu,null,\"response\",0,[",
-	            route, (unsigned long long)enter_ns, (unsigned long long)(enter_ns + app_ns),
-	            (unsigned long long)(enter_ns + app_ns));
-	for (unsigned i = 0; i < rows; i++) {
-		uint64_t ns = i + 1 < rows ? app_ns / rows : rest_ns;
-		rest_ns -= ns;
-		text_printf(&body, "%s[\"wait\",\"database\",%u,%llu,2,1,0,null,null]",
-		            i > 0 ? "," : "", route * rows + i, (unsigned long long)ns);
-	}
-	text_puts(&body, "],0,[],0,[],null]");
-}
-
-/* A batch of `count`, the records before or after it. Returns the CPU time of taking both. */
-uint64_t
-feed(unsigned count, bool record_first)
-{
-	static _Alignas(8) char records[BATCH][sizeof(struct exchange_record) + 16];
-	const size_t size = sizeof(struct exchange_record) + 13;
-	uint64_t spent_ns = 0, from_ns;
-	head();
-	text_puts(&body, ",\"profiles\":[");
-	for (unsigned i = 0; i < count; i++) {
-		text_puts(&body, i > 0 ? "," : "");
-		exchange((struct exchange_record *)records[i]);
-	}
-	text_puts(&body, "]");
-	from_ns = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
-	if (!record_first)
-		post();
-	for (unsigned i = 0; i < count; i++)
-		correlator_record(service.correlator, (struct exchange_record *)records[i], size,
-		                  clock_now_ns());
-	if (record_first)
-		post();
-	spent_ns += cpu_ns(CLOCK_THREAD_CPUTIME_ID) - from_ns;
-	return spent_ns;
-}
-
-uint64_t
+static uint64_t
 tick(void)
 {
 	uint64_t from_ns = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
@@ -347,7 +234,7 @@ tick(void)
 
 /* --- what is measured ---------------------------------------------------------------- */
 
-void
+static void
 report(const char *more)
 {
 	struct correlator_stats join;
@@ -513,7 +400,7 @@ feed_for(unsigned seconds, unsigned per_s)
 	uint64_t begin_ns = clock_now_ns();
 	for (unsigned second = 1; second <= seconds; second++) {
 		for (unsigned n = 0; n < per_s; n += 50)
-			feed(50, n / 50 % 2);
+			feed(&by_hand, 50, n / 50 % 2);
 		tick();
 		resident_kib();
 		while (clock_now_ns() < begin_ns + second * NS_PER_S)
@@ -526,7 +413,7 @@ memory(void)
 {
 	char more[512];
 	uint64_t kib[4] = {resident_kib()};
-	tell_stacks();
+	tell_stacks(&by_hand);
 	for (unsigned i = 0; i < routes; i++) {
 		char name[64];
 		snprintf(name, sizeof(name), "GET /route%u/{id}", i);
@@ -552,6 +439,34 @@ memory(void)
 	report(more);
 }
 
+static void
+throughput(uint64_t exchanges)
+{
+	char more[512];
+	uint64_t loop_ns = 0, last_ns = 0, begin_ns = clock_now_ns(), making_ns = 0;
+	tell_stacks(&by_hand);
+	wall_from_ns = clock_wall_ns();
+	uint64_t process_ns = cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
+	for (uint64_t n = 0; n < exchanges; n += BATCH) {
+		uint64_t from_ns = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
+		uint64_t spent_ns = feed(&by_hand, BATCH, n / BATCH % 2);
+		making_ns += cpu_ns(CLOCK_THREAD_CPUTIME_ID) - from_ns - spent_ns;
+		loop_ns += spent_ns;
+		if (wall_ns() - last_ns >= NS_PER_S) {
+			last_ns = wall_ns();
+			loop_ns += tick();
+		}
+	}
+	uint64_t wall_ns = clock_now_ns() - begin_ns;
+	process_ns = cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - process_ns - making_ns;
+	snprintf(more, sizeof(more),
+	         "\"loop_per_s\": %.0f, \"all_threads_per_s\": %.0f, \"wall_per_s\": %.0f",
+	         (double)exchanges * 1e9 / (double)loop_ns,
+	         (double)exchanges * 1e9 / (double)process_ns,
+	         (double)exchanges * 1e9 / (double)wall_ns);
+	report(more);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -563,6 +478,8 @@ main(int argc, char **argv)
 	rows = (unsigned)atoi(argv[4]);
 	if (rows > ROWS_MAX || routes > ROUTES_MAX)
 		return 2;
+	if (strcmp(argv[1], "hold") == 0 && argc > 6)
+		return hold(argv[2], strtoull(argv[5], NULL, 10), strtoull(argv[6], NULL, 10));
 	json_arena_install();
 	config_make();
 	service_make(argv[2]);
@@ -571,11 +488,8 @@ main(int argc, char **argv)
 	} else if (strcmp(argv[1], "memory") == 0) {
 		frames = (unsigned)atoi(argv[5]);
 		memory();
-	} else if (argc > 6) {
-		hold(argv[2], strtoull(argv[5], NULL, 10), strtoull(argv[6], NULL, 10));
 	}
 	service_clear();
-	text_free(&body);
 	text_free(&answer);
 	return 0;
 }

@@ -103,6 +103,9 @@ def test_collector_restart(app: HandApp, gateway_factory: Start) -> None:
     gateway = gateway_factory([app.address], profile={"join_timeout_ms": 300})
     first = ask(gateway)
     wait_exchange(gateway, first, lambda x: x["profile_missing"] == "no_hook")
+    # It is answered before it is written; what is written outlives the kill.
+    written = "tailrace_store_exchanges_written_total"
+    wait_for(lambda: metrics(gateway)[written] == 1, 5, "written")
     pid = gateway.collector_pid()
     os.kill(pid, signal.SIGKILL)
     while_away = [ask(gateway) for _ in range(20)]

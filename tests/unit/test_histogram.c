@@ -161,13 +161,43 @@ test_encode(void **state)
 	}
 }
 
+/* Encoded parts added and taken away again: what is left is the rest. */
+static void
+test_encoded_sums(void **state)
+{
+	struct histogram sum = {0}, rest = {0}, part;
+	uint8_t bytes[HISTOGRAM_ENCODED_MAX];
+	(void)state;
+	for (unsigned i = 0; i < 20; i++) {
+		part = (struct histogram){0};
+		for (unsigned k = 0; k < 50; k++)
+			histogram_add(&part, random_ns());
+		size_t length = histogram_encode(&part, bytes);
+		assert_int_equal(histogram_merge_encoded(&sum, bytes, length), 0);
+		histogram_merge(&rest, &part);
+		assert_memory_equal(&sum, &rest, sizeof(sum));
+	}
+	size_t length = histogram_encode(&part, bytes);
+	histogram_add(&sum, 7 * 62500);
+	assert_int_equal(histogram_subtract_encoded(&sum, bytes, length), 0);
+	assert_int_equal(sum.count, 19 * 50 + 1);
+	assert_int_equal(sum.sum_ns, rest.sum_ns - part.sum_ns + 7 * 62500);
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+		assert_int_equal(sum.buckets[i], rest.buckets[i] - part.buckets[i] +
+		                                     (i == histogram_bucket(7 * 62500)));
+	rest = sum;
+	assert_int_equal(histogram_merge_encoded(&sum, bytes, length - 1), -1);
+	assert_int_equal(histogram_subtract_encoded(&sum, bytes, 2), -1);
+	assert_memory_equal(&sum, &rest, sizeof(sum));
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_edges),   cmocka_unit_test(test_quantiles),
 	    cmocka_unit_test(test_outside), cmocka_unit_test(test_merge),
-	    cmocka_unit_test(test_encode),
+	    cmocka_unit_test(test_encode),  cmocka_unit_test(test_encoded_sums),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

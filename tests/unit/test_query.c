@@ -37,10 +37,15 @@ test_queue(void **state)
 	(void)state;
 	store_prepare(path, (uid_t)-1, (gid_t)-1);
 	struct store *store = store_start(&options);
+	struct store_stats stats = {0};
+	for (int i = 0; i < 500 && !stats.writable; i++) { /* the file's tables are made */
+		usleep(10000);
+		store_stats(store, &stats);
+	}
 	struct query *query = query_start(base, path, store, on_answer, path);
 	for (unsigned i = 0; i < JOBS; i++) {
 		struct query_job *job = xcalloc(1, sizeof(*job));
-		job->kind = i % 3;
+		job->kind = i % QUERY_COMPARE; /* both threads' */
 		job->limit = 5;
 		job->window_s = 60;
 		if (query_submit(query, job))

@@ -357,8 +357,10 @@ test_read_once(void **state)
 	size_t i;
 	(void)state;
 	size_t route = routes_index(routes, "GET /a");
-	struct store_minute minute = {
-	    .minute = now_ns / (60 * S), .route = route, .route_name = "GET /a", .requests = 1};
+	struct store_minute minute = {.sums = {.minute = now_ns / (60 * S),
+	                                       .route = route,
+	                                       .route_name = "GET /a",
+	                                       .requests = 1}};
 	for (unsigned k = 0; k < 200; k++, now_ns += S) {
 		add(now_ns, now_ns, 9, &random);
 		spans_tick(spans, now_ns);
@@ -497,6 +499,7 @@ test_filled(void **state)
 			x.key = pinned;
 		text_printf(&x.body, "{\"padding\":\"%3000s\"}", "");
 		store_put_exchange(store, &x);
+		text_free(&x.body);
 		uint64_t at_ns = now_ns - (1500 - i) * 4 * S;
 		for (unsigned k = 0; k < 4; k++)
 			add(at_ns, at_ns, 200, &random);

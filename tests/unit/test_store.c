@@ -74,7 +74,7 @@ put(struct store *store, unsigned n, bool provisional, enum profile_missing miss
 	            missing == MISSING_NOT ? "{\"app_tail_ns\":null}"
 	                                   : "null,\"profile_missing\":\"pending\"");
 	store_put_exchange(store, &x);
-	assert_null(x.body.data);
+	text_free(&x.body);
 }
 
 static int64_t
@@ -131,14 +131,105 @@ test_queue_bytes_max(void **state)
 	struct store_stats stats;
 	struct store *store = start(100, 64 << 10, 0);
 	(void)state;
-	put(store, 1, false, MISSING_LATE, NS_PER_S, 30000); /* its buffer has 32 KiB */
-	put(store, 2, false, MISSING_LATE, NS_PER_S, 30000);
+	put(store, 1, false, MISSING_LATE, NS_PER_S, 30000);
+	put(store, 2, false, MISSING_LATE, NS_PER_S, 30000); /* 61 of 64 KiB */
+	store_stats(store, &stats);
+	assert_int_equal(stats.dropped_full, 0);
+	put(store, 4, false, MISSING_LATE, NS_PER_S, 30000);
 	store_stats(store, &stats);
 	assert_int_equal(stats.dropped_full, 1);
 	store_sync(store, 5000);
 	put(store, 3, false, MISSING_LATE, NS_PER_S, 30000);
 	store_stop(store);
+	assert_int_equal(number("SELECT count(*) FROM exchanges"), 3);
+}
+
+/* Who lost his place before he was written is not written. */
+static void
+test_dropped_unwritten(void **state)
+{
+	struct store_stats stats;
+	struct store *store = start(3, 1 << 20, 0);
+	struct store_exchange x = {.route = 1, .route_name = "GET /a"};
+	(void)state;
+	store_sync(store, 5000);
+	assert_true(store_freeze(store, 5000)); /* the writer waits with the first of them */
+	for (uint8_t i = 0; i < 100; i++) {
+		x.key = (struct profile_key){{1, i}, {i}};
+		store_put_exchange(store, &x);
+		if (i > 0) /* the queue has room for three: without cancelling the fifth is lost */
+			store_put_drop(store, &x.key);
+	}
+	x.key.span_id[1] = 1;
+	store_put_exchange(store, &x); /* 99.1, which somebody cites */
+	store_put_pin(store, &x.key, true);
+	store_thaw(store);
+	store_sync(store, 5000);
+	store_put_drop(store, &x.key);
+	store_stats(store, &stats);
+	assert_int_equal(stats.dropped_full, 0);
+	assert_in_range(stats.evicted_retention, 98, 99);
+	store_stop(store);
 	assert_int_equal(number("SELECT count(*) FROM exchanges"), 2);
+}
+
+/* What is put is found at once, however long the disk takes; afterwards once. */
+static void
+test_unwritten(void **state)
+{
+	struct store *store = start(100, 1 << 20, 0);
+	struct profile_key key = {{1, 2}, {2, 2}}, other = {{1, 3}, {2, 3}};
+	struct query_job one = {.kind = QUERY_REQUEST, .key = key};
+	struct query_job list = {.kind = QUERY_REQUESTS, .limit = 2, .has_route = true};
+	struct text detail = {0};
+	json_t *answer;
+	(void)state;
+	strcpy(list.route, "GET /a");
+	put(store, 1, false, MISSING_LATE, 4 * NS_PER_S, 0);
+	store_sync(store, 5000);
+	assert_true(store_freeze(store, 5000));
+	put(store, 2, false, MISSING_NOT, 5 * NS_PER_S, 0);
+	put(store, 3, false, MISSING_NO_HOOK, 6 * NS_PER_S, 0);
+	store_put_tail(store, &key, 88);
+	store_put_late(store, &other);
+	text_puts(&detail, "{\"lanes\":[]}");
+	store_put_detail(store, &key, &detail);
+	for (int written = 0; written < 2; written++) {
+		unwritten_take(&one.unwritten, store, &one);
+		unwritten_take(&list.unwritten, store, &list);
+		assert_int_equal(list.unwritten.exchange_count, written ? 0 : 2);
+		one.key = key;
+		answer = ask(&one, 200, 0);
+		json_t *profile = json_object_get(answer, "profile");
+		assert_int_equal(json_integer_value(json_object_get(profile, "app_tail_ns")), 88);
+		assert_string_equal(json_string_value(json_object_get(profile, "detail")),
+		                    "stored");
+		assert_true(json_is_array(json_object_get(profile, "lanes")));
+		json_decref(answer);
+		unwritten_free(&one.unwritten);
+		one.key = other;
+		unwritten_take(&one.unwritten, store, &one);
+		answer = ask(&one, 200, 0);
+		assert_string_equal(json_string_value(json_object_get(answer, "profile_missing")),
+		                    "late");
+		json_decref(answer);
+		unwritten_free(&one.unwritten);
+		one.key = key;
+		answer = ask(&list, 200, 0);
+		json_t *requests = json_object_get(answer, "requests");
+		assert_int_equal(json_array_size(requests), 2);
+		for (size_t i = 0; i < 2; i++)
+			assert_int_equal(json_integer_value(json_object_get(
+			                     json_array_get(requests, i), "total_ns")),
+			                 1003 - i);
+		json_decref(answer);
+		unwritten_free(&list.unwritten);
+		if (!written)
+			store_thaw(store);
+		store_sync(store, 5000);
+	}
+	text_free(&detail);
+	store_stop(store);
 }
 
 static void
@@ -208,16 +299,16 @@ static void
 test_minutes(void **state)
 {
 	struct store *store = start(100, 1 << 20, 0);
-	struct store_minute minute = {.minute = 100, .route = 1, .route_name = "GET /a"};
+	struct store_minute minute = {.sums = {.minute = 100, .route = 1, .route_name = "GET /a"}};
 	(void)state;
 	for (unsigned i = 0; i < 3;
 	     i++) { /* twice the same minute, in two transactions; then the next */
-		minute.minute = i < 2 ? 100 : 101;
-		minute.requests = 2;
-		minute.errors = 1;
-		minute.sent = 2;
-		minute.joined = 1;
-		minute.phases_ns[3] = 500;
+		minute.sums.minute = i < 2 ? 100 : 101;
+		minute.sums.requests = 2;
+		minute.sums.errors = 1;
+		minute.sums.sent = 2;
+		minute.sums.joined = 1;
+		minute.sums.phases_ns[3] = 500;
 		minute.total = (struct histogram){0};
 		histogram_add(&minute.total, (i + 1) * NS_PER_MS);
 		histogram_add(&minute.total, (i + 1) * NS_PER_MS);
@@ -325,10 +416,11 @@ main(void)
 {
 #define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-	    STORE_TEST(test_queue_max),   STORE_TEST(test_queue_bytes_max),
-	    STORE_TEST(test_corrections), STORE_TEST(test_pending_and_stored),
-	    STORE_TEST(test_minutes),     STORE_TEST(test_age),
-	    STORE_TEST(test_disk_full),   STORE_TEST(test_no_store),
+	    STORE_TEST(test_queue_max),         STORE_TEST(test_queue_bytes_max),
+	    STORE_TEST(test_dropped_unwritten), STORE_TEST(test_unwritten),
+	    STORE_TEST(test_corrections),       STORE_TEST(test_pending_and_stored),
+	    STORE_TEST(test_minutes),           STORE_TEST(test_age),
+	    STORE_TEST(test_disk_full),         STORE_TEST(test_no_store),
 	};
 	log_init("test", LOG_LEVEL_ERROR);
 	return cmocka_run_group_tests(tests, NULL, NULL);
