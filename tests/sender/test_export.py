@@ -6,6 +6,7 @@ import io
 import json
 import marshal
 import pstats
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,8 @@ def test_html_is_one_page() -> None:
     pytest.importorskip("pyinstrument")
     page = export.html_of(export.Tree(exchange())).decode()
     assert page.lstrip().lower().startswith("<!doctype html") and "async" in page
+    others = set(re.findall(r"https?://[^\s\"'`)]+", page)) - {"http://www.w3.org/2000/svg"}
+    assert not others, "it loads nothing from elsewhere"
 
 
 def test_without_a_deep_profile_the_reason_is_said(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import argparse
 import json
 import marshal
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ DEEP_FORMATS = ("pstats", "callgrind", "html")
 TIMEOUT_S = 10.0
 ANSWER_BYTES_MAX = 64 << 20
 NS_PER_S = 1e9
+_FONTS = re.compile(r'"https?://fonts\.[^"]*"')  # which pyinstrument's page loads from elsewhere
 
 Key = tuple[str, int, str]  # as pstats writes a function: file, line, name
 
@@ -197,7 +199,7 @@ def html_of(tree: Tree) -> bytes:
             "frame_records": records,
         }
     )
-    return str(HTMLRenderer().render(session)).encode()
+    return _FONTS.sub('"data:text/css,"', str(HTMLRenderer().render(session))).encode()
 
 
 WRITERS = {"pstats": pstats_of, "callgrind": callgrind_of, "html": html_of}
