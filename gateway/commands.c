@@ -395,12 +395,32 @@ make_table(const struct command *command, struct option *table, char *letters)
 	return n;
 }
 
+/* What getopt_long() did not like: `c` is its answer, ':' where a value is missing. */
+static void
+complain_of_option(const struct command *command, const struct option *table, int c, char **argv)
+{
+	size_t at = 0;
+
+	while (table[at].name != NULL && (optopt == 0 || table[at].val != optopt))
+		at++;
+	if (table[at].name != NULL && c == ':')
+		fprintf(stderr, "tailrace: --%s needs a value: %s\n", table[at].name,
+		        command_option_at(command, at)->value);
+	else if (table[at].name != NULL)
+		fprintf(stderr, "tailrace: --%s takes no value\n", table[at].name);
+	else if (optopt > 0 && optopt < FIRST_VALUE) /* a letter, of several perhaps */
+		fprintf(stderr, "tailrace: unknown option: -%c\n", optopt);
+	else
+		fprintf(stderr, "tailrace: unknown option, or short for several: %s\n",
+		        argv[optind - 1]);
+}
+
 static int
 take_options(const struct command *command, int argc, char **argv, struct client_options *ret)
 {
 	struct option table[OPTIONS_MAX];
-	char letters[2 * OPTIONS_MAX];
-	size_t count = make_table(command, table, letters);
+	char letters[2 * OPTIONS_MAX] = ":"; /* a missing value is told apart */
+	size_t count = make_table(command, table, letters + 1);
 	int c;
 
 	optind = 0; /* glibc: start over */
@@ -411,8 +431,7 @@ take_options(const struct command *command, int argc, char **argv, struct client
 		while (at < count && table[at].val != c)
 			at++;
 		if (at == count) {
-			fprintf(stderr, "tailrace: unknown option or no value: %s\n",
-			        argv[optind - 1]);
+			complain_of_option(command, table, c, argv);
 			return usage_fault(command);
 		}
 		if (!take_value(command_option_at(command, at), optarg, ret))

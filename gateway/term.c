@@ -171,6 +171,17 @@ term_line_printf(struct term_line *line, enum term_color color, const char *form
 }
 
 void
+term_line_piece(struct term_line *line, enum term_color color, const char *text)
+{
+	unsigned gap = line->columns > 0 ? 2 : 0, width = term_width(line->term, text);
+
+	if (line->columns + gap + width > line->term->columns)
+		return;
+	term_line_pad(line, line->columns + gap);
+	term_line_text(line, color, width, text);
+}
+
+void
 term_line_pad(struct term_line *line, unsigned column)
 {
 	if (line->term->clip && column > line->term->columns)

@@ -14,7 +14,7 @@
 #define WINDOW_DEFAULT_S 300
 #define WINDOW_MAX_S (31u * 86400)
 #define NOTED_ONCE 40 /* rows of a plain frame whose make-up is asked for */
-#define HEAD_ROWS 3   /* title, state of the connection, heading */
+#define HEAD_ROWS 4   /* title, state of the gateway, of the connection, heading */
 #define FOOT_ROWS 1
 
 static const uint64_t windows_s[] = {60, 300, 900, 3600, 21600, 86400};
@@ -31,10 +31,10 @@ struct top {
 	size_t selected, first; /* places in the model's rows */
 	json_int_t selected_id; /* the row stays selected where the order changes; 0: none */
 	char filter[TOP_FILTER], typed[TOP_FILTER];
-	json_t *routes, *flame, *requests; /* of the last answers; owned */
-	char fault[512];                   /* why there is no news; empty: there is */
-	uint64_t fault_ns;                 /* since when */
-	unsigned rows;                     /* of the list on the screen */
+	json_t *routes, *status, *flame, *requests; /* of the last answers; owned */
+	char fault[512];                            /* why there is no news; empty: there is */
+	uint64_t fault_ns;                          /* since when */
+	unsigned rows;                              /* of the list on the screen */
 };
 
 /* --- what is known ------------------------------------------------------------ */
@@ -71,10 +71,10 @@ take_news(struct top *top, const struct top_news *news)
 	snprintf(top->fault, sizeof(top->fault), "%s", news->fault);
 	if (news->minute != NULL)
 		top_count(&top->model, news->minute, news->at_ns);
-	if (news->noted != NULL)
-		top_note(&top->model, news->noted, news->at_ns);
-	if (news->flame != NULL)
-		top_note(&top->model, news->flame, news->at_ns);
+	if (news->noted_of != 0)
+		top_note(&top->model, news->noted_of,
+		         news->noted != NULL ? news->noted : news->flame, news->at_ns);
+	replace(&top->status, news->status);
 	if (top->paused)
 		return;
 	if (news->window_s == top->wish.window_s)
@@ -111,21 +111,25 @@ static void
 draw_title(const struct top *top, const struct term *term)
 {
 	time_t now = (time_t)(clock_wall_ns() / NS_PER_S);
-	char clock[16], window[32], text[256];
+	char clock[16], window[32], text[64];
 	struct term_line line;
 	struct tm tm;
 
-	strftime(clock, sizeof(clock), "%H:%M:%S", gmtime_r(&now, &tm));
-	window_text(top->wish.window_s, window, sizeof(window));
-	snprintf(text, sizeof(text),
-	         " %s UTC  last %s  by %s%s  %zu routes  %.1f req/s  %.2f%% errors", clock, window,
-	         top_sort_name(top->sort), top->reverse ? " (reverse)" : "", top->model.all,
-	         top->model.rate,
-	         top->model.requests > 0 ? 100 * top->model.errors / top->model.requests : 0);
 	term_line_begin(&line, term);
-	term_line_text(&line, TERM_BOLD, term->columns, "tailrace top");
-	if (line.columns < term->columns)
-		term_line_text(&line, TERM_PLAIN, term->columns - line.columns, text);
+	term_line_piece(&line, TERM_BOLD, "tailrace top");
+	strftime(clock, sizeof(clock), "%H:%M:%S UTC", gmtime_r(&now, &tm));
+	term_line_piece(&line, TERM_PLAIN, clock);
+	window_text(top->wish.window_s, window, sizeof(window));
+	snprintf(text, sizeof(text), "last %s", window);
+	term_line_piece(&line, TERM_PLAIN, text);
+	snprintf(text, sizeof(text), "by %s%s", top_sort_name(top->sort),
+	         top->reverse ? " (reverse)" : "");
+	term_line_piece(&line, TERM_PLAIN, text);
+	snprintf(text, sizeof(text), "%zu route%s", top->model.all, top->model.all == 1 ? "" : "s");
+	term_line_piece(&line, TERM_PLAIN, text);
+	snprintf(text, sizeof(text), "%.2f%% errors",
+	         top->model.requests > 0 ? 100 * top->model.errors / top->model.requests : 0);
+	term_line_piece(&line, TERM_PLAIN, text);
 	term_line_end(&line);
 }
 
@@ -160,12 +164,13 @@ static void
 draw_help(const struct term *term)
 {
 	static const char *const keys[][2] = {
-	    {"up down k j", "select a route; Page Up, Page Down, Home, End as well"},
-	    {"Enter", "its worst frames and slowest requests; Escape: back"},
-	    {"t f l e", "sort by time, rate, p95, errors; s: the next of them"},
-	    {"r", "the other way round"},
-	    {"w W", "a longer, a shorter window"},
-	    {"/", "only routes that contain ...; Enter keeps it, Escape forgets it"},
+	    {"up down k j", "select a route"},
+	    {"PgUp PgDn", "a page; Home and End too"},
+	    {"Enter", "open it; Escape: back"},
+	    {"t f l e", "time, rate, p95, errors"},
+	    {"s r", "the next order; reversed"},
+	    {"w W", "longer, shorter window"},
+	    {"/", "filter; Escape forgets it"},
 	    {"p Space", "pause, go on"},
 	    {"q", "quit"},
 	};
@@ -174,9 +179,9 @@ draw_help(const struct term *term)
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
 		term_line_begin(&line, term);
 		term_line_pad(&line, 2);
-		term_line_text(&line, TERM_BOLD, 14, keys[i][0]);
-		term_line_pad(&line, 16);
-		term_line_text(&line, TERM_PLAIN, term->columns - 16, keys[i][1]);
+		term_line_text(&line, TERM_BOLD, 12, keys[i][0]);
+		term_line_pad(&line, 14);
+		term_line_text(&line, TERM_PLAIN, term->columns - 14, keys[i][1]);
 		term_line_end(&line);
 	}
 }
@@ -203,6 +208,8 @@ draw_list(struct top *top, const struct term *term)
 static void
 draw_foot(const struct top *top, const struct term *term)
 {
+	static const char *const keys[] = {"q quit",   "? help",   "Enter route", "s sort",
+	                                   "/ filter", "w window", "p pause",     "r reverse"};
 	struct term_line line;
 
 	term_line_begin(&line, term);
@@ -211,9 +218,8 @@ draw_foot(const struct top *top, const struct term *term)
 		term_line_text(&line, TERM_PLAIN, term->columns - 2, top->typed);
 		term_line_text(&line, TERM_DIM, 1, "_");
 	} else {
-		term_line_text(&line, TERM_DIM, term->columns,
-		               "q quit  ? help  s sort  r reverse  w window  / filter  p pause  "
-		               "Enter route");
+		for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+			term_line_piece(&line, TERM_DIM, keys[i]);
 	}
 	term_line_end(&line);
 }
@@ -230,6 +236,7 @@ draw(struct top *top)
 
 	top->rows = rows - HEAD_ROWS - FOOT_ROWS;
 	draw_title(top, &term);
+	top_draw_status(&term, top->status);
 	draw_notice(top, &term);
 	if (top->mode == HELP)
 		draw_help(&term);
@@ -480,8 +487,7 @@ look_twice(struct top *top)
 		json_t *noted =
 		    top_ask_flame(top->options->control, top->model.rows[i].id, top->wish.window_s);
 
-		if (noted != NULL)
-			top_note(&top->model, noted, clock_now_ns());
+		top_note(&top->model, top->model.rows[i].id, noted, clock_now_ns());
 		json_decref(noted);
 	}
 	refill(top);
@@ -496,10 +502,11 @@ run_once(struct top *top)
 	if (!look_twice(top))
 		return EXIT_FAILED;
 	if (top->options->json)
-		return client_print_json(top_json(&top->model, top->wish.window_s));
+		return client_print_json(top_json(&top->model, top->wish.window_s, top->status));
 	term_init(&term, stdout);
 	top->rows = (unsigned)top->model.count + 1;
 	draw_title(top, &term);
+	top_draw_status(&term, top->status);
 	draw_list(top, &term);
 	return EXIT_DONE;
 }
@@ -526,6 +533,7 @@ client_top(const struct client_options *options)
 	status =
 	    options->once || options->json || !screen_possible() ? run_once(&top) : run_live(&top);
 	json_decref(top.routes);
+	json_decref(top.status);
 	json_decref(top.flame);
 	json_decref(top.requests);
 	top_free(&top.model);

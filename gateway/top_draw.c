@@ -10,7 +10,9 @@
 #define GAP 2 /* before what the route is mostly */
 #define ROUTE_COLUMNS_MIN 12
 #define MAIN_COLUMNS_MAX 60
-#define STATE_COLUMNS 14
+#define STATE_COLUMNS 12 /* "learning 99%" */
+#define STATE_FROM 88    /* shown on terminals at least so wide; below, a mark tells of alerts */
+#define REQUEST_FROM 59  /* a request fits a line on terminals at least so wide */
 
 enum column { RATE, ERRORS, P50, P95, P99, SHARE, BAR, COLUMNS };
 
@@ -20,10 +22,10 @@ static const struct {
 	unsigned from; /* shown on terminals at least so wide */
 	enum top_sort sort;
 } columns[COLUMNS] = {
-    [RATE] = {"REQ/S", 8, 0, TOP_RATE},  [ERRORS] = {"ERRORS", 8, 58, TOP_ERRORS},
-    [P50] = {"P50", 10, 112, TOP_SORTS}, [P95] = {"P95", 10, 0, TOP_P95},
-    [P99] = {"P99", 10, 96, TOP_SORTS},  [SHARE] = {"TIME", 7, 0, TOP_TIME},
-    [BAR] = {"", 10, 104, TOP_SORTS},
+    [RATE] = {"REQ/S", 7, 0, TOP_RATE},  [ERRORS] = {"ERRORS", 8, 58, TOP_ERRORS},
+    [P50] = {"P50", 10, 140, TOP_SORTS}, [P95] = {"P95", 10, 0, TOP_P95},
+    [P99] = {"P99", 10, 112, TOP_SORTS}, [SHARE] = {"TIME", 7, 0, TOP_TIME},
+    [BAR] = {"", 10, 128, TOP_SORTS},
 };
 
 /* Where each column ends on a terminal; the route's and the main part's widths. */
@@ -37,14 +39,14 @@ lay_out(const struct term *term, struct layout *ret)
 {
 	unsigned fixed = MARK_COLUMNS + GAP, rest, at;
 
-	*ret = (struct layout){.state = term->columns >= 48 ? STATE_COLUMNS : 0};
+	*ret = (struct layout){.state = term->columns >= STATE_FROM ? STATE_COLUMNS : 0};
 	for (unsigned i = 0; i < COLUMNS; i++)
 		fixed += term->columns >= columns[i].from ? columns[i].columns : 0;
 	fixed += ret->state;
 	rest =
 	    term->columns > fixed + ROUTE_COLUMNS_MIN ? term->columns - fixed : ROUTE_COLUMNS_MIN;
 	if (rest >= 28)
-		ret->main = rest * 3 / 5 < MAIN_COLUMNS_MAX ? rest * 3 / 5 : MAIN_COLUMNS_MAX;
+		ret->main = rest / 2 < MAIN_COLUMNS_MAX ? rest / 2 : MAIN_COLUMNS_MAX;
 	ret->route = rest - ret->main;
 	at = MARK_COLUMNS + ret->route;
 	for (unsigned i = 0; i < COLUMNS; i++) {
@@ -62,6 +64,68 @@ main_begin(const struct layout *layout)
 		if (layout->end[i] > 0)
 			return layout->end[i] + GAP;
 	return 0;
+}
+
+/* "42s", "12m", "3h12m", "5d3h". */
+static void
+uptime_text(json_int_t s, char *buf, size_t size)
+{
+	if (s < 60)
+		snprintf(buf, size, "%llds", (long long)s);
+	else if (s < 3600)
+		snprintf(buf, size, "%lldm", (long long)s / 60);
+	else if (s < 86400)
+		snprintf(buf, size, "%lldh%lldm", (long long)s / 3600, (long long)s % 3600 / 60);
+	else
+		snprintf(buf, size, "%lldd%lldh", (long long)s / 86400,
+		         (long long)s % 86400 / 3600);
+}
+
+static void
+put_drops(struct term_line *line, const struct top_status *sum)
+{
+	char text[160];
+
+	if (sum->drops == 0) {
+		term_line_piece(line, TERM_DIM, "nothing lost");
+		return;
+	}
+	snprintf(text, sizeof(text), "%lld lost", (long long)sum->drops);
+	term_line_piece(line, TERM_RED, text);
+	snprintf(text, sizeof(text), "(most: %s)", sum->most_dropped);
+	term_line_piece(line, TERM_RED, text);
+}
+
+void
+top_draw_status(const struct term *term, const json_t *status)
+{
+	struct top_status sum;
+	struct term_line line;
+	char text[96], uptime[32];
+
+	term_line_begin(&line, term);
+	top_sum_up(status, &sum);
+	if (status != NULL && sum.drops > 0)
+		put_drops(&line, &sum);
+	if (status != NULL) {
+		uptime_text(sum.uptime_s, uptime, sizeof(uptime));
+		snprintf(text, sizeof(text), "%.32s up %s", sum.version, uptime);
+		term_line_piece(&line, TERM_DIM, text);
+		snprintf(text, sizeof(text), "%.1f req/s", sum.requests_per_s);
+		term_line_piece(&line, TERM_PLAIN, text);
+		snprintf(text, sizeof(text), "joined %.0f%%", floor(100 * sum.joined_ratio));
+		term_line_piece(&line, sum.joined_ratio < 0.99 ? TERM_YELLOW : TERM_DIM,
+		                sum.joined_ratio < 0 ? "joined -" : text);
+		snprintf(text, sizeof(text), "%lld worker%s", (long long)sum.workers,
+		         sum.workers == 1 ? "" : "s");
+		term_line_piece(&line, sum.workers == 0 ? TERM_RED : TERM_DIM, text);
+		snprintf(text, sizeof(text), "%lld hook%s", (long long)sum.hooks,
+		         sum.hooks == 1 ? "" : "s");
+		term_line_piece(&line, sum.hooks == 0 ? TERM_YELLOW : TERM_DIM, text);
+		if (sum.drops == 0)
+			put_drops(&line, &sum);
+	}
+	term_line_end(&line);
 }
 
 void
@@ -85,7 +149,7 @@ top_draw_heading(const struct term *term, enum top_sort sort)
 		term_line_text(&line, TERM_DIM, layout.main - 2, "MOSTLY");
 	term_line_pad(&line, main_begin(&layout) + layout.main);
 	if (layout.state > 0)
-		term_line_text(&line, TERM_DIM, layout.state - 2, "STATE");
+		term_line_text(&line, TERM_DIM, layout.state, "STATE");
 	term_line_end(&line);
 }
 
@@ -96,6 +160,12 @@ state_color(const char *state)
 	       : strcmp(state, "pending") == 0 ? TERM_YELLOW
 	       : strcmp(state, "ok") == 0      ? TERM_GREEN
 	                                       : TERM_DIM;
+}
+
+static bool
+is_alert(const char *state)
+{
+	return strcmp(state, "firing") == 0 || strcmp(state, "pending") == 0;
 }
 
 static void
@@ -151,9 +221,11 @@ top_draw_row(const struct term *term, const struct top_row *row, bool selected)
 	struct term_line line;
 
 	lay_out(term, &layout);
+	bool alert = layout.state == 0 && is_alert(row->state);
 	term_line_begin(&line, term);
-	if (selected)
-		term_line_text(&line, TERM_BOLD, 1, ">");
+	if (selected || alert)
+		term_line_text(&line, alert ? state_color(row->state) : TERM_BOLD, 1,
+		               selected ? ">" : "!");
 	term_line_pad(&line, MARK_COLUMNS);
 	term_line_text(&line, selected ? TERM_BOLD : TERM_PLAIN, layout.route - 1, row->route);
 	put_numbers(&line, &layout, row);
@@ -161,8 +233,8 @@ top_draw_row(const struct term *term, const struct top_row *row, bool selected)
 	if (layout.main > 2)
 		term_line_text(&line, TERM_DIM, layout.main - 2, row->main);
 	term_line_pad(&line, main_begin(&layout) + layout.main);
-	if (layout.state > 2)
-		put_state(&line, row, layout.state - 2);
+	if (layout.state > 0)
+		put_state(&line, row, layout.state);
 	term_line_end(&line);
 }
 
@@ -204,8 +276,14 @@ draw_request(const struct term *term, const json_t *request)
 	snprintf(text, sizeof(text), json_is_integer(status) ? "%d" : "-",
 	         (int)json_integer_value(status));
 	term_line_right(&line, TERM_PLAIN, MARK_COLUMNS + 14, text);
-	put_ns(&line, MARK_COLUMNS + 25, client_number(request, "total_ns"));
-	term_line_pad(&line, MARK_COLUMNS + 27);
+	put_ns(&line, MARK_COLUMNS + 24, client_number(request, "total_ns"));
+	if (term->columns < REQUEST_FROM) {
+		term_line_end(&line);
+		term_line_begin(&line, term);
+		term_line_pad(&line, 2 * MARK_COLUMNS);
+	} else {
+		term_line_pad(&line, MARK_COLUMNS + 25);
+	}
 	term_line_text(&line, TERM_PLAIN, 32, client_text(request, "trace_id"));
 	term_line_end(&line);
 }
@@ -243,6 +321,7 @@ top_draw_route(const struct term *term, const char *route, const json_t *flame,
 		draw_frame(term, json_array_get(frames, i), whole);
 	fputc('\n', term->out);
 	used += 1 + draw_title(term, "slowest requests kept", "tailrace show TRACE_ID");
-	for (size_t i = 0; i < json_array_size(slowest) && used < rows; i++, used++)
+	unsigned each = term->columns < REQUEST_FROM ? 2 : 1;
+	for (size_t i = 0; i < json_array_size(slowest) && used + each <= rows; i++, used += each)
 		draw_request(term, json_array_get(slowest, i));
 }

@@ -73,6 +73,8 @@ top_ask(const char *control, const struct top_wish *wish, struct top_news *ret)
 	                                   : ask(control, path, ret->fault, sizeof(ret->fault));
 	if (ret->routes == NULL)
 		return;
+	ret->status = ask(control, "/api/v1/status", ignored, sizeof(ignored));
+	ret->noted_of = wish->shown != 0 ? wish->shown : wish->noted;
 	if (wish->shown != 0) {
 		snprintf(path, sizeof(path),
 		         "/api/v1/requests?sort=slowest&limit=%d&route=", REQUESTS_SHOWN);
@@ -89,6 +91,7 @@ top_news_free(struct top_news *news)
 {
 	json_decref(news->minute);
 	json_decref(news->routes);
+	json_decref(news->status);
 	json_decref(news->noted);
 	json_decref(news->flame);
 	json_decref(news->requests);

@@ -82,9 +82,9 @@ top_drop_character(char *text)
 }
 
 void
-top_note(struct top_model *model, const json_t *flame, uint64_t now_ns)
+top_note(struct top_model *model, json_int_t id, const json_t *flame, uint64_t now_ns)
 {
-	struct top_track *track = track_of(model, json_integer_value(json_object_get(flame, "id")));
+	struct top_track *track = track_of(model, id);
 	const json_t *row = json_array_get(json_object_get(flame, "rows"), 0);
 	const char *cause = json_string_value(json_object_get(row, "cause"));
 	const char *frame = json_string_value(json_object_get(row, "frame"));
@@ -177,7 +177,7 @@ top_fill(struct top_model *model, const json_t *routes, enum top_sort sort, bool
 	model->all = json_array_size(array);
 	model->rows = xcalloc(model->all + 1, sizeof(*model->rows));
 	model->count = 0;
-	model->rate = model->errors = model->requests = 0;
+	model->errors = model->requests = 0;
 	json_array_foreach(array, i, route)
 	{
 		struct top_row *row = &model->rows[model->count];
@@ -185,7 +185,6 @@ top_fill(struct top_model *model, const json_t *routes, enum top_sort sort, bool
 		*row = (struct top_row){0};
 		row_fill(model, row, route);
 		time_ns += row->time_ns;
-		model->rate += row->rate > 0 ? row->rate : 0;
 		model->errors += (double)row->errors;
 		model->requests += (double)row->requests;
 		if (*filter == '\0' || strcasestr(row->route, filter) != NULL)
@@ -242,8 +241,64 @@ top_sort_of(const char *name)
 	return TOP_SORTS;
 }
 
+/* Processes of a role, and how long the first of them has been there. */
+static json_int_t
+processes(const json_t *status, const char *role, json_int_t *ret_uptime_s)
+{
+	const json_t *process;
+	json_int_t count = 0;
+	size_t i;
+
+	json_array_foreach(json_object_get(status, "processes"), i, process)
+	{
+		if (strcmp(client_text(process, "role"), role) != 0)
+			continue;
+		if (count++ == 0)
+			*ret_uptime_s = (json_int_t)client_number(process, "uptime_s");
+	}
+	return count;
+}
+
+void
+top_sum_up(const json_t *status, struct top_status *ret)
+{
+	const json_t *lately = json_object_get(status, "lately");
+	const json_t *ratio = json_object_get(lately, "joined_ratio"), *lost;
+	json_int_t worker_s, most = 0;
+	const char *name;
+
+	*ret = (struct top_status){.version = client_text(status, "version")};
+	processes(status, "supervisor", &ret->uptime_s);
+	ret->workers = processes(status, "worker", &worker_s);
+	ret->hooks = (json_int_t)json_array_size(json_object_get(status, "hooks"));
+	ret->requests_per_s = client_real(lately, "requests_per_s");
+	ret->joined_ratio = json_is_number(ratio) ? json_number_value(ratio) : -1;
+	json_object_foreach(json_object_get(status, "drops"), name, lost)
+	{
+		ret->drops += json_integer_value(lost);
+		if (json_integer_value(lost) > most) {
+			most = json_integer_value(lost);
+			ret->most_dropped = name;
+		}
+	}
+}
+
+static json_t *
+status_json(const json_t *status)
+{
+	struct top_status sum;
+
+	if (status == NULL)
+		return json_null();
+	top_sum_up(status, &sum);
+	return json_pack("{s:s, s:I, s:f, s:o, s:I, s:I, s:I}", "version", sum.version, "uptime_s",
+	                 sum.uptime_s, "requests_per_s", sum.requests_per_s, "joined_ratio",
+	                 sum.joined_ratio < 0 ? json_null() : json_real(sum.joined_ratio), "drops",
+	                 sum.drops, "workers", sum.workers, "hook_processes", sum.hooks);
+}
+
 json_t *
-top_json(const struct top_model *model, uint64_t window_s)
+top_json(const struct top_model *model, uint64_t window_s, const json_t *status)
 {
 	json_t *array = json_array();
 
@@ -260,5 +315,6 @@ top_json(const struct top_model *model, uint64_t window_s)
 		              "p99_ns", (json_int_t)row->p99_ns, "time_share", row->share, "main",
 		              row->main, "state", row->state));
 	}
-	return json_pack("{s:I, s:o}", "window_s", (json_int_t)window_s, "routes", array);
+	return json_pack("{s:I, s:o, s:o}", "window_s", (json_int_t)window_s, "gateway",
+	                 status_json(status), "routes", array);
 }

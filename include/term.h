@@ -59,6 +59,9 @@ void term_line_printf(struct term_line *line, enum term_color color, const char 
 void term_line_right(struct term_line *line, enum term_color color, unsigned column,
                      const char *text);
 
+/* Appends text two columns behind what is there, where all of it fits the terminal. */
+void term_line_piece(struct term_line *line, enum term_color color, const char *text);
+
 /* Pads with spaces up to `column`. */
 void term_line_pad(struct term_line *line, unsigned column);
 

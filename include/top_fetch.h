@@ -18,9 +18,10 @@ struct top_wish {
 
 /* What was answered: null what was not asked for or not answered. */
 struct top_news {
-	json_t *minute, *routes, *noted, *flame, *requests; /* owned */
-	json_int_t shown;                                   /* whose flame and requests they are */
-	uint64_t window_s;                                  /* of routes */
+	json_t *minute, *routes, *status, *noted, *flame, *requests; /* owned */
+	json_int_t noted_of; /* whose make-up was asked for, answered or not; 0: nobody's */
+	json_int_t shown;    /* whose flame and requests they are */
+	uint64_t window_s;   /* of routes */
 	uint64_t at_ns;
 	char fault[512]; /* empty: all is well */
 };

@@ -23,6 +23,7 @@ from harness import BINARY, AppServer, Gateway
 from terminal_tools import Terminal, terminal
 from test_cli import TRACE, Control
 
+SHOWN_PROCESSES = [("supervisor", 11525), ("worker", 60), ("worker", 5), ("collector", 11525)]
 ESCAPES = re.compile(rb"\x1b\[[0-9;]*m")
 
 
@@ -41,6 +42,14 @@ def flame(number: int, name: str, frame: str) -> dict[str, Any]:
     return {"id": number, "route": name, "requests": 100, "tree": {"ns": 10**7}, "rows": [row]}
 
 
+def status(**drops: int) -> dict[str, Any]:
+    """What the gateway says of itself."""
+    processes = [{"role": role, "uptime_s": s} for role, s in SHOWN_PROCESSES]
+    lately = {"requests_per_s": 20.06, "joined_ratio": 0.98}
+    made = {"version": "0.1.0", "processes": processes, "lately": lately}
+    return made | {"drops": drops or {"records_dropped": 0}, "hooks": [{}, {}, {}]}
+
+
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[Control]:
     """A scripted gateway with three routes."""
@@ -56,6 +65,7 @@ def control(tmp_path: Path) -> Iterator[Control]:
     slow = {"trace_id": TRACE, "route": "GET /large", "status": 200, "total_ns": 345_000_000}
     slow |= {"start": "2026-11-23T10:00:00.123456789Z", "has_profile": True}
     made.answers["/api/v1/requests"] = [(200, {"requests": [slow]})]
+    made.answers["/api/v1/status"] = [(200, status())]
     yield made
     made.close()
 
@@ -98,7 +108,7 @@ def test_routes_by_time_and_the_keys(control: Control) -> None:
         top.send("W")
         top.wait_text("last 5m")
         top.send("?")
-        top.wait_text("a longer, a shorter window")
+        top.wait_text("longer, shorter window")
         top.send("x")
         top.wait(lambda text: len(order(text)) == 3, "back from help")
         top.send("p")
@@ -117,6 +127,37 @@ def test_routes_by_time_and_the_keys(control: Control) -> None:
         top.send("q")
         assert top.end() == 0
         assert top.is_restored()
+
+
+def test_the_gateway_tells_of_itself(control: Control) -> None:
+    with terminal(command(control), 140) as top:
+        told = "0.1.0 up 3h12m  20.1 req/s  joined 98%  2 workers  3 hooks  nothing lost"
+        top.wait_text(told)
+        control.answers["/api/v1/status"] = [(200, status(queries_refused=2, store_dropped_full=7))]
+        top.wait_text("9 lost  (most: store_dropped_full)  0.1.0 up 3h12m")
+        control.answers["/api/v1/status"] = [(500, {})]
+        time.sleep(1.5)
+        assert "9 lost" in top.text()  # the last that is known
+        top.send("q")
+        assert top.end() == 0
+    control.answers["/api/v1/status"] = [(200, status())]
+    done = run_piped(control)
+    assert told in done.stdout
+    told_json = json.loads(run_piped(control, "--json").stdout)["gateway"]
+    assert told_json.pop("requests_per_s") == pytest.approx(20.06)
+    assert told_json.pop("joined_ratio") == pytest.approx(0.98)
+    numbers = {"uptime_s": 11525, "drops": 0, "workers": 2, "hook_processes": 3}
+    assert told_json == {"version": "0.1.0", **numbers}
+
+
+def test_a_route_that_never_answers_starves_no_other(control: Control) -> None:
+    control.answers["/api/v1/routes/3/flame"] = [(503, {"error": {}})]
+    with terminal(command(control), 140) as top:
+        top.wait(lambda text: "app:frame1" in text and "app:frame2" in text, "the others")
+        asked = [path for path in control.asked if "/flame" in path]
+        assert "/routes/3/" in asked[0]  # it came first
+        top.send("q")
+        assert top.end() == 0
 
 
 def test_the_selected_route_stays_where_the_order_changes(control: Control) -> None:
@@ -144,6 +185,7 @@ def test_every_width_is_kept(control: Control, columns: int) -> None:
         assert len(lines) == 9 and max(map(len, lines)) <= columns, text
         assert ("ERRORS" in text) == (columns >= 58)
         assert ("MOSTLY" in text) == (columns >= 80)
+        assert ("STATE" in text) == (columns >= 88) and ("! GET /large" in text) != ("STATE" in text)
         assert "REQ/S" in text and "TIME" in text
         top.send("q")
         assert top.end() == 0
