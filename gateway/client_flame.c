@@ -15,9 +15,11 @@
 #define SHARE_LEAST 0.005 /* of the whole: smaller branches are left out */
 #define ROWS_SHOWN 5      /* of what made the difference */
 #define INDENT_MAX 24
-#define ROW_COLUMNS 58 /* of numbers, behind a row's label */
-#define NARROW 80      /* columns: below, the head has two lines */
-#define ROWS_WIDE 90   /* columns: below, before and now are left out */
+#define ROW_COLUMNS 58  /* of numbers, behind a row's label */
+#define NARROW 80       /* columns: below, the head has two lines */
+#define ROWS_WIDE 90    /* columns: below, before and now are left out */
+#define ROWS_CERTAIN 60 /* below, intervals and verdicts are left out */
+#define ROW_COLUMNS_LEAST 38
 
 /* --- times --------------------------------------------------------------- */
 
@@ -226,35 +228,41 @@ tree_print(const struct drawing *d, const json_t *node, unsigned depth, uint64_t
 
 /* --- what made the difference ----------------------------------------------- */
 
+/* Where the label would end if times before and now were shown behind it, as they are on wide ones. */
+static unsigned
+row_begin(const struct term *term)
+{
+	return term->columns - (term->columns >= ROWS_CERTAIN ? ROW_COLUMNS : ROW_COLUMNS_LEAST);
+}
+
 static void
 row_print(const struct term *term, const json_t *row)
 {
 	const char *verdict = json_string_value(json_object_get(row, "verdict"));
 	char text[512];
 	struct term_line line;
-	bool wide = term->columns >= ROWS_WIDE;
-	unsigned label = term->columns - (wide ? ROW_COLUMNS : ROW_COLUMNS - 20);
+	unsigned begin = row_begin(term);
 
 	term_line_begin(&line, term);
-	client_put_row_label(&line, label, row);
-	if (wide) {
-		client_put_duration(&line, label + 10, json_object_get(row, "baseline_ns"));
-		client_put_duration(&line, label + 20, json_object_get(row, "ns"));
+	if (term->columns >= ROWS_WIDE) {
+		client_put_row_label(&line, begin, row);
+		client_put_duration(&line, begin + 10, json_object_get(row, "baseline_ns"));
+		client_put_duration(&line, begin + 20, json_object_get(row, "ns"));
 	} else {
-		label -= 20;
+		client_put_row_label(&line, begin + 20, row);
 	}
 	client_delta_text(term, client_real(row, "delta_ns"), text, sizeof(text));
-	term_line_right(&line, client_real(row, "delta_ns") < 0 ? TERM_BLUE : TERM_RED, label + 31,
+	term_line_right(&line, client_real(row, "delta_ns") < 0 ? TERM_BLUE : TERM_RED, begin + 31,
 	                text);
 	snprintf(text, sizeof(text), "%.0f%%", 100 * client_real(row, "share"));
-	term_line_right(&line, TERM_PLAIN, label + 38, text);
-	if (json_is_number(json_object_get(row, "share_low"))) {
+	term_line_right(&line, TERM_PLAIN, begin + 38, text);
+	if (json_is_number(json_object_get(row, "share_low")) && term->columns >= ROWS_CERTAIN) {
 		snprintf(text, sizeof(text), "%.0f to %.0f", 100 * client_real(row, "share_low"),
 		         100 * client_real(row, "share_high"));
-		term_line_right(&line, TERM_DIM, label + 49, text);
+		term_line_right(&line, TERM_DIM, begin + 49, text);
 	}
-	if (verdict != NULL) {
-		term_line_pad(&line, label + 51);
+	if (verdict != NULL && term->columns >= ROWS_CERTAIN) {
+		term_line_pad(&line, begin + 51);
 		term_line_text(&line, TERM_DIM, 20, verdict);
 	}
 	term_line_end(&line);
@@ -266,21 +274,18 @@ rows_print(const struct term *term, const json_t *root)
 	static const char *const names[] = {
 	    "WHAT MADE THE DIFFERENCE", "BEFORE", "NOW", "CHANGE", "SHARE", "90 %"};
 	static const char *const few[] = {"WHAT MADE THE DIFFERENCE", "CHANGE", "SHARE", "90 %"};
-	bool wide = term->columns >= ROWS_WIDE;
-	unsigned columns[6] = {term->columns - ROW_COLUMNS};
+	unsigned begin = row_begin(term);
+	const unsigned columns[6] = {begin,      begin + 10, begin + 20,
+	                             begin + 31, begin + 38, begin + 49};
 	const json_t *row;
 	size_t i;
 
-	columns[1] = columns[0] + 10;
-	columns[2] = columns[0] + 20;
-	columns[3] = columns[0] + 31;
-	columns[4] = columns[0] + 38;
-	columns[5] = columns[0] + 49;
 	fputc('\n', term->out);
-	if (wide)
-		client_put_heading(term, columns[0], names, columns, 6);
+	if (term->columns >= ROWS_WIDE)
+		client_put_heading(term, begin, names, columns, 6);
 	else
-		client_put_heading(term, columns[0] + 20, few, columns + 2, 4);
+		client_put_heading(term, begin + 20, few, columns + 2,
+		                   term->columns >= ROWS_CERTAIN ? 4 : 3);
 	json_array_foreach(json_object_get(root, "rows"), i, row)
 	{
 		if (i >= ROWS_SHOWN || json_number_value(json_object_get(row, "delta_ns")) == 0)

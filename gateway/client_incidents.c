@@ -143,7 +143,7 @@ int
 client_incidents(const struct client_options *options)
 {
 	const char *id = options->operand_count == 1 ? options->operands[0] : NULL;
-	char path[64];
+	char path[64], known[ID_LENGTH + 1];
 	int status;
 	json_t *root;
 
@@ -153,17 +153,14 @@ client_incidents(const struct client_options *options)
 	}
 	if (id == NULL)
 		return list(options);
-	if (strlen(id) != ID_LENGTH || strspn(id, "0123456789abcdef") != ID_LENGTH) {
+	if (!client_take_hex(id, ID_LENGTH, known)) {
 		fprintf(stderr, "tailrace: an incident's ID has 16 hexadecimal digits\n");
 		return EXIT_USAGE;
 	}
-	snprintf(path, sizeof(path), "/api/v1/incidents/%s%s", id,
+	snprintf(path, sizeof(path), "/api/v1/incidents/%s%s", known,
 	         options->accept ? "/accept" : "");
-	if (options->accept) {
-		root = client_post(options, path, "", 200);
-		return root != NULL ? show(options, root) : EXIT_FAILURE;
-	}
-	root = client_ask_object(options, path, &status);
+	root = options->accept ? client_post(options, path, json_object(), 200, &status)
+	                       : client_ask_object(options, path, &status);
 	return root != NULL ? show(options, root) : status;
 }
 
@@ -173,17 +170,11 @@ int
 client_deploy(const struct client_options *options)
 {
 	json_t *root = json_pack("{s:s, s:s*}", "version", options->operands[0], "at", options->at);
-	char *body = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
+	int status;
 
-	json_decref(root);
-	if (body == NULL) {
-		fprintf(stderr, "tailrace: the version is no UTF-8\n");
-		return EXIT_USAGE;
-	}
-	root = client_post(options, "/api/v1/deploys", body, 201);
-	free(body);
+	root = client_post(options, "/api/v1/deploys", root, 201, &status);
 	if (root == NULL)
-		return EXIT_FAILURE;
+		return status;
 	if (options->json)
 		return client_print_json(root);
 	printf("deploy of %s marked at %s\n", client_text(root, "version"),

@@ -2,7 +2,6 @@
  * tools read. What needs Python is handed over to `python3 -m tailrace export`. */
 #include "client_commands.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,29 +13,9 @@
 #include "commands.h"
 #include "progress.h"
 
-#define PATH_BYTES_MAX 512
 #define POLL_MS 200
 
 /* --- deep ------------------------------------------------------------------------- */
-
-/* Puts the order. Returns the answer's object, or null after complaining. */
-static json_t *
-order(const struct client_options *options)
-{
-	json_t *body =
-	    json_pack("{s:s, s:i}", "route", options->operands[0], "count", (int)options->count);
-	char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
-	json_t *root;
-
-	json_decref(body);
-	if (text == NULL) {
-		fprintf(stderr, "tailrace: the route is no UTF-8\n");
-		return NULL;
-	}
-	root = client_post(options, "/api/v1/deep", text, 200);
-	free(text);
-	return root;
-}
 
 static const char *
 explain(const char *state)
@@ -61,9 +40,6 @@ explain(const char *state)
 static void
 put_one(const struct client_options *options, const struct term *term, const json_t *asked)
 {
-	const char *state = json_string_value(json_object_get(asked, "state"));
-	const char *trace = json_string_value(json_object_get(asked, "trace_id"));
-	char text[TERM_DURATION_SIZE];
 	struct term_line line;
 
 	if (options->json) {
@@ -71,14 +47,10 @@ put_one(const struct client_options *options, const struct term *term, const jso
 		putchar('\n');
 	} else {
 		term_line_begin(&line, term);
-		term_line_printf(&line, TERM_BOLD, "%s", trace == NULL ? "?" : trace);
-		term_line_right(
-		    &line, TERM_PLAIN, 44,
-		    term_duration(term,
-		                  (uint64_t)json_integer_value(json_object_get(asked, "total_ns")),
-		                  text));
+		term_line_text(&line, TERM_BOLD, 32, client_text(asked, "trace_id"));
+		client_put_duration(&line, 44, json_object_get(asked, "total_ns"));
 		term_line_pad(&line, 46);
-		term_line_printf(&line, TERM_DIM, "%s", explain(state == NULL ? "?" : state));
+		term_line_printf(&line, TERM_DIM, "%s", explain(client_text(asked, "state")));
 		term_line_end(&line);
 	}
 	fflush(stdout);
@@ -86,7 +58,7 @@ put_one(const struct client_options *options, const struct term *term, const jso
 
 struct progress {
 	json_int_t since_ns; /* when the order was taken */
-	json_t *shown;       /* trace IDs already printed */
+	json_t *shown;       /* span IDs already printed */
 	unsigned profiled;
 };
 
@@ -104,18 +76,17 @@ look(const struct client_options *options, const struct term *term, struct progr
 	root = json_loadb(answer.body, answer.length, 0, NULL);
 	recent = json_object_get(root, "recent");
 	for (i = json_array_size(recent); i-- > 0;) { /* oldest first */
-		const char *state, *trace, *route;
-
 		asked = json_array_get(recent, i);
-		state = json_string_value(json_object_get(asked, "state"));
-		trace = json_string_value(json_object_get(asked, "span_id"));
-		route = json_string_value(json_object_get(asked, "route"));
-		if (state == NULL || trace == NULL || route == NULL ||
-		    strcmp(state, "asked") == 0 || strcmp(route, options->operands[0]) != 0 ||
+
+		const char *state = client_text(asked, "state");
+		const char *span = client_text(asked, "span_id");
+
+		if (strcmp(state, "asked") == 0 ||
+		    strcmp(client_text(asked, "route"), options->operands[0]) != 0 ||
 		    json_integer_value(json_object_get(asked, "start_ns")) < progress->since_ns ||
-		    json_object_get(progress->shown, trace) != NULL)
+		    json_object_get(progress->shown, span) != NULL)
 			continue;
-		json_object_set_new(progress->shown, trace, json_true());
+		json_object_set_new(progress->shown, span, json_true());
 		progress->profiled += strcmp(state, "ok") == 0 || strcmp(state, "cut") == 0;
 		put_one(options, term, asked);
 	}
@@ -131,12 +102,14 @@ client_deep(const struct client_options *options)
 	uint64_t until_ns = clock_now_ns() + options->wait_s * NS_PER_S;
 	struct progress progress = {0};
 	struct term term;
-	json_t *taken;
+	json_t *taken =
+	    json_pack("{s:s, s:i}", "route", options->operands[0], "count", (int)options->count);
 	bool good = true;
+	int status;
 
-	taken = order(options);
+	taken = client_post(options, "/api/v1/deep", taken, 200, &status);
 	if (taken == NULL)
-		return EXIT_FAILURE;
+		return status;
 	progress.since_ns = json_integer_value(json_object_get(taken, "now_ns"));
 	progress.shown = json_object();
 	term_init(&term, stdout);
@@ -184,22 +157,18 @@ static int
 export_here(const struct client_options *options, const char *trace)
 {
 	struct control_answer answer = {0};
-	char path[PATH_BYTES_MAX], error[512];
+	char path[CLIENT_PATH_BYTES_MAX];
 	int status;
 
 	snprintf(path, sizeof(path), "/api/v1/requests/%s/profile?format=%s", trace,
 	         options->format);
 	progress_begin("export", true);
 	control_set_progress(show_bytes);
-	status = control_get(options->control, path, &answer, error, sizeof(error));
+	status = client_ask(options, path, &answer);
 	progress_end();
-	if (status != 0) {
-		fprintf(stderr, "tailrace: %s\n", error);
-		return EXIT_FAILURE;
-	}
-	status = answer.status == 200 ? write_out(options, &answer) : EXIT_FAILURE;
-	if (answer.status != 200)
+	if (status != 200 && status != -1)
 		client_complain(&answer);
+	status = status == 200 ? write_out(options, &answer) : EXIT_FAILURE;
 	control_answer_free(&answer);
 	return status;
 }
@@ -235,12 +204,10 @@ client_export(const struct client_options *options)
 	static const char *const python[] = {"pstats", "callgrind", "html"};
 	char trace[33];
 
-	if (!client_is_hex(options->operands[0], 32)) {
+	if (!client_take_hex(options->operands[0], 32, trace)) {
 		fprintf(stderr, "tailrace: a trace ID has 32 hexadecimal digits\n");
 		return EXIT_USAGE;
 	}
-	for (size_t i = 0; i <= 32; i++)
-		trace[i] = (char)tolower((unsigned char)options->operands[0][i]);
 	for (size_t i = 0; i < sizeof(python) / sizeof(python[0]); i++)
 		if (strcmp(options->format, python[i]) == 0)
 			return export_in_python(options, trace);

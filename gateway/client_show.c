@@ -1,7 +1,6 @@
 /* `tailrace show`: one request, waited for while its profile may still come. */
 #include "client_commands.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,19 +110,16 @@ int
 client_show(const struct client_options *options)
 {
 	struct control_answer answer = {0};
-	char path[CLIENT_PATH_BYTES_MAX], *trace;
+	char path[CLIENT_PATH_BYTES_MAX], trace[33], span[17] = "";
 	int status, result = EXIT_FAILURE;
 
-	trace = options->operands[0];
-	if (!client_is_hex(trace, 32) ||
-	    (options->span != NULL && !client_is_hex(options->span, 16))) {
+	if (!client_take_hex(options->operands[0], 32, trace) ||
+	    (options->span != NULL && !client_take_hex(options->span, 16, span))) {
 		fprintf(stderr, "tailrace: a trace ID has 32 hexadecimal digits, a span ID 16\n");
 		return EXIT_USAGE;
 	}
 	snprintf(path, sizeof(path), "/api/v1/requests/%s%s%s", trace,
-	         options->span == NULL ? "" : "?span=", options->span == NULL ? "" : options->span);
-	for (char *p = path; *p != '\0'; p++)
-		*p = (char)tolower((unsigned char)*p);
+	         options->span == NULL ? "" : "?span=", span);
 	status = ask_until_joined(options, path, &answer);
 	if (status == 200)
 		result = print_exchange(options, &answer);

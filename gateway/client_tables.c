@@ -8,6 +8,7 @@
 #include "commands.h"
 
 #define NARROW 84 /* columns: below, a request's time is left out */
+#define FOLDED 60 /* below, a request takes two lines */
 
 enum { REQUESTS, ERRORS, P50, P95, P99, MOST, JOINED, COLUMNS };
 
@@ -16,7 +17,7 @@ static const struct {
 	unsigned columns, from; /* width; shown on terminals at least so wide */
 } columns[COLUMNS] = {
     [REQUESTS] = {"REQUESTS", "requests", 10, 0},
-    [ERRORS] = {"ERRORS", "errors", 8, 0},
+    [ERRORS] = {"ERRORS", "errors", 8, 48},
     [P50] = {"P50", "p50_ns", 10, 80},
     [P95] = {"P95", "p95_ns", 10, 0},
     [P99] = {"P99", "p99_ns", 10, 72},
@@ -113,9 +114,50 @@ client_routes(const struct client_options *options)
 		return status;
 	term_init(&term, stdout);
 	put_route_heading(&term);
+	if (json_array_size(json_object_get(root, "routes")) == 0)
+		printf("no request came in this time\n");
 	json_array_foreach(json_object_get(root, "routes"), i, route) put_route(&term, route);
 	json_decref(root);
 	return EXIT_SUCCESS;
+}
+
+/* Where a request's columns end. On terminals below FOLDED its ID has a line of its own. */
+struct request_layout {
+	unsigned time, status, total, mark, route; /* time: 0 = not shown */
+};
+
+static struct request_layout
+lay_out_request(const struct term *term)
+{
+	unsigned begin = term->columns >= FOLDED ? 34 : 0;
+	unsigned time = term->columns >= NARROW ? 12 : 0;
+
+	return (struct request_layout){.time = time,
+	                               .status = begin + time + 6,
+	                               .total = begin + time + 17,
+	                               .mark = begin + time + 19,
+	                               .route = begin + time + 21};
+}
+
+static void
+put_request_heading(const struct term *term)
+{
+	struct request_layout at = lay_out_request(term);
+	struct term_line line;
+
+	term_line_begin(&line, term);
+	if (term->columns >= FOLDED)
+		term_line_text(&line, TERM_DIM, 32, "TRACE");
+	if (at.time > 0) {
+		term_line_pad(&line, 34);
+		term_line_text(&line, TERM_DIM, at.time, "TIME (UTC)");
+	}
+	term_line_right(&line, TERM_DIM, at.status, "STATUS");
+	term_line_right(&line, TERM_DIM, at.total, "TOTAL");
+	term_line_pad(&line, at.mark);
+	term_line_text(&line, TERM_DIM, term->columns - at.mark,
+	               at.time > 0 ? "* ROUTE (*: with a profile)" : "* ROUTE");
+	term_line_end(&line);
 }
 
 static void
@@ -123,27 +165,33 @@ put_request(const struct term *term, const json_t *request)
 {
 	const json_t *status = json_object_get(request, "status");
 	json_int_t code = json_integer_value(status);
-	const char *start = client_text(request, "start");
+	const char *start = client_text(request, "start"), *id = client_text(request, "trace_id");
+	struct request_layout at = lay_out_request(term);
 	struct term_line line;
-	char text[16];
-	unsigned time = term->columns >= NARROW ? 12 : 0;
+	char text[16] = "-";
 
 	term_line_begin(&line, term);
-	term_line_printf(&line, TERM_DIM, "%.32s", client_text(request, "trace_id"));
-	term_line_pad(&line, 34);
-	if (strlen(start) >= 23 && time > 0)
+	if (term->columns >= FOLDED)
+		term_line_printf(&line, TERM_DIM, "%.32s", id);
+	if (strlen(start) >= 23 && at.time > 0) {
+		term_line_pad(&line, 34);
 		term_line_printf(&line, TERM_DIM, "%.12s", start + 11);
+	}
 	if (json_is_integer(status))
 		snprintf(text, sizeof(text), "%d", (int)code);
-	else
-		snprintf(text, sizeof(text), "-");
-	term_line_right(&line, code >= 500 || code == 0 ? TERM_RED : TERM_PLAIN, 40 + time, text);
-	client_put_duration(&line, 51 + time, json_object_get(request, "total_ns"));
-	term_line_pad(&line, 53 + time);
+	term_line_right(&line, code >= 500 || code == 0 ? TERM_RED : TERM_PLAIN, at.status, text);
+	client_put_duration(&line, at.total, json_object_get(request, "total_ns"));
+	term_line_pad(&line, at.mark);
 	if (json_is_true(json_object_get(request, "has_profile")))
 		term_line_text(&line, TERM_DIM, 1, "*");
-	term_line_pad(&line, 55 + time);
-	term_line_text(&line, TERM_BOLD, term->columns - 55 - time, client_text(request, "route"));
+	term_line_pad(&line, at.route);
+	term_line_text(&line, TERM_BOLD, term->columns - at.route, client_text(request, "route"));
+	term_line_end(&line);
+	if (term->columns >= FOLDED)
+		return;
+	term_line_begin(&line, term);
+	term_line_pad(&line, 2);
+	term_line_printf(&line, TERM_DIM, "%.32s", id);
 	term_line_end(&line);
 }
 
@@ -152,7 +200,6 @@ client_requests(const struct client_options *options)
 {
 	char path[CLIENT_PATH_BYTES_MAX];
 	struct term term;
-	struct term_line line;
 	const json_t *request;
 	json_t *root;
 	size_t i;
@@ -168,11 +215,9 @@ client_requests(const struct client_options *options)
 	if (root == NULL)
 		return status;
 	term_init(&term, stdout);
-	term_line_begin(&line, &term);
-	term_line_printf(&line, TERM_DIM, "%-34s%s%6s%11s  * ROUTE%s", "TRACE",
-	                 term.columns >= NARROW ? "TIME (UTC)  " : "", "STATUS", "TOTAL",
-	                 term.columns >= NARROW ? " (*: with a profile)" : "");
-	term_line_end(&line);
+	put_request_heading(&term);
+	if (json_array_size(json_object_get(root, "requests")) == 0)
+		printf("no request is kept%s\n", options->route != NULL ? " of this route" : "");
 	json_array_foreach(json_object_get(root, "requests"), i, request)
 	    put_request(&term, request);
 	json_decref(root);

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "commands.h"
+
 void
 client_complain(const struct control_answer *answer)
 {
@@ -57,20 +59,24 @@ client_ask_object(const struct client_options *options, const char *path, int *r
 }
 
 json_t *
-client_post(const struct client_options *options, const char *path, const char *body, int wanted)
+client_post(const struct client_options *options, const char *path, json_t *body, int wanted,
+            int *ret_status)
 {
 	struct control_answer answer = {0};
-	char error[512];
+	char error[512], *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
 	json_t *root = NULL;
 
-	if (control_post(options->control, path, body, &answer, error, sizeof(error)) != 0) {
+	*ret_status = text != NULL ? EXIT_FAILURE : EXIT_USAGE;
+	json_decref(body);
+	if (text == NULL)
+		fprintf(stderr, "tailrace: what was given is no UTF-8\n");
+	else if (control_post(options->control, path, text, &answer, error, sizeof(error)) != 0)
 		fprintf(stderr, "tailrace: %s\n", error);
-		return NULL;
-	}
-	if (answer.status != wanted)
+	else if (answer.status != wanted)
 		client_complain(&answer);
 	else if ((root = json_loadb(answer.body, answer.length, 0, NULL)) == NULL)
 		fprintf(stderr, "tailrace: %s did not answer with JSON\n", path);
+	free(text);
 	control_answer_free(&answer);
 	return root;
 }
@@ -124,9 +130,13 @@ client_real(const json_t *object, const char *key)
 }
 
 bool
-client_is_hex(const char *text, size_t digits)
+client_take_hex(const char *text, size_t digits, char *ret)
 {
-	return strlen(text) == digits && strspn(text, "0123456789abcdefABCDEF") == digits;
+	if (strlen(text) != digits || strspn(text, "0123456789abcdefABCDEF") != digits)
+		return false;
+	for (size_t i = 0; i <= digits; i++)
+		ret[i] = (char)tolower((unsigned char)text[i]);
+	return true;
 }
 
 uint64_t

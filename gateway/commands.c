@@ -408,8 +408,8 @@ complain_of_option(const struct command *command, const struct option *table, in
 		        command_option_at(command, at)->value);
 	else if (table[at].name != NULL)
 		fprintf(stderr, "tailrace: --%s takes no value\n", table[at].name);
-	else if (optopt > 0 && optopt < FIRST_VALUE) /* a letter, of several perhaps */
-		fprintf(stderr, "tailrace: unknown option: -%c\n", optopt);
+	else if (optopt != 0 && optopt < FIRST_VALUE) /* a letter, of several perhaps */
+		fprintf(stderr, "tailrace: unknown option: -%c\n", optopt > 0 ? optopt : '?');
 	else
 		fprintf(stderr, "tailrace: unknown option, or short for several: %s\n",
 		        argv[optind - 1]);

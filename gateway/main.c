@@ -149,6 +149,17 @@ child(int argc, char **argv)
 	return status;
 }
 
+/* The exit status: what was printed must have got where it should. */
+static int
+written(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	if (status == EXIT_DONE)
+		fprintf(stderr, "tailrace: standard output: %s\n", strerror(errno));
+	return status == EXIT_DONE ? EXIT_FAILED : status;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -179,5 +190,5 @@ main(int argc, char **argv)
 		return parsed == 1 ? EXIT_DONE : EXIT_USAGE;
 	if (command->run != command_run)
 		setlocale(LC_CTYPE, ""); /* for people; the daemon's bytes are bytes */
-	return command->run(&options);
+	return written(command->run(&options));
 }

@@ -232,8 +232,10 @@ tree_indent(const struct table *w, unsigned depth)
 {
 	unsigned indent = 4 + 2 * depth;
 
-	return indent + LABEL_COLUMNS_MIN < w->label_columns ? indent
-	                                                     : w->label_columns - LABEL_COLUMNS_MIN;
+	unsigned room = w->label_columns; /* none to indent in, on the narrowest terminals */
+	unsigned most = room > LABEL_COLUMNS_MIN + 4 ? room - LABEL_COLUMNS_MIN : 4;
+
+	return indent < most ? indent : most;
 }
 
 /* A leaf that tells nothing its parent has not told. */

@@ -33,8 +33,9 @@ struct client_options {
 /* Prints the error that the gateway answered. */
 void client_complain(const struct control_answer *answer);
 
-/* Whether text is `digits` hexadecimal digits. */
-bool client_is_hex(const char *text, size_t digits);
+/* Whether text is `digits` hexadecimal digits; then they are in `ret` (digits + 1 bytes), in lower case
+ * as the gateway writes them. */
+bool client_take_hex(const char *text, size_t digits, char *ret);
 
 /* "90", "90s", "15m", "6h", "2d" in seconds; 0 where it is none. */
 uint64_t client_seconds(const char *text);
@@ -46,10 +47,11 @@ int client_ask(const struct client_options *options, const char *path, struct co
  * json_decref(); with --json the body was printed as it came and *ret_status is the exit status. */
 json_t *client_ask_object(const struct client_options *options, const char *path, int *ret_status);
 
-/* POSTs `body` (JSON). Null after complaining, unless it is answered with the wanted status and JSON.
- * Free with json_decref(). */
-json_t *client_post(const struct client_options *options, const char *path, const char *body,
-                    int wanted);
+/* POSTs `body`, which it takes; null: what was to be in it is no UTF-8. Null after complaining, with
+ * the exit status in *ret_status, unless it is answered with the wanted status and JSON. Free with
+ * json_decref(). */
+json_t *client_post(const struct client_options *options, const char *path, json_t *body,
+                    int wanted, int *ret_status);
 
 /* Prints JSON in a line and frees it. Returns the exit status. */
 int client_print_json(json_t *root);

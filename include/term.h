@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 #define TERM_COLUMNS_PIPED 100
-#define TERM_COLUMNS_MIN 60
+#define TERM_COLUMNS_MIN 40
 #define TERM_COLUMNS_MAX 200
 #define TERM_LINE_BYTES 4096
 

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import termios
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,6 +104,7 @@ class Control:
         self.answers: dict[str, list[tuple[int, Any]]] = {}
         self.asked: list[str] = []
         self.tokens: list[str | None] = []
+        self.pieces = 1  # of an answer, with pauses before each
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def address_string(self) -> str:
@@ -123,7 +125,10 @@ class Control:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data) + getattr(control, "lie", 0)))
                 self.end_headers()
-                self.wfile.write(data)
+                pieces = control.pieces
+                for i in range(pieces):
+                    time.sleep(0.12 if pieces > 1 else 0)
+                    self.wfile.write(data[i * len(data) // pieces : (i + 1) * len(data) // pieces])
 
         class Unix(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             daemon_threads = True
@@ -431,6 +436,55 @@ def test_exit_status_and_a_reason(control: Control, args: list[str], status: int
     assert done.returncode == status
     assert done.stdout == ""
     assert done.stderr.startswith(("tailrace: ", "usage: "))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "-xc"], "unknown option: -x"),
+        (["run", "-hc"], "--config needs a value: FILE"),
+        (["routes", "--foo"], "unknown option, or short for several: --foo"),
+        (["routes", "--json=3"], "--json takes no value"),
+        (["requests", "--limit"], "--limit needs a value: N"),
+    ],
+)
+def test_what_is_wrong_with_an_option(words: list[str], said: str) -> None:
+    done = subprocess.run([BINARY, *words], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"tailrace: {said}\n\nusage: tailrace {words[0]}")
+
+
+def test_empty_lists_say_so(control: Control) -> None:
+    control.answers["/api/v1/routes"] = [(200, {"routes": []})]
+    control.answers["/api/v1/requests"] = [(200, {"requests": []})]
+    control.answers["/api/v1/incidents"] = [(200, {"incidents": []})]
+    assert "no request came in this time" in run(control, "routes").stdout
+    assert "no request is kept\n" in run(control, "requests").stdout
+    assert "no request is kept of this route" in run(control, "requests", "--route", "x").stdout
+    assert run(control, "incidents").stdout == "no incidents\n"
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_output_that_cannot_be_written(control: Control, more: list[str]) -> None:
+    control.answers["/api/v1/incidents"] = [(200, {"incidents": []})]
+    words = [BINARY, "incidents", *more, "--control", control.address]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, timeout=30)
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"tailrace: standard output: No space left on device\n",
+    )
+
+
+def test_ids_in_upper_case(control: Control) -> None:
+    run(control, "show", TRACE.upper(), "--span", "A" * 16)
+    run(control, "export", TRACE.upper())
+    run(control, "incidents", "ABCDEF0123456789")
+    assert control.asked[0] == f"/api/v1/requests/{TRACE}?span={'a' * 16}"
+    assert control.asked[-2:] == [
+        f"/api/v1/requests/{TRACE}/profile?format=json",
+        "/api/v1/incidents/abcdef0123456789",
+    ]
 
 
 def test_no_gateway_and_broken_answers_end_with_1(control: Control, tmp_path: Path) -> None:

@@ -61,9 +61,9 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+@pytest.mark.parametrize("columns", [40, 60, 80, 120, 200])
 def test_no_line_is_wider_than_the_terminal(control: Control, columns: int) -> None:
-    for command in COMMANDS:
+    for command in COMMANDS if columns >= 60 else COMMANDS[:3]:  # below, only lists fit
         words = [str(BINARY), *command, "--control", control.address]
         with terminal(words, columns, 80) as shown:
             assert shown.end() == 0
@@ -130,6 +130,21 @@ def ticks(tmp_path: Path) -> Path:
 def backtest(ticks: Path, out: Path) -> list[str]:
     """The command, its output into a file."""
     return ["sh", "-c", f'"{BINARY}" backtest --every-tick < "{ticks}" > "{out}"']
+
+
+def test_export_tells_how_much_came(control: Control, tmp_path: Path) -> None:
+    """On the terminal, of what comes slowly, while the answer goes elsewhere or to the end."""
+    path = "/api/v1/requests/" + "a" * 32 + "/profile"
+    control.answers[path] = [(200, b" " * (5 << 20))]
+    control.pieces = 5
+    words = [str(BINARY), "export", "a" * 32, "--control", control.address]
+    with terminal([*words, "-o", str(tmp_path / "out")]) as shown:
+        shown.wait(lambda text: re.search(r"tailrace: export: [2-4]\.\d MiB", text), "progress")
+        assert shown.end() == 0
+        assert "export" not in shown.text()  # the line is taken away
+    assert (tmp_path / "out").stat().st_size == 5 << 20
+    done = subprocess.run(words, capture_output=True, timeout=30)
+    assert (done.returncode, done.stderr, len(done.stdout)) == (0, b"", 5 << 20)
 
 
 def test_progress_is_for_terminals(ticks: Path, tmp_path: Path) -> None:
