@@ -228,7 +228,7 @@ tree_print(const struct drawing *d, const json_t *node, unsigned depth, uint64_t
 
 /* --- what made the difference ----------------------------------------------- */
 
-/* Where the label would end if times before and now were shown behind it, as they are on wide ones. */
+/* Where the label ends if times before and now stand behind it, as on wide terminals. */
 static unsigned
 row_begin(const struct term *term)
 {

@@ -470,10 +470,8 @@ def test_output_that_cannot_be_written(control: Control, more: list[str]) -> Non
     words = [BINARY, "incidents", *more, "--control", control.address]
     with open("/dev/full", "wb") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, timeout=30)
-    assert (done.returncode, done.stderr) == (
-        1,
-        b"tailrace: standard output: No space left on device\n",
-    )
+    reason = b"tailrace: standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, reason)
 
 
 def test_ids_in_upper_case(control: Control) -> None:
