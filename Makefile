@@ -193,6 +193,7 @@ $(B)/collector_alone: tests/bench/collector_alone.c tests/bench/collector_hold.c
 # docs/comparison-routes.md: three profilers on the same two routes. A minute or two.
 compare: deps-bench
 	@build/venv/bin/python tests/bench/compare_routes.py --write
+	@build/venv/bin/python scripts/check_docs.py --made docs/comparison-routes.svg --by "make compare"
 
 # The figures of docs/detector.md, an hour or two: false alarms, and delays beside the reference's.
 backtest-null backtest-power: deps-test
