@@ -10,6 +10,7 @@
 #define SMALL_SHARE 500      /* rows below 1/500 of their part are folded where there are several */
 #define KEPT_COLUMNS 13      /* " (kept alive)" */
 #define LABEL_COLUMNS_MIN 16 /* indentation stops growing where less would be left for the text */
+#define FRAME_TEXT_MAX 512
 #define STALLS_SHOWN_MAX 8
 #define THREADS_SHOWN_MAX 8
 
@@ -370,18 +371,54 @@ put_breakdown(const struct table *w, const json_t *rows, uint64_t unattributed_n
 	table_row(w, &rest);
 }
 
+/* Puts text behind what is on the line, or on one of its own from column `indent` on where it does not
+ * fit; it is cut where even that is too short. */
+static void
+put_behind(struct term_line *line, unsigned indent, const char *text)
+{
+	const struct term *term = line->term;
+
+	room_for(line, 2 + term_width(term, text));
+	term_line_pad(line, line->columns == 0 ? indent : line->columns + 2);
+	term_line_text(line, TERM_DIM, term->columns - line->columns, text);
+}
+
+/* Begins the line of a stall: who held the loop, how long. A route is cut where the rest needs its room. */
+static void
+stall_begin(struct term_line *line, const struct term *term, const json_t *stall)
+{
+	const char *route = text_of(stall, "route"), *state = text_of(stall, "state");
+	const char *phase = text_of(stall, "phase");
+	char took[TERM_DURATION_SIZE], held[128];
+	unsigned room;
+
+	snprintf(held, sizeof(held), " held the loop for %s%s%s",
+	         term_duration(term, number_of(stall, "ns"), took),
+	         phase != NULL && strcmp(phase, "app_queue") == 0 ? " of app_queue" : "",
+	         state == NULL                   ? ""
+	         : strcmp(state, "blocked") == 0 ? ", blocked"
+	                                         : ", computing");
+	term_line_begin(line, term);
+	term_line_pad(line, 2);
+	term_line_printf(line, TERM_YELLOW, "stall");
+	term_line_pad(line, 9);
+	room = term->columns - line->columns;
+	room = room > term_width(term, held) + 8 ? room - term_width(term, held) : 8;
+	term_line_text(line, TERM_PLAIN, room,
+	               route == NULL ? "something outside all requests" : route);
+	term_line_text(line, TERM_PLAIN, term->columns - line->columns, held);
+}
+
 static void
 put_stalls(const struct table *w, const json_t *stalls)
 {
-	char text[TERM_DURATION_SIZE];
+	char where[FRAME_TEXT_MAX];
 	const json_t *stall, *frame;
 	struct term_line line;
 	size_t i, j;
 
 	json_array_foreach(stalls, i, stall)
 	{
-		const char *route = text_of(stall, "route"), *state = text_of(stall, "state");
-		const char *phase = text_of(stall, "phase");
 		const char *function = NULL, *file = NULL;
 		int at = 0;
 
@@ -395,20 +432,12 @@ put_stalls(const struct table *w, const json_t *stalls)
 			file = text_of(frame, "file");
 			at = (int)json_integer_value(json_object_get(frame, "line"));
 		}
-		term_line_begin(&line, w->term);
-		term_line_pad(&line, 2);
-		term_line_printf(&line, TERM_YELLOW, "stall");
-		term_line_printf(&line, TERM_PLAIN, "  %s held the loop for %s%s%s",
-		                 route == NULL ? "something outside all requests" : route,
-		                 term_duration(w->term, number_of(stall, "ns"), text),
-		                 phase != NULL && strcmp(phase, "app_queue") == 0 ? " of app_queue"
-		                                                                  : "",
-		                 state == NULL                   ? ""
-		                 : strcmp(state, "blocked") == 0 ? ", blocked"
-		                                                 : ", computing");
-		if (function != NULL)
-			term_line_printf(&line, TERM_DIM, "  in %s %s:%d", function,
-			                 file == NULL ? "?" : file, at);
+		stall_begin(&line, w->term, stall);
+		if (function != NULL) {
+			snprintf(where, sizeof(where), "in %s %s:%d", function,
+			         file == NULL ? "?" : file, at);
+			put_behind(&line, 9, where);
+		}
 		term_line_end(&line);
 	}
 	if (json_array_size(stalls) > STALLS_SHOWN_MAX) {
@@ -424,7 +453,7 @@ static void
 put_threads(const struct table *w, const json_t *threads)
 {
 	char run[TERM_DURATION_SIZE], cpu[TERM_DURATION_SIZE], queue[TERM_DURATION_SIZE];
-	char back[TERM_DURATION_SIZE];
+	char back[TERM_DURATION_SIZE], where[FRAME_TEXT_MAX];
 	const json_t *job;
 	struct term_line line;
 	size_t i;
@@ -445,11 +474,13 @@ put_threads(const struct table *w, const json_t *threads)
 		                 number_of(job, "count") == 1 ? "job" : "jobs",
 		                 term_duration(w->term, number_of(job, "run_ns"), run),
 		                 term_duration(w->term, number_of(job, "cpu_ns"), cpu));
-		term_line_printf(&line, TERM_DIM, "  queued %s",
-		                 term_duration(w->term, number_of(job, "queue_ns"), queue));
-		if (number_of(job, "return_ns") > 0)
-			term_line_printf(&line, TERM_DIM, ", back in the loop after %s",
-			                 term_duration(w->term, number_of(job, "return_ns"), back));
+		snprintf(where, sizeof(where), "queued %s%s%s",
+		         term_duration(w->term, number_of(job, "queue_ns"), queue),
+		         number_of(job, "return_ns") > 0 ? ", back in the loop after " : "",
+		         number_of(job, "return_ns") > 0
+		             ? term_duration(w->term, number_of(job, "return_ns"), back)
+		             : "");
+		put_behind(&line, 10, where);
 		term_line_end(&line);
 	}
 }

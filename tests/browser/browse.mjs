@@ -233,6 +233,7 @@ async function login(browser) {
   const [cookie] = await context.cookies();
   seen.pages.cookie = { http: cookie.httpOnly, site: cookie.sameSite, script: await page.evaluate(() => document.cookie) };
   await axe(page, "incidents");
+  await page.waitForSelector("nav .count", { timeout: 30000 }); // asked for every 15 s
   seen.pages.incidents = await text(page, "tbody td:first-child");
   seen.pages.firing = await text(page, "nav .count");
   await page.click("tbody a");

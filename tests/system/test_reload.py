@@ -475,7 +475,7 @@ def test_killed_worker_under_load(gateway_factory: Factory, stub_factory: Stubs)
             try:
                 assert ask(gateway.port, get()).status == 200
                 served.append(time.monotonic())
-            except (AssertionError, OSError, ValueError) as error:
+            except (AssertionError, OSError, ValueError, EOFError) as error:
                 failed.append(repr(error))
 
     threads = [threading.Thread(target=load) for _ in range(4)]
