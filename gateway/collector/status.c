@@ -96,6 +96,7 @@ struct usage {
 	bool known;
 	uint64_t rss_bytes;
 	double cpu_s;
+	double ended_cpu_s; /* of its children that have ended and were waited for */
 	long threads;
 };
 
@@ -106,7 +107,7 @@ usage_of(int32_t pid)
 	char path[64], buf[1024];
 	struct usage usage = {0};
 	unsigned long utime, stime;
-	long rss, threads;
+	long ended_utime, ended_stime, rss, threads;
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
 	FILE *file = fopen(path, "re");
 	if (file == NULL)
@@ -116,12 +117,13 @@ usage_of(int32_t pid)
 	buf[length] = '\0';
 	const char *rest = strrchr(buf, ')');
 	if (rest == NULL || sscanf(rest + 1,
-	                           " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d "
+	                           " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %ld %ld "
 	                           "%*d %*d %ld %*d %*u %*u %ld",
-	                           &utime, &stime, &threads, &rss) != 4)
+	                           &utime, &stime, &ended_utime, &ended_stime, &threads, &rss) != 6)
 		return usage;
 	usage.known = true;
 	usage.cpu_s = (double)(utime + stime) / (double)sysconf(_SC_CLK_TCK);
+	usage.ended_cpu_s = (double)(ended_utime + ended_stime) / (double)sysconf(_SC_CLK_TCK);
 	usage.threads = threads;
 	usage.rss_bytes = (uint64_t)rss * (uint64_t)sysconf(_SC_PAGESIZE);
 	return usage;
@@ -163,7 +165,7 @@ process(const struct board_process *p, const char *role, uint64_t now_ns, struct
 		            usage.rss_bytes, usage.cpu_s, usage.threads);
 	else
 		text_puts(out, ",\"rss_bytes\":null,\"cpu_s\":null,\"threads\":null}");
-	cost->cpu_s += usage.cpu_s;
+	cost->cpu_s += usage.cpu_s + usage.ended_cpu_s; /* the supervisor's: replaced ones' work */
 	cost->rss_bytes += usage.rss_bytes;
 }
 
