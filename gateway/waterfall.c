@@ -371,8 +371,8 @@ put_breakdown(const struct table *w, const json_t *rows, uint64_t unattributed_n
 	table_row(w, &rest);
 }
 
-/* Puts text behind what is on the line, or on one of its own from column `indent` on where it does not
- * fit; it is cut where even that is too short. */
+/* Puts text behind what is on the line, or on one of its own from column `indent` on where it does
+ * not fit; it is cut where even that is too short. */
 static void
 put_behind(struct term_line *line, unsigned indent, const char *text)
 {
@@ -383,7 +383,7 @@ put_behind(struct term_line *line, unsigned indent, const char *text)
 	term_line_text(line, TERM_DIM, term->columns - line->columns, text);
 }
 
-/* Begins the line of a stall: who held the loop, how long. A route is cut where the rest needs its room. */
+/* Begins the line of a stall: who held the loop, how long. A route is cut where room is short. */
 static void
 stall_begin(struct term_line *line, const struct term *term, const json_t *stall)
 {
