@@ -12,6 +12,7 @@ enum { SPARE_MAX = 256 };
 
 static struct step *spare[SPARE_MAX];
 static int spare_count;
+static PyObject *no_args;
 
 /* _asyncio.TaskStepMethWrapper begins with the task; verified against __self__ before it is
  * relied on. */
@@ -170,8 +171,11 @@ static void
 bind_lane(struct step *step, bool is_step)
 {
 	struct running *running = loop_running(step->loop);
-	struct lane *lane = lane_find(step->task);
 	bool self = running != NULL && running->task == step->task;
+	struct lane *lane = self ? running->lane : NULL;
+	if (lane == NULL || lane->task != step->task ||
+	    (lane->request == NULL && lane->who == NULL)) /* not in the table */
+		lane = lane_find(step->task);
 	step->is_first = is_step && !self;
 	if (step->is_first && step->loop->running != running)
 		step->loop->running->has_queued = true;
@@ -215,7 +219,13 @@ step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from
 		Py_INCREF(callback);
 		return callback;
 	}
-	int64_t now_ns = clock_now_ns();
+	bool is_due = timer_due_ns == NO_TIME && !from_thread;
+	running = task != NULL && is_due ? loop_running(loop) : NULL;
+	bool self = running != NULL && running->task == task && running->lane != NULL;
+	/* When a timer was set or a task that runs on asked is of no use: no clock is read. */
+	int64_t now_ns = self                                      ? running->begin_ns
+	                 : task == NULL && timer_due_ns != NO_TIME ? timer_due_ns
+	                                                           : clock_now_ns();
 	step->scheduled_ns = now_ns;
 	step->scheduled_turn = loop->turn;
 	step->task = task;
@@ -223,7 +233,7 @@ step_wrap(struct loop *loop, PyObject *callback, int64_t timer_due_ns, bool from
 		step->source = (struct source){.kind = SOURCE_TIMER, .due_ns = timer_due_ns};
 	else if (from_thread)
 		thread_source(&step->source, now_ns);
-	else if (task != NULL && (running = loop_running(loop)) != NULL && running->task == task)
+	else if (running != NULL && running->task == task)
 		step->source = (struct source){.kind = SOURCE_LANE,
 		                               .due_ns = now_ns, /* itself */
 		                               .turn = loop->turn,
@@ -420,6 +430,16 @@ step_leave_eager(struct step *step)
 	Py_DECREF(step);
 }
 
+/* A task's step without the way round by way of a vector of arguments, which it has not. */
+static PyObject *
+call_back(PyObject *callback, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+	if (Py_IS_TYPE(callback, engine.step_type) && PyVectorcall_NARGS(nargsf) == 0 &&
+	    names == NULL)
+		return Py_TYPE(callback)->tp_call(callback, no_args, NULL);
+	return app_call(callback, args, nargsf, names);
+}
+
 static PyObject *
 step_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
@@ -434,7 +454,7 @@ step_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 	step_enter(step, called_ns);
 	if (is_measured)
 		own_ns = clock_now_ns() - called_ns;
-	PyObject *result = app_call(callback, args, nargsf, names);
+	PyObject *result = call_back(callback, args, nargsf, names);
 	if (result != NULL) {
 		step_leave(step);
 	} else {
@@ -513,5 +533,6 @@ PyTypeObject step_type = {
 bool
 step_init(void)
 {
-	return PyType_Ready(&step_type) == 0;
+	no_args = PyTuple_New(0);
+	return no_args != NULL && PyType_Ready(&step_type) == 0;
 }

@@ -2,7 +2,21 @@
  * Code-only for library frames; the line is asked for in-app frames only. */
 #include "_engine.h"
 
-enum { WALK_DEPTH_MAX = 256, OUTER_KEPT = 16, MAKERS_MAX = 32 };
+enum {
+	WALK_DEPTH_MAX = 256,
+	OUTER_KEPT = 16,
+	MAKERS_MAX = 32,
+	LINES_KNOWN = 1024, /* a power of two */
+};
+
+/* The task walked last: the next one mostly awaits through the same functions, and often in the
+ * same lines. Codes are those of the code table, which are never freed. */
+static struct {
+	struct frame_ref items[WALK_DEPTH_MAX];
+	const PyCodeObject *codes[WALK_DEPTH_MAX];
+	int len;
+	int32_t stack;
+} last_walk;
 
 /* The C function behind an attribute or a method without arguments: the lookup is done once. */
 static getter cr_await, gi_yieldfrom, ag_await;
@@ -92,7 +106,14 @@ is_chain(PyObject *object)
 static bool
 is_opaque_link(PyObject *object)
 {
+	static PyTypeObject *future_iter; /* strong: what nearly every chain ends with */
+	if (Py_IS_TYPE(object, future_iter))
+		return false;
 	const char *name = Py_TYPE(object)->tp_name;
+	if (future_iter == NULL && strcmp(name, "_asyncio.FutureIter") == 0) {
+		Py_INCREF(Py_TYPE(object));
+		future_iter = Py_TYPE(object);
+	}
 	return strcmp(name, "async_generator_asend") == 0 ||
 	       strcmp(name, "async_generator_athrow") == 0 ||
 	       strcmp(name, "coroutine_wrapper") == 0 || strcmp(name, "anext_awaitable") == 0 ||
@@ -150,8 +171,32 @@ link_code(PyObject *link) /* new reference */
 #endif
 }
 
+/* The line the frame is in. CPython reads a function's table of lines from its beginning each time:
+ * the answers are remembered by function and instruction. */
 static int
-link_line(PyObject *link, const PyCodeObject *code)
+frame_line(PyFrameObject *frame, const struct code_info *info)
+{
+	static struct {
+		const struct code_info *info; /* never freed */
+		int instruction, line;
+	} known[LINES_KNOWN];
+#if PY_VERSION_HEX >= 0x030b0000
+	int instruction = PyFrame_GetLasti(frame);
+#else
+	int instruction = frame->f_lasti;
+#endif
+	uint32_t slot = (uint32_t)((uintptr_t)info >> 5) + (uint32_t)instruction;
+	slot &= LINES_KNOWN - 1;
+	if (known[slot].info != info || known[slot].instruction != instruction) {
+		known[slot].line = PyFrame_GetLineNumber(frame);
+		known[slot].instruction = instruction;
+		known[slot].info = info;
+	}
+	return known[slot].line;
+}
+
+static int
+link_line(PyObject *link, const PyCodeObject *code, const struct code_info *info)
 {
 #if PY_VERSION_HEX >= 0x030b0000
 	getter get = PyCoro_CheckExact(link)  ? cr_frame
@@ -166,7 +211,7 @@ link_line(PyObject *link, const PyCodeObject *code)
 	if (frame == NULL)
 		engine_check("walk");
 	else if (frame != Py_None)
-		line = PyFrame_GetLineNumber((PyFrameObject *)frame);
+		line = frame_line((PyFrameObject *)frame, info);
 	Py_XDECREF(frame);
 	return line;
 }
@@ -188,10 +233,32 @@ intern_cut(const struct frame_ref *items, int len)
 	return stack_intern(&frames);
 }
 
+/* The stack of the task walked last where this one's is the same; else this is the last now. */
+static int32_t
+intern_again(const struct frame_ref *items, PyCodeObject *const *codes, int len)
+{
+	int same = 0;
+	if (len == last_walk.len)
+		while (same < len && items[same].info == last_walk.items[same].info &&
+		       items[same].line == last_walk.items[same].line)
+			same++;
+	if (len > 0 && len == last_walk.len && same == len)
+		return last_walk.stack;
+	int32_t stack = intern_cut(items, len);
+	last_walk.len = stack >= 0 ? len : 0;
+	last_walk.stack = stack;
+	for (int i = same; i < last_walk.len; i++) {
+		last_walk.items[i] = items[i];
+		last_walk.codes[i] = codes[i];
+	}
+	return stack;
+}
+
 int32_t
 walk_task(PyObject *task)
 {
 	struct frame_ref items[WALK_DEPTH_MAX];
+	PyCodeObject *codes[WALK_DEPTH_MAX];
 	int len = 0;
 	PyObject *link = task_call(task, task_get_coro, name_get_coro);
 	if (link == NULL)
@@ -199,18 +266,24 @@ walk_task(PyObject *task)
 	link = unwrap_link(link);
 	while (link != NULL && len < WALK_DEPTH_MAX) {
 		PyCodeObject *code = link_code(link);
-		const struct code_info *info = code != NULL ? code_intern(code) : NULL;
+		const struct code_info *info = NULL;
+		if (code != NULL && len < last_walk.len && last_walk.codes[len] == code)
+			info = last_walk.items[len].info;
+		else if (code != NULL)
+			info = code_intern(code);
 		if (info != NULL) {
-			int line = code_in_app(info) ? link_line(link, code) : code->co_firstlineno;
+			int line =
+			    code_in_app(info) ? link_line(link, code, info) : code->co_firstlineno;
+			codes[len] = code;
 			items[len++] = (struct frame_ref){info, line};
 		}
 		Py_XDECREF(code);
 		PyObject *next = info != NULL ? next_link(link) : NULL;
 		Py_DECREF(link);
-		link = unwrap_link(next);
+		link = next == NULL || PyCoro_CheckExact(next) ? next : unwrap_link(next);
 	}
 	Py_XDECREF(link);
-	return intern_cut(items, len);
+	return intern_again(items, codes, len);
 }
 
 PyCodeObject *
@@ -240,7 +313,7 @@ struct frames {
 static struct frame_ref
 frame_at(PyFrameObject *frame, PyCodeObject *code, const struct code_info *info)
 {
-	int line = code_in_app(info) ? PyFrame_GetLineNumber(frame) : code->co_firstlineno;
+	int line = code_in_app(info) ? frame_line(frame, info) : code->co_firstlineno;
 	return (struct frame_ref){info, line};
 }
 
