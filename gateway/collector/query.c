@@ -92,6 +92,7 @@ close_db(struct lane *lane)
 {
 	sqlite3_close(lane->db);
 	lane->db = NULL;
+	route_windows_clear(lane->windows); /* another file gives routes other IDs */
 }
 
 /* The store's file, opened again where another one has taken its place. Null without one. */

@@ -26,9 +26,11 @@ struct entry {
 struct window {
 	uint64_t minutes, part_minutes, parts;
 	uint64_t begin, settled; /* the minutes whose sums these are */
-	uint64_t open;           /* the part that is not over; those before are made */
-	uint64_t used;           /* the windows' turn of the last question */
-	struct entry **entries;  /* by ID; owned */
+	uint64_t begun; /* `begin` before the last question: what that subtracted may have been
+	                 * gone already, for the store tells of ageing only afterwards */
+	uint64_t open;  /* the part that is not over; those before are made */
+	uint64_t used;  /* the windows' turn of the last question */
+	struct entry **entries; /* by ID; owned */
 	size_t count, room;
 };
 
@@ -85,12 +87,18 @@ route_windows_new(void)
 }
 
 void
+route_windows_clear(struct route_windows *windows)
+{
+	for (size_t i = 0; i < ROUTE_WINDOWS_MAX; i++)
+		window_clear(&windows->windows[i]);
+}
+
+void
 route_windows_free(struct route_windows *windows)
 {
 	if (windows == NULL)
 		return;
-	for (size_t i = 0; i < ROUTE_WINDOWS_MAX; i++)
-		window_clear(&windows->windows[i]);
+	route_windows_clear(windows);
 	free(windows);
 }
 
@@ -99,7 +107,7 @@ route_windows_changed(struct route_windows *windows, const struct store_changes 
 {
 	for (size_t i = 0; i < ROUTE_WINDOWS_MAX; i++) {
 		struct window *w = &windows->windows[i];
-		if (w->settled > changes->written_from || w->begin < changes->aged_to)
+		if (w->settled > changes->written_from || w->begun < changes->aged_to)
 			window_clear(w);
 	}
 }
@@ -325,6 +333,7 @@ restart(struct window *w, uint64_t begin)
 	                       .part_minutes = w->part_minutes,
 	                       .parts = w->parts,
 	                       .begin = begin,
+	                       .begun = begin,
 	                       .settled = begin,
 	                       .open = begin / w->part_minutes,
 	                       .used = w->used};
@@ -340,6 +349,7 @@ slide(struct window *w, sqlite3 *db, uint64_t begin, uint64_t until)
 	int result = SQLITE_OK;
 	if (w->begin > begin || w->settled < begin || w->settled > until)
 		restart(w, begin);
+	w->begun = w->begin;
 	while (result == SQLITE_OK && w->begin < begin) {
 		uint64_t to = chunk_end(w->begin, begin);
 		result = rows_read(&rows, db, w->begin, to);

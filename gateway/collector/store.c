@@ -29,7 +29,7 @@ struct store {
 	uint64_t first_ns;     /* when the oldest queued item came */
 	uint64_t batch_serial; /* of the batch's first item; 0 = none is being written */
 	bool stopping, hurry;
-	bool committing;
+	bool committing; /* or about to, once no reader is before it */
 	unsigned frozen; /* readers that want nothing to be committed */
 	struct store_stats stats;
 	struct store_changes changes;
@@ -360,9 +360,9 @@ static struct store_item *
 finish_batch(struct store *store, size_t count, int result, struct store_stats *stats)
 {
 	pthread_mutex_lock(&store->mutex);
+	store->committing = true; /* further readers wait: many of them shall not hold it up */
 	while (store->frozen > 0)
 		pthread_cond_wait(&store->done, &store->mutex);
-	store->committing = true;
 	pthread_mutex_unlock(&store->mutex);
 	if (result == SQLITE_OK)
 		result = store_file_commit(&store->file);

@@ -31,6 +31,9 @@ struct route_windows;
 struct route_windows *route_windows_new(void);
 void route_windows_free(struct route_windows *windows); /* null-safe */
 
+/* Nothing is kept: the next questions read another file. */
+void route_windows_clear(struct route_windows *windows);
+
 /* The length of the window that `minutes` are answered by, in minutes. */
 uint64_t route_windows_minutes(uint64_t minutes);
 

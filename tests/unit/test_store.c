@@ -173,6 +173,29 @@ test_dropped_unwritten(void **state)
 	assert_int_equal(number("SELECT count(*) FROM exchanges"), 2);
 }
 
+/* Readers one after the other do not hold up a commit that waits. */
+static void
+test_freeze_gives_way(void **state)
+{
+	struct store *store = start(100, 1 << 20, 0);
+	int rounds = 0;
+	(void)state;
+	store_sync(store, 5000);
+	assert_true(store_freeze(store, 5000));
+	put(store, 1, false, MISSING_LATE, NS_PER_S, 0);
+	for (; rounds < 5000 && store_freeze(store, 1); rounds++) {
+		store_thaw(store);
+		usleep(1000);
+	}
+	assert_in_range(rounds, 0, 4999);
+	store_thaw(store);
+	store_sync(store, 5000);
+	assert_true(store_freeze(store, 5000));
+	store_thaw(store);
+	store_stop(store);
+	assert_int_equal(number("SELECT count(*) FROM exchanges"), 1);
+}
+
 /* What is put is found at once, however long the disk takes; afterwards once. */
 static void
 test_unwritten(void **state)
@@ -421,6 +444,7 @@ main(void)
 	    STORE_TEST(test_corrections),       STORE_TEST(test_pending_and_stored),
 	    STORE_TEST(test_minutes),           STORE_TEST(test_age),
 	    STORE_TEST(test_disk_full),         STORE_TEST(test_no_store),
+	    STORE_TEST(test_freeze_gives_way),
 	};
 	log_init("test", LOG_LEVEL_ERROR);
 	return cmocka_run_group_tests(tests, NULL, NULL);
