@@ -191,6 +191,8 @@ on_poll(evutil_socket_t fd, short events, void *arg)
 	if (c->has_held)
 		on_life(c->life_fd, EV_READ, c);
 	bool more = intake_poll(c->service.intake, &c->service, now_ns);
+	if (watch_go_on(c->service.watch))
+		more = true;
 	if (++c->ticks % SECOND_TICKS == 0) {
 		aggregate_flush(c->service.aggregate);
 		spans_tick(c->service.spans, clock_wall_ns());

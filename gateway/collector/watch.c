@@ -214,7 +214,8 @@ judge_rules(struct watch *watch, struct watch_route *route, int64_t t_s)
 	}
 }
 
-static void
+/* Returns what it cost, in DETECTOR_WORK_TICK. */
+static unsigned
 take_row(struct watch *watch, const struct ticks_row *row)
 {
 	struct watch_route *route = watch_route_make(watch, row->route);
@@ -224,28 +225,42 @@ take_row(struct watch *watch, const struct ticks_row *row)
 		rule_track_add(&route->tracks[i], t_s, row);
 	watch->stats.tracks_overflow += route->tracks_missing;
 	if (row->cell_count == 0)
-		return;
+		return DETECTOR_WORK_TICK;
 	recent_put(&route->recent, row->number, row->cells, row->cell_count);
 	if (route->detector == NULL || t_s <= route->detector->last_s)
-		return;
+		return DETECTOR_WORK_TICK;
 	route->dirty = true;
-	detector_tick(watch->detector, route->detector, t_s, row->cells, row->cell_count);
+	return detector_tick(watch->detector, route->detector, t_s, row->cells, row->cell_count);
 }
 
-/* All windows that end before detector time `end_s`. */
-static void
-take_until(struct watch *watch, int64_t end_s)
+/* Windows that end before `until_s`, until about `work_max` is done. Returns whether there may be
+ * more. */
+static bool
+take_some(struct watch *watch, unsigned work_max)
 {
 	struct ticks_row row;
-	while (ticks_take(watch->ticks, end_s / watch->window_s, &row))
-		take_row(watch, &row);
+	int64_t end_s = watch->until_s;
+	unsigned work = 0;
+	while (ticks_take(watch->ticks, end_s / watch->window_s, &row)) {
+		work += take_row(watch, &row);
+		if (work >= work_max)
+			return true;
+	}
 	if (end_s <= watch->judged_s)
-		return;
+		return false;
 	watch->judged_s = end_s;
 	detector_advance(watch->detector, end_s);
 	for (size_t i = 0; i <= ROUTES_MAX; i++)
 		if (watch->routes[i] != NULL)
 			judge_rules(watch, watch->routes[i], end_s);
+	return false;
+}
+
+bool
+watch_go_on(struct watch *watch)
+{
+	return watch->ticks != NULL && watch->until_s > watch->judged_s &&
+	       take_some(watch, WATCH_TURN_WORK);
 }
 
 void
@@ -255,7 +270,8 @@ watch_tick(struct watch *watch)
 	read_time(watch);
 	if (watch->ticks == NULL)
 		watch->ticks = ticks_made(watch);
-	take_until(watch, watch->now_s - (int64_t)((wait_ms + 999) / 1000));
+	watch->until_s = watch->now_s - (int64_t)((wait_ms + 999) / 1000);
+	watch_go_on(watch);
 	watch_keep_some(watch);
 }
 
@@ -264,7 +280,9 @@ watch_finish(struct watch *watch)
 {
 	read_time(watch);
 	if (watch->ticks != NULL)
-		take_until(watch, watch->now_s + 2 * watch->window_s);
+		watch->until_s = watch->now_s + 2 * watch->window_s;
+	while (watch_go_on(watch))
+		;
 	watch_keep_all(watch);
 }
 
@@ -309,7 +327,7 @@ watch_deploy(struct watch *watch, const char *version, int64_t at_s)
 	snprintf(watch->version, sizeof(watch->version), "%s", version);
 	watch_keep_deploy(watch, version, at_s);
 	/* A twin begins with the next window that is judged: none of it is older than the mark. */
-	detector_mark(watch->detector, at_s > watch->judged_s ? at_s : watch->judged_s, version);
+	detector_mark(watch->detector, at_s > watch->until_s ? at_s : watch->until_s, version);
 	for (size_t i = 0; i <= ROUTES_MAX; i++)
 		if (watch->routes[i] != NULL)
 			watch->routes[i]->dirty = true;

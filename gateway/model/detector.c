@@ -131,14 +131,14 @@ read_threshold(struct detector *detector, int64_t t_s)
 	    log(MONTH_S * detector->frame.routes / (params->false_alarm_budget * params->window_s));
 }
 
-void
+unsigned
 detector_tick(struct detector *detector, struct detector_route *route, int64_t t_s,
               const struct detector_cell *cells, size_t count)
 {
 	assert(t_s >= 0 && t_s > route->last_s);
 	detector_advance(detector, t_s);
 	read_threshold(detector, t_s);
-	detector_route_tick(route, &detector->frame, t_s, cells, count);
+	return detector_route_tick(route, &detector->frame, t_s, cells, count);
 }
 
 void

@@ -205,19 +205,25 @@ use_reference(struct detector_route *route, const struct detector_frame *frame, 
 		                 params->min_effect);
 }
 
-static void
+/* Returns what it cost. */
+static unsigned
 turn(struct detector_route *route, const struct detector_frame *frame, int64_t t_s)
 {
 	int64_t gap_s = frame->params->reference_gap_s;
+	unsigned work = DETECTOR_WORK_TICK;
 
 	if (detector_history_turn(&route->history, t_s, frame->hour_shift) &&
-	    t_s - route->first_s >= DETECTOR_DAY_S)
+	    t_s - route->first_s >= DETECTOR_DAY_S) {
 		use_baseline(route, frame, t_s);
+		work = DETECTOR_WORK_BASELINE;
+	}
 	if ((route->basis == DETECTOR_BASIS_NONE || route->basis == DETECTOR_BASIS_TRAILING) &&
 	    t_s >= route->renew_s) {
 		route->renew_s = t_s - t_s % gap_s + gap_s;
 		use_reference(route, frame, t_s);
+		work = DETECTOR_WORK_BASELINE;
 	}
+	return work;
 }
 
 /* --- the tests ------------------------------------------------------------- */
@@ -454,7 +460,7 @@ detector_route_check(struct detector_route *route, const struct detector_frame *
 	show_silence(route, frame, t_s);
 }
 
-void
+unsigned
 detector_route_tick(struct detector_route *route, const struct detector_frame *frame, int64_t t_s,
                     const struct detector_cell *cells, size_t count)
 {
@@ -466,10 +472,10 @@ detector_route_tick(struct detector_route *route, const struct detector_frame *f
 	for (size_t i = 0; i < count; i++)
 		n += cells[i].count;
 	if (n == 0)
-		return;
+		return DETECTOR_WORK_TICK;
 	if (route->last_s < 0)
 		start_learning(route, t_s);
-	turn(route, frame, t_s);
+	unsigned work = turn(route, frame, t_s);
 	count_recent(route, t_s, n);
 	route->last_s = t_s;
 	if (route->compared) {
@@ -490,6 +496,7 @@ detector_route_tick(struct detector_route *route, const struct detector_frame *f
 	if (clean)
 		detector_history_add(&route->history, cells, count);
 	detector_route_check(route, frame, t_s);
+	return work;
 }
 
 void

@@ -25,7 +25,8 @@ struct window {
 struct ticks {
 	struct window **slots; /* owned; null = never used */
 	size_t open;
-	int64_t first; /* oldest window that is not final */
+	int64_t first; /* oldest window of which not all was taken */
+	int64_t final; /* those before are final */
 	int64_t last;  /* newest window with exchanges */
 };
 
@@ -36,7 +37,7 @@ ticks_new(size_t open, int64_t first)
 
 	assert(open > 0 && open <= TICKS_OPEN_MAX);
 	ticks->open = open;
-	ticks->first = first;
+	ticks->first = ticks->final = first;
 	ticks->last = first - 1;
 	ticks->slots = xcalloc(open, sizeof(struct window *));
 	return ticks;
@@ -110,7 +111,7 @@ ticks_add(struct ticks *ticks, int64_t number, const struct ticks_event *event)
 	struct counts *counts;
 
 	assert(event->route < TICKS_ROUTES_MAX && number >= 0);
-	if (number < ticks->first || number - ticks->first >= (int64_t)ticks->open)
+	if (number < ticks->final || number - ticks->first >= (int64_t)ticks->open)
 		return false;
 	window = window_at(ticks, number);
 	counts = window->routes[event->route];
@@ -145,6 +146,8 @@ window_clear(struct window *window)
 bool
 ticks_take(struct ticks *ticks, int64_t before, struct ticks_row *ret)
 {
+	if (ticks->final < before)
+		ticks->final = before;
 	while (ticks->first < before) {
 		struct window *window = ticks->slots[(uint64_t)ticks->first % ticks->open];
 

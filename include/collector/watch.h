@@ -35,6 +35,8 @@ struct watch_deploy {
 	char version[WATCH_VERSION_MAX + 1];
 };
 
+#define WATCH_TURN_WORK 2000 /* of a turn of the loop, in DETECTOR_WORK_TICK: about 10 ms */
+
 struct watch_stats {
 	uint64_t late;            /* exchanges that came after their window was final */
 	uint64_t tracks_overflow; /* windows of routes for whose rules there was no room */
@@ -55,6 +57,9 @@ void watch_add(struct watch *watch, const struct config *config, size_t route,
 
 /* About once a second: final windows are judged, and what changed is kept. */
 void watch_tick(struct watch *watch);
+/* Judges more of them, WATCH_TURN_WORK at most, in order of time. Returns whether there may be more
+ * yet: at an hour's end there is, for all routes compute their baselines. */
+bool watch_go_on(struct watch *watch);
 
 /* The end: all windows are final, all state is kept. */
 void watch_finish(struct watch *watch);

@@ -31,6 +31,7 @@ struct watch {
 	struct detector_clock clock;
 	int64_t boot_ahead_ns; /* CLOCK_BOOTTIME - CLOCK_MONOTONIC */
 	int64_t now_s, judged_s, window_s;
+	int64_t until_s; /* windows that end before are to be taken */
 	struct watch_route *routes[ROUTES_MAX + 1];
 	size_t route_of[DETECTOR_ROUTES_MAX]; /* by the detector's index */
 	size_t track_count;

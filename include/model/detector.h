@@ -30,9 +30,9 @@ void detector_free(struct detector *detector);
  * Lives as long as the detector. */
 struct detector_route *detector_route_at(struct detector *detector, const char *name);
 
-/* One window of one route. All routes' windows in order of time. */
-void detector_tick(struct detector *detector, struct detector_route *route, int64_t t_s,
-                   const struct detector_cell *cells, size_t count);
+/* One window of one route. All routes' windows in order of time. Returns what it cost. */
+unsigned detector_tick(struct detector *detector, struct detector_route *route, int64_t t_s,
+                       const struct detector_cell *cells, size_t count);
 
 /* Time has come to t_s, whoever had requests: no_data, resolved, accepted. Cheap unless 5 minutes
  * ended. */

@@ -41,8 +41,8 @@ void ticks_free(struct ticks *ticks); /* null-safe */
  * far ahead of the oldest open one. */
 bool ticks_add(struct ticks *ticks, int64_t number, const struct ticks_event *event);
 
-/* Takes one row of the windows before `before`, in order of time; from then on these are final.
- * False where there is none left. */
+/* Takes one row of the windows before `before`, in order of time; from then on these are final,
+ * whether all of their rows are taken or not. False where there is none left. */
 bool ticks_take(struct ticks *ticks, int64_t before, struct ticks_row *ret);
 
 #endif

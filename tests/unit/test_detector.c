@@ -78,6 +78,38 @@ test_threshold_follows_the_routes_compared(void **state)
 	detector_free(bed.detector);
 }
 
+static unsigned
+work_of(struct bed *bed, int64_t *t_s, unsigned ticks)
+{
+	struct detector_cell cells[DETECTOR_BUCKETS];
+	unsigned work = 0;
+
+	for (; ticks > 0; ticks--, *t_s += KIT_WINDOW_S) {
+		size_t used = kit_cells(cells, 50, 40);
+
+		work += detector_tick(bed->detector, bed->route, *t_s, cells, used);
+	}
+	return work;
+}
+
+static void
+test_a_tick_says_what_it_costs(void **state)
+{
+	unsigned baseline = DETECTOR_WORK_BASELINE - DETECTOR_WORK_TICK;
+	int64_t t_s = KIT_START_S;
+	struct bed bed;
+
+	(void)state;
+	set_up(&bed);
+	work_of(&bed, &t_s, HOUR_TICKS);
+	/* A trailing reference, every ten minutes. */
+	assert_int_equal(work_of(&bed, &t_s, HOUR_TICKS), HOUR_TICKS + 6 * baseline);
+	work_of(&bed, &t_s, 23 * HOUR_TICKS);
+	assert_int_equal(bed.route->basis, DETECTOR_BASIS_HOUR_OF_DAY);
+	assert_int_equal(work_of(&bed, &t_s, HOUR_TICKS), HOUR_TICKS + baseline);
+	detector_free(bed.detector);
+}
+
 static void
 test_fires_recovers_and_is_a_function_of_its_input(void **state)
 {
@@ -350,6 +382,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_table_is_bounded),
 	    cmocka_unit_test(test_threshold_follows_the_routes_compared),
+	    cmocka_unit_test(test_a_tick_says_what_it_costs),
 	    cmocka_unit_test(test_fires_recovers_and_is_a_function_of_its_input),
 	    cmocka_unit_test(test_deploy_starts_a_twin_that_prints_p),
 	    cmocka_unit_test(test_twin_ends_after_two_hours),

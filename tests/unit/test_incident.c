@@ -174,6 +174,33 @@ set_up(void **state)
 	return 0;
 }
 
+/* More windows than one turn of the loop takes: what is left is not lost. */
+static void
+test_windows_of_many_turns(void **state)
+{
+	struct fixture *f = *state;
+	struct watch *watch = f->service.watch;
+	uint64_t counts[DETECTOR_BUCKETS], now_ns = clock_now_ns();
+	struct exchange_record record = {.status = 200, .died_in = PHASE_COUNT};
+	char name[32];
+
+	for (unsigned i = 0; i < ROUTES_MAX; i++) {
+		snprintf(name, sizeof(name), "GET /%u", i);
+		assert_int_equal(routes_index(f->service.routes, name), i + 1);
+	}
+	for (unsigned i = 0; i < 2 * (ROUTES_MAX + 1); i++) {
+		uint64_t end_ns = now_ns + i / (ROUTES_MAX + 1) * 10 * NS_PER_S;
+		for (unsigned mark = 0; mark < MARK_COUNT; mark++)
+			record.marks_ns[mark] = end_ns;
+		watch_add(watch, NULL, i % (ROUTES_MAX + 1), &record, true);
+	}
+	assert_true(2 * (ROUTES_MAX + 1) > WATCH_TURN_WORK);
+	watch_finish(watch);
+	assert_false(watch_go_on(watch));
+	for (unsigned i = 0; i <= ROUTES_MAX; i++)
+		assert_int_equal(watch_since(watch, i, 0, counts), 2);
+}
+
 static int
 tear_down(void **state)
 {
@@ -482,6 +509,7 @@ main(void)
 	    cmocka_unit_test_setup_teardown(test_texts_of_rules, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_unknown_causes, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_reopened, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_windows_of_many_turns, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_restored, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_the_table_at_its_bound, set_up, tear_down),
 	};

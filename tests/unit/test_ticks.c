@@ -53,7 +53,14 @@ test_rows_in_order_of_time(void **state)
 	/* What is final stays so; a slot used again is empty. */
 	assert_false(ticks_add(ticks, 101, &a));
 	assert_true(ticks_add(ticks, 105, &b));
+	assert_true(ticks_add(ticks, 104, &b));
 	assert_true(ticks_take(ticks, 106, &row));
+	/* So does what waits to be taken. */
+	assert_int_equal(row.number, 104);
+	assert_false(ticks_add(ticks, 104, &a));
+	assert_false(ticks_add(ticks, 105, &b));
+	assert_true(ticks_take(ticks, 106, &row));
+	assert_int_equal(row.number, 105);
 	assert_int_equal(row.requests, 1);
 	assert_int_equal(row.route, 2);
 	assert_false(ticks_take(ticks, 106, &row));
