@@ -16,6 +16,7 @@ from tailrace import _engine
 
 LANES_MAX = 256
 SEGMENTS_MAX = 4096
+STALLS_MAX = 32
 RING_BYTES = 2 << 20
 
 
@@ -429,6 +430,27 @@ def test_a_row_with_every_list_full_is_whole():
         assert 25 <= len([r for r in rows if r.by_route == p.route]) < 60
     assert p.unattributed_ns > 0 and p.stream_unattributed_ns > 0
     assert 5 <= len(p.stalls) < 15 and {s[1] for s in p.stalls} == {p.route}
+
+
+@pytest.mark.parametrize("count", [STALLS_MAX, STALLS_MAX + 2])
+def test_the_costliest_stalls_are_kept(count):
+    """32 stalls a request, those that cost it most first, however old; the rest is counted."""
+
+    async def blocks(ms):
+        time.sleep(ms / 1000)
+
+    async def handler():
+        held = [asyncio.ensure_future(blocks(ms)) for ms in [40] + [6] * (count - 1)]
+        await asyncio.sleep(0.001)  # is due in the first of them and runs after all
+        await asyncio.gather(*held)
+
+    before = _engine.limits()["rows"]
+    p = profile("asyncio", handler)
+    costs = [stall[4] for stall in p.stalls]
+    total = len(costs) + _engine.limits()["rows"] - before  # a busy machine may add some
+    assert total >= count and len(costs) == STALLS_MAX
+    assert p.truncated == (total > STALLS_MAX)
+    assert costs == sorted(costs, reverse=True) and costs[0] >= 30 * MS
 
 
 def test_rows_of_both_lists_together():

@@ -42,6 +42,11 @@ struct text {
 	bool cut; /* something had no room */
 };
 
+struct suffered {
+	const struct stall *stall;
+	int64_t ns; /* of it, while the request was due */
+};
+
 static struct merged merged;
 static const struct node *chain[PATH_SEGMENTS_MAX + 1];
 static char breakdown_text[BREAKDOWN_BYTES], stream_text[STREAM_BYTES], stall_text[STALL_BYTES];
@@ -290,17 +295,16 @@ put_stall(struct text *text, const struct stall *stall, int64_t ns)
 	put_number(text, stack);
 }
 
-/* Steps that held the loop while this request was due. */
-static void
-write_stalls(struct request *request, struct text *text)
+/* What of the loop's log held the loop while this request was due: the costliest to it, in that
+ * order, of equals the newest first. Returns how many; the rest is counted. */
+static int
+choose_stalls(struct request *request, struct suffered *chosen)
 {
 	const struct loop *loop = request->loop;
 	const struct node *path =
 	    request->end_path != NULL ? request->end_path : request->start_path;
 	int64_t since_ns = request->part > 0 ? request->part_ns : request->enter_ns;
-	int written = 0;
-	if (loop == NULL)
-		return;
+	int len = 0;
 	uint32_t first = loop->stalls_next > STALL_LOG_MAX ? loop->stalls_next - STALL_LOG_MAX : 0;
 	for (uint32_t i = loop->stalls_next; i > first; i--) {
 		const struct stall *stall = &loop->stalls[(i - 1) % STALL_LOG_MAX];
@@ -309,13 +313,37 @@ write_stalls(struct request *request, struct text *text)
 		int64_t ns = ready_overlap(path, stall, since_ns);
 		if (ns <= 0)
 			continue;
-		if (written == REQUEST_STALLS_MAX || text->end - text->at < ONE_ROW_MAX) {
+		int at = len;
+		if (len < REQUEST_STALLS_MAX) {
+			len++;
+		} else {
 			request->truncated = true;
+			engine.rows_over++;
+			if (ns <= chosen[--at].ns)
+				continue;
+		}
+		for (; at > 0 && chosen[at - 1].ns < ns; at--)
+			chosen[at] = chosen[at - 1];
+		chosen[at] = (struct suffered){.stall = stall, .ns = ns};
+	}
+	return len;
+}
+
+/* Steps that held the loop while this request was due. */
+static void
+write_stalls(struct request *request, struct text *text)
+{
+	struct suffered chosen[REQUEST_STALLS_MAX];
+	int len = request->loop != NULL ? choose_stalls(request, chosen) : 0;
+	for (int i = 0; i < len; i++) {
+		if (text->end - text->at < ONE_ROW_MAX) {
+			request->truncated = true;
+			engine.rows_over += (uint64_t)(len - i);
 			break;
 		}
-		if (written++ > 0)
+		if (i > 0)
 			put(text, ",", 1);
-		put_stall(text, stall, ns);
+		put_stall(text, chosen[i].stall, chosen[i].ns);
 		put(text, "]", 1);
 	}
 }
