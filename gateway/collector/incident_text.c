@@ -55,15 +55,16 @@ put_ms(struct text *out, double ms)
 		text_printf(out, "%.3g ms", ms);
 }
 
-/* "120 → 310 ms" */
+/* " 120 → 310 ms"; nothing where neither is known. */
 static void
 put_change(struct text *out, const json_t *pair)
 {
 	const json_t *before = json_array_get(pair, 0), *after = json_array_get(pair, 1);
 	if (json_is_number(before) && json_is_number(after)) {
-		text_printf(out, "%.4g → ", json_number_value(before));
+		text_printf(out, " %.4g → ", json_number_value(before));
 		put_ms(out, json_number_value(after));
 	} else if (json_is_number(after)) {
+		text_puts(out, " to ");
 		put_ms(out, json_number_value(after));
 	}
 }
@@ -214,6 +215,22 @@ put_spent(struct text *out, const json_t *cause, const json_t *top)
 	text_puts(out, ".");
 }
 
+/* `requests`: before and since; null = the history gave no answer. */
+static void
+put_too_few(struct text *out, const json_t *requests)
+{
+	if (!json_is_array(requests)) {
+		text_puts(out, " No cause can be named: the history could not be asked.");
+		return;
+	}
+	text_puts(out, " No cause can be named yet: of ");
+	put_requests(out, (uint64_t)json_integer_value(json_array_get(requests, 1)));
+	text_puts(out, " since then and ");
+	put_count(out, (uint64_t)json_integer_value(json_array_get(requests, 0)));
+	text_printf(out, " before it is known where their time went, and it takes %d of each.",
+	            CAUSE_REQUESTS_MIN);
+}
+
 static void
 put_cause(struct text *out, const json_t *payload)
 {
@@ -221,13 +238,15 @@ put_cause(struct text *out, const json_t *payload)
 	const json_t *rows = json_object_get(cause, "rows"), *top = json_array_get(rows, 0);
 	const json_t *requests = json_object_get(cause, "requests");
 	const char *verdict = text_of(cause, "verdict");
-	if (!json_is_object(cause))
+	/* Profiles that are missing have no time that grew. */
+	if (!json_is_object(cause) ||
+	    strcmp(text_of(json_object_get(payload, "rule"), "metric"), "missing_profiles") == 0)
 		return;
 	if (top != NULL && json_integer_value(json_array_get(requests, 0)) == 0 &&
 	    json_integer_value(json_array_get(requests, 1)) >= CAUSE_REQUESTS_MIN) {
 		put_spent(out, cause, top);
 	} else if (strncmp(verdict, "not enough", 10) == 0) {
-		text_printf(out, " No cause can be named: %s.", verdict);
+		put_too_few(out, requests);
 		return;
 	} else if (top == NULL || number_of(cause, "growth_ms") <= 0) {
 		text_puts(out, " The mean time did not grow.");
@@ -271,7 +290,7 @@ put_regression_title(struct text *out, const struct incident *incident)
 		text_printf(out, "%zu routes got slower: %s ", routes, quantile);
 	else
 		text_printf(out, "%s ", quantile);
-	text_printf(out, "of %s rose ", text_of(payload, "route"));
+	text_printf(out, "of %s rose", text_of(payload, "route"));
 	put_change(out, json_object_get(json_object_get(payload, "quantiles"), quantile));
 	text_puts(out, " since ");
 	put_clock(out, text_of(payload, "since"), false);
@@ -367,12 +386,14 @@ put_regression_text(struct text *out, const struct incident *incident)
 	const char *quantile = told_quantile(payload);
 	uint64_t n = (uint64_t)json_integer_value(
 	    json_object_get(json_object_get(payload, "evidence"), "requests"));
-	text_printf(out, "%s of %s rose ", quantile, text_of(payload, "route"));
+	text_printf(out, "%s of %s rose", quantile, text_of(payload, "route"));
 	put_change(out, json_object_get(quantiles, quantile));
 	text_puts(out, " since ");
 	put_clock(out, text_of(payload, "since"), true);
-	text_printf(out, " UTC (± %d s), seen on ", (int)number_of(payload, "since_uncertainty_s"));
-	put_requests(out, n);
+	text_printf(out, " UTC (± %d s)", (int)number_of(payload, "since_uncertainty_s"));
+	text_puts(out, n > 0 ? ", seen on " : "");
+	if (n > 0)
+		put_requests(out, n);
 	put_comparison(out, payload);
 	text_puts(out, ".");
 	put_certainty(out, payload);

@@ -364,6 +364,10 @@ test_texts_of_rules(void **state)
 	    .name = slow_name, .metric = CONFIG_METRIC_P95, .above_ms = 300, .for_s = 300};
 	static const struct config_rule errors = {
 	    .name = errors_name, .metric = CONFIG_METRIC_ERROR_RATIO, .above = 0.05, .for_s = 120};
+	static const struct config_rule missing = {.name = errors_name,
+	                                           .metric = CONFIG_METRIC_MISSING_PROFILES,
+	                                           .above = 0.5,
+	                                           .for_s = 60};
 	static const struct config_rule burn = {.name = burn_name,
 	                                        .metric = CONFIG_METRIC_BURN_RATE,
 	                                        .objective = 0.999,
@@ -389,6 +393,10 @@ test_texts_of_rules(void **state)
 	assert_says(text, "7 % of GET /a fail (above 5 %) for 2 min since ");
 	assert_says(text, " Seen on 1 234 requests. The mean time did not grow.");
 	assert_null(strstr(text, " of the -30"));
+	/* There is no time in profiles that are missing. */
+	text = rule_text(f, &missing, 0.9, 0, answer_of("app.db:fetch_user"));
+	assert_says(text, "90 % of GET /a have no profile (above 50 %) for 1 min since ");
+	assert_null(strstr(text, "growth"));
 	/* Whose loop was held, and by whom. */
 	answer = answer_of("app.files:read");
 	answer->cause->rows[0].kind = ROLLUP_PHASE;
@@ -406,6 +414,7 @@ static void
 test_unknown_causes(void **state)
 {
 	struct fixture *f = *state;
+	const char *text;
 	json_t *cause;
 
 	detect(f, "GET /a", DETECTOR_FIRING, false, f->now_s);
@@ -414,6 +423,12 @@ test_unknown_causes(void **state)
 	cause = json_object_get(told[0].payload, "cause");
 	assert_string_equal(json_string_value(json_object_get(cause, "verdict")),
 	                    "not enough requests (7)");
+	text = json_string_value(json_object_get(told[0].payload, "text"));
+	/* Nothing is said of figures that are not known. */
+	assert_says(text, "p95 of GET /a rose since ");
+	assert_says(text, " UTC (± 20 s). At most 1 such alert a month is expected to be false. No "
+	                  "cause can be named yet: of 90 requests since then and 7 before it is "
+	                  "known where their time went, and it takes 30 of each.");
 	/* Silence, then data again: the same incident goes on. */
 	detect(f, "GET /a", DETECTOR_NO_DATA, false, f->now_s + 100);
 	detect(f, "GET /a", DETECTOR_FIRING, false, f->now_s + 200);
@@ -424,6 +439,8 @@ test_unknown_causes(void **state)
 	asked_count = 0;
 	asked[0].done(asked[0].arg, NULL);
 	assert_told(1, 1, "firing", 1);
+	assert_says(json_string_value(json_object_get(told[1].payload, "text")),
+	            " No cause can be named: the history could not be asked.");
 }
 
 static void
