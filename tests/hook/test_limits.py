@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import json
 import resource
 import sys
+import threading
 import time
 import weakref
 
@@ -97,6 +99,35 @@ def test_stacks_of_a_request(count, shown):
     assert shown - 8 <= len(stacks) <= shown
     assert p.unattributed_ns == 0
     assert p.truncated == (count > shown)
+
+
+def test_no_row_is_taken_before_its_stacks():
+    """A take gives the interpreter away in between: rows that come meanwhile may name stacks that
+    come meanwhile too, and wait."""
+    functions = make_functions(150)
+    known, rows, ended = {number for number, _ in _engine.stacks()}, [], threading.Event()
+
+    def takes():
+        taken = last = False
+        while taken or not last:
+            last = ended.is_set()
+            profiles, _, stacks = _engine.take(1 << 18)
+            taken = bool(profiles or stacks)
+            known.update(number for number, _ in stacks)
+            rows.append(json.loads(b"[" + profiles + b"]"))
+            assert {r[2] for row in rows[-1] for r in row[11]} <= known | {-1}
+
+    async def main():
+        for function in functions:
+            await request(hook(plain(function)))
+
+    take()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        taken = pool.submit(takes)
+        run("asyncio", main)
+        ended.set()
+        taken.result(20)
+    assert sum(map(len, rows)) == len(functions)
 
 
 def test_deep_stacks_keep_both_ends():

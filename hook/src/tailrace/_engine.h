@@ -19,7 +19,7 @@ enum {
 	ROUTE_BYTES_MAX = 512,
 	CODES_MAX = 65536,
 	STACKS_MAX = 65536,
-	STACKS_TAKE_MAX = 32, /* keeps the GIL for under 100 µs */
+	STACKS_TAKE_MAX = 32, /* then their rows wait */
 	STACK_FRAMES_MAX = 64,
 	REQUEST_LANES_MAX = 256,
 	REQUEST_STACKS_MAX = 512,
@@ -565,8 +565,8 @@ bool ring_put_tail(const char *row, size_t len);
 /* What goes beside the profile put last. */
 enum beside { BESIDE_THREADS, BESIDE_RETURNS, BESIDE_HOLDS, BESIDE_COUNT };
 bool ring_put_beside(enum beside which, const char *row, size_t len);
-/* (profile rows, tail rows), each joined by commas, whole rows, at most max_bytes. */
-PyObject *ring_take(size_t max_bytes);
+/* (profile rows, tail rows), each joined by commas, whole rows, at most so many bytes of each. */
+PyObject *ring_take(size_t profiles_max, size_t tails_max);
 /* What goes beside the profiles taken so far, joined by commas. */
 PyObject *ring_take_beside(enum beside which);
 void ring_after_fork(void);

@@ -44,6 +44,12 @@ void detail_after_fork(void);
 
 extern PyMethodDef detail_functions[];
 
+/* For the sender's long work: gives the GIL to whoever waits for it where this thread has had it
+ * since *since_ns for long enough. What it looks at may have changed then. */
+void breathe(int64_t *since_ns);
+/* How many bytes of profiles ring_take() would give now, of at most max. */
+size_t ring_due(size_t max);
+
 /* --- ended requests ------------------------------------------------------------------------- */
 
 struct detail_lane {

@@ -115,20 +115,19 @@ bind_guard(PyObject *module, PyObject *say_stage)
 	Py_RETURN_NONE;
 }
 
+static bool is_taking; /* the GIL is given away in between: only one may */
+
 static PyObject *
-take(PyObject *module, PyObject *arg)
+take_now(size_t max)
 {
-	Py_ssize_t max = PyLong_AsSsize_t(arg);
-	(void)module;
-	if (max == -1 && PyErr_Occurred())
-		return NULL;
-	/* Rows wait until the stacks they name have gone ahead of them or go with them. */
+	/* Rows wait until the stacks they name have gone ahead of them or go with them: those that
+	 * come while the stacks are taken may name others. */
+	size_t due = ring_due(max);
 	PyObject *stacks = stack_take(false);
 	if (stacks == NULL)
 		return NULL;
-	if (PyList_GET_SIZE(stacks) == STACKS_TAKE_MAX)
-		max = 0;
-	PyObject *rows = ring_take(max > 0 ? (size_t)max : 0);
+	bool all = PyList_GET_SIZE(stacks) < STACKS_TAKE_MAX;
+	PyObject *rows = ring_take(all ? due : 0, all ? max : 0);
 	if (rows == NULL) {
 		Py_DECREF(stacks);
 		return NULL;
@@ -137,6 +136,21 @@ take(PyObject *module, PyObject *arg)
 	    PyTuple_Pack(3, PyTuple_GET_ITEM(rows, 0), PyTuple_GET_ITEM(rows, 1), stacks);
 	Py_DECREF(rows);
 	Py_DECREF(stacks);
+	return result;
+}
+
+static PyObject *
+take(PyObject *module, PyObject *arg)
+{
+	Py_ssize_t max = PyLong_AsSsize_t(arg);
+	(void)module;
+	if (max == -1 && PyErr_Occurred())
+		return NULL;
+	if (is_taking)
+		return Py_BuildValue("(yy[])", "", "");
+	is_taking = true;
+	PyObject *result = take_now(max > 0 ? (size_t)max : 0);
+	is_taking = false;
 	return result;
 }
 
@@ -254,6 +268,7 @@ after_fork(PyObject *module, PyObject *unused)
 	(void)module;
 	(void)unused;
 	engine.generation++;
+	is_taking = false;
 	engine.dropped = engine.tails_dropped = 0;
 	ring_after_fork();
 	stack_after_fork();

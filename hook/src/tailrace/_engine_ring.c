@@ -1,6 +1,9 @@
 /* Finished rows on their way to the sender: bounded rings of length-prefixed records. Full: drop
  * and count. */
-#include "_engine.h"
+#include "_engine_detail.h"
+
+#define BREATH_NS (35 * INT64_C(1000)) /* and what the piece under way still takes */
+#define REST_NS (20 * INT64_C(1000))   /* a thread that waits gets the GIL meanwhile */
 
 struct ring {
 	char *bytes;
@@ -107,8 +110,21 @@ joined_size(const struct ring *ring, size_t max, uint64_t *ret_records)
 	return size;
 }
 
+void
+breathe(int64_t *since_ns)
+{
+	const struct timespec rest = {.tv_nsec = REST_NS};
+	if (clock_now_ns() - *since_ns < BREATH_NS)
+		return;
+	PyThreadState *thread = PyEval_SaveThread();
+	nanosleep(&rest, NULL);
+	PyEval_RestoreThread(thread);
+	*since_ns = clock_now_ns();
+}
+
+/* Rows may be put meanwhile; nobody else takes any. */
 static PyObject *
-take(struct ring *ring, size_t max, uint64_t *ret_records)
+take(struct ring *ring, size_t max, uint64_t *ret_records, int64_t *since_ns)
 {
 	*ret_records = 0;
 	size_t size = joined_size(ring, max, ret_records), at = 0;
@@ -122,16 +138,25 @@ take(struct ring *ring, size_t max, uint64_t *ret_records)
 		copy_out(ring, ring->head + sizeof(len), to + at, len);
 		at += len;
 		drop_oldest(ring, sizeof(len) + len);
+		breathe(since_ns);
 	}
 	return result;
 }
 
+size_t
+ring_due(size_t max)
+{
+	uint64_t ignored = 0;
+	return joined_size(&profiles, max, &ignored);
+}
+
 PyObject *
-ring_take(size_t max_bytes)
+ring_take(size_t profiles_max, size_t tails_max)
 {
 	uint64_t taken, ignored;
-	PyObject *rows = take(&profiles, max_bytes, &taken);
-	PyObject *ends = rows != NULL ? take(&tails, max_bytes, &ignored) : NULL;
+	int64_t since_ns = clock_now_ns();
+	PyObject *rows = take(&profiles, profiles_max, &taken, &since_ns);
+	PyObject *ends = rows != NULL ? take(&tails, tails_max, &ignored, &since_ns) : NULL;
 	if (rows != NULL)
 		profiles_taken += taken;
 	if (ends == NULL) {

@@ -1,6 +1,6 @@
 /* Code objects and stacks, each interned once and kept alive, named by small integers. Names and
  * JSON are made off the request by the sender, which takes new stacks from here. */
-#include "_engine.h"
+#include "_engine_detail.h"
 
 struct code_info {
 	PyCodeObject *code; /* strong for the life of the process: its address is its identity */
@@ -404,11 +404,14 @@ stack_take(bool all)
 	uint32_t to =
 	    all || stack_count - from <= STACKS_TAKE_MAX ? stack_count : from + STACKS_TAKE_MAX;
 	PyObject *list = PyList_New(0);
+	int64_t since_ns = clock_now_ns();
 	for (uint32_t id = from; list != NULL && id < to; id++) {
 		PyObject *stack = stack_object(id);
 		if (stack == NULL || PyList_Append(list, stack) < 0)
 			Py_CLEAR(list);
 		Py_XDECREF(stack);
+		if (list != NULL)
+			breathe(&since_ns);
 	}
 	if (list != NULL && !all)
 		stacks_taken = to;

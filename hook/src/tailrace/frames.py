@@ -127,14 +127,26 @@ def functions_of(namespace: Any, module: str, depth: int) -> Iterator[FunctionTy
             yield from functions_of(vars(value), module, depth - 1)
 
 
+_folders: tuple[list[str], list[str]] = ([], [])  # sys.path as it was, and its folders
+
+
+def folders() -> list[str]:
+    """The folders of sys.path, the longest first, each with a separator at its end. Asked for at
+    every function's first time: made anew only where sys.path is another."""
+    global _folders
+    if _folders[0] != sys.path:
+        entries = list(sys.path)
+        made = {os.path.abspath(entry or ".").rstrip(os.sep) + os.sep for entry in entries}
+        _folders = entries, sorted(made, key=len, reverse=True)
+    return _folders[1]
+
+
 def shorten(file: str) -> str:
     """`file` relative to the longest entry of sys.path it lies under, else as it is."""
-    best = ""
-    for entry in sys.path:
-        folder = os.path.abspath(entry or ".").rstrip(os.sep) + os.sep
-        if len(folder) > len(best) and file.startswith(folder):
-            best = folder
-    return file[len(best) :]
+    for folder in folders():
+        if file.startswith(folder):
+            return file[len(folder) :]
+    return file
 
 
 def module_of(file: str) -> str:

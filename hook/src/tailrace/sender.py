@@ -414,6 +414,7 @@ class Sender:
         timeout_s = TIMEOUT_S
         if self._closing_at is not None:
             timeout_s = min(TIMEOUT_S, max(0.05, self._closing_at - time.monotonic()))
+        self._breather.tick()
         parts = [b'{"v":1,"process":', self._process()]
         self._breather.tick()
         rows: bytes
