@@ -323,8 +323,8 @@ commit(struct supervisor *s, uint64_t now_ns)
 	process_open_log(s->config);
 	process_make_log_folder(s->config);
 	renew_collector(s, old->serial, now_ns);
-	child_stop(retiring, now_ns, retiring->shutdown_timeout_ms + (uint64_t)WORKER_GRACE_MS);
 	supervisor_sockets_trim(&s->sockets, s->config);
+	child_stop(retiring, now_ns, retiring->shutdown_timeout_ms + (uint64_t)WORKER_GRACE_MS);
 	config_free(old);
 	board_add(&s->board->reloads, 1);
 	log_info("configuration %u in force; the worker before drains", s->config->serial);

@@ -166,6 +166,16 @@ grow(struct supervisor_sockets *sockets, const struct config *config, const char
 	return 0;
 }
 
+/* The service manager goes on with what it passed: that is never told to refuse. */
+static void
+refuse_new(const struct supervisor_socket *own)
+{
+	if (own->fd == -1 || own->passed || own->address.sa.sa_family == AF_UNIX)
+		return;
+	if (net_refuse_new(own->fd) == -1)
+		log_warn("%s: new connections cannot be held off: %s", own->text, strerror(errno));
+}
+
 /* Another instance may serve the path by now, where somebody removed our file: then it must
  * stay. */
 static void
@@ -174,6 +184,7 @@ close_one(const struct supervisor_socket *own)
 	const struct net_address *address = &own->address;
 	int probe;
 
+	refuse_new(own);
 	/* Closed first: the path then either refuses (it was ours) or another process serves it. */
 	if (own->fd != -1)
 		close(own->fd);
@@ -310,6 +321,7 @@ supervisor_sockets_refuse(struct supervisor_sockets *sockets, const struct confi
 	for (size_t i = 0; i < sockets->count; i++) {
 		if (!is_client(&sockets->list[i], config))
 			continue;
+		refuse_new(&sockets->list[i]);
 		if (sockets->list[i].fd != -1)
 			close(sockets->list[i].fd);
 		sockets->list[i].fd = -1;

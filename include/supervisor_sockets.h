@@ -48,7 +48,8 @@ int supervisor_sockets_open(struct supervisor_sockets *sockets, const struct con
 void supervisor_sockets_hand_over(const struct supervisor_sockets *sockets,
                                   const struct config *config, bool control, struct handover *ret);
 
-/* Closes what `config` does not name, and removes its files. */
+/* Closes what `config` does not name, and removes its files; new connections to it are held off
+ * first, so call it before the worker that still accepts there is told to drain. */
 void supervisor_sockets_trim(struct supervisor_sockets *sockets, const struct config *config);
 
 /* Says which of them `config` never used: passed in vain. */
@@ -56,7 +57,8 @@ void supervisor_sockets_warn_unused(const struct supervisor_sockets *sockets,
                                     const struct config *config);
 
 /* Lets go of the clients' sockets, so that the last worker that closes them ends them: new
- * connections are then refused, instead of waiting in a queue that nobody will ever read. */
+ * connections are then refused, instead of waiting in a queue that nobody will ever read. None
+ * comes between the last that a worker accepts and its close (net_refuse_new()). */
 void supervisor_sockets_refuse(struct supervisor_sockets *sockets, const struct config *config);
 
 /* Connections that wait to be accepted, per client listener on TCP, onto the board. Once a second;

@@ -75,6 +75,13 @@ bool net_address_is_free(const struct net_address *address, const char **reterr)
 /* Whether the socket is one of net_listen_shared(). */
 bool net_is_shared(int fd);
 
+/* From now on no new TCP connection comes to the listening socket, in whatever process holds it: its
+ * SYN is dropped, so that the client tries again (after 1 s) and finds who listens then, or nobody.
+ * What waits to be accepted can then be taken to the last one; a close would reset it. A filter by
+ * socket(7), SO_ATTACH_FILTER, which sees the segment from its TCP header (RFC 9293, 3.1) on and which
+ * accepted connections keep. Returns 0, or -1 with errno. */
+int net_refuse_new(int fd);
+
 /* Starts a non-blocking connect. Returns the descriptor with *ret_connected telling whether it is
  * done already, or -1 with errno. TCP_NODELAY is set. */
 int net_connect(const struct net_address *address, bool *ret_connected);

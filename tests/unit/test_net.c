@@ -197,6 +197,47 @@ test_tcp(void **state)
 	close(listener);
 }
 
+/* What came before is accepted whole; what comes later waits, and is refused after the close. */
+static void
+test_refuse_new(void **state)
+{
+	struct net_address address;
+	char byte = 0;
+	const char *why;
+	bool connected;
+	int listener, early, late, accepted;
+	socklen_t length = sizeof(address.storage);
+
+	(void)state;
+	assert_int_equal(net_address_parse("127.0.0.1:0", &address, &why), 0);
+	listener = net_listen(&address, 16, 0, &why);
+	assert_true(listener >= 0);
+	assert_int_equal(getsockname(listener, &address.sa, &length), 0);
+	early = net_connect(&address, &connected);
+	assert_true(early >= 0);
+	assert_int_equal(poll(&(struct pollfd){.fd = early, .events = POLLOUT}, 1, 1000), 1);
+	assert_int_equal(net_refuse_new(listener), 0);
+	late = net_connect(&address, &connected);
+	assert_true(late >= 0);
+	assert_false(connected);
+	assert_int_equal(poll(&(struct pollfd){.fd = late, .events = POLLOUT}, 1, 100), 0);
+	accepted = accept(listener, NULL, NULL);
+	assert_true(accepted >= 0);
+	assert_int_equal(accept(listener, NULL, NULL), -1);
+	assert_int_equal(errno, EAGAIN);
+	close(listener);
+	assert_int_equal(write(early, "x", 1), 1);
+	assert_int_equal(read(accepted, &byte, 1), 1);
+	assert_int_equal(byte, 'x');
+	/* Its SYN comes again after a second. */
+	assert_int_equal(poll(&(struct pollfd){.fd = late, .events = POLLOUT}, 1, 5000), 1);
+	assert_int_equal(write(late, "x", 1), -1);
+	assert_int_equal(errno, ECONNREFUSED);
+	close(early);
+	close(late);
+	close(accepted);
+}
+
 static void
 socket_path(char *text, size_t size, const char *folder)
 {
@@ -251,7 +292,7 @@ main(void)
 	    cmocka_unit_test(test_unix_path_limit), cmocka_unit_test(test_resolve),
 	    cmocka_unit_test(test_blocks),          cmocka_unit_test(test_malformed_blocks),
 	    cmocka_unit_test(test_loopback),        cmocka_unit_test(test_tcp),
-	    cmocka_unit_test(test_socket_files),
+	    cmocka_unit_test(test_socket_files),    cmocka_unit_test(test_refuse_new),
 	};
 
 	return cmocka_run_group_tests_name("net", tests, NULL, NULL);
