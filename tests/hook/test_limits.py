@@ -104,13 +104,13 @@ def test_stacks_of_a_request(count, shown):
 def test_no_row_is_taken_before_its_stacks():
     """A take gives the interpreter away in between: rows that come meanwhile may name stacks that
     come meanwhile too, and wait."""
-    functions = make_functions(150)
+    functions = make_functions(600)
     known, rows, ended = {number for number, _ in _engine.stacks()}, [], threading.Event()
 
     def takes():
         taken = last = False
         while taken or not last:
-            last = ended.is_set()
+            last = ended.wait(0.004)  # so that a take has some stacks, and a pause
             profiles, _, stacks = _engine.take(1 << 18)
             taken = bool(profiles or stacks)
             known.update(number for number, _ in stacks)
