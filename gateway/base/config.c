@@ -275,6 +275,7 @@ config_free(struct config *config)
 	free_texts(config->limits.trailers);
 	free(config->trace.trust.cidrs);
 	free(config->trace.server_timing.cidrs);
+	free(config->profile.deep.token_file);
 	free(config->store.path);
 	free(config->log.error_path);
 	free(config->log.access.path);
