@@ -124,7 +124,10 @@ def restart(gateway: Gateway) -> Gateway:
 
 
 def start_again(gateway: Gateway) -> Gateway:
-    """Start a gateway that ended, with the same configuration, store and ports."""
+    """Start a gateway that ended, with the same configuration, store and ports.
+
+    It is the same object afterwards, so that whoever stops the one stops the other, come what may.
+    """
     sockets = Path(gateway.control).parent
     sockets.mkdir(mode=0o700, exist_ok=True)
     again = Gateway(gateway.config_path.parent, gateway.config, gateway.port, clean_env(), sockets)
@@ -135,8 +138,9 @@ def start_again(gateway: Gateway) -> Gateway:
         except OSError:
             return False
 
+    vars(gateway).update(vars(again))
     wait_for(ready, 20, "the gateway is back")
-    return again
+    return gateway
 
 
 def incidents(gateway: Gateway, query: str = "") -> list[dict[str, Any]]:

@@ -140,4 +140,3 @@ def test_regressions(
     assert not [one for one in incidents(gateway) if of_route("GET /blip")(one)]
     for one in traffic:
         one.stop()
-    gateway.stop()  # the one after the restart is no fixture's
