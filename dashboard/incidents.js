@@ -1,6 +1,6 @@
 // Regressions: the list, and one with its evidence and cause.
 import { useState } from "preact/hooks";
-import { html, Answer, Failure, matches, Search, State, useApi } from "./parts.js";
+import { html, Answer, Failure, matches, Search, State, useApi, verdict } from "./parts.js";
 import { Table } from "./table.js";
 import { FlameView } from "./route.js";
 import { between, count, ns, percent, time, toSeconds } from "./format.js";
@@ -42,10 +42,37 @@ function None() {
 
 const STATUSES = ["firing", "resolved", "accepted", "merged"];
 
+const showAll = () => setQuery({ q: "", status: "" });
+
+function Fits({ query, all }) {
+  const rows = all.filter(
+    (i) =>
+      (!query.status || i.status === query.status) && matches(`${i.title} ${i.route}`, query.q),
+  );
+  const others = all.length === 1 ? "There is one that does" : `There are ${all.length} that do`;
+  if (!rows.length)
+    return html`<div class="note">
+      <h2>No incident fits</h2>
+      <p>
+        ${others} not.
+        <button onClick=${showAll}>Show all</button>
+      </p>
+    </div>`;
+  return html`<${Table}
+    name="incidents"
+    caption=${`${rows.length} incident${rows.length === 1 ? "" : "s"}, newest first`}
+    main=${true}
+    sort="sort"
+    query=${query}
+    columns=${COLUMNS}
+    rows=${rows}
+    rowKey=${(i) => i.id}
+    href=${(i) => link(["incident", i.id])}
+  />`;
+}
+
 export function Incidents({ query }) {
   const answer = useApi("/api/v1/incidents?limit=500", 10000);
-  const wanted = (i) =>
-    (!query.status || i.status === query.status) && matches(`${i.title} ${i.route}`, query.q);
   return html`<div class="bar">
       <h1>Incidents</h1>
       <${Search} what="incidents" value=${query.q} />
@@ -60,17 +87,7 @@ export function Incidents({ query }) {
     <${Answer} of=${answer}
       >${(data) =>
         data.incidents.length
-          ? html`<${Table}
-              name="incidents"
-              caption=${`${data.incidents.filter(wanted).length} incidents, newest first`}
-              main=${true}
-              sort="sort"
-              query=${query}
-              columns=${COLUMNS}
-              rows=${data.incidents.filter(wanted)}
-              rowKey=${(i) => i.id}
-              href=${(i) => link(["incident", i.id])}
-            />`
+          ? html`<${Fits} query=${query} all=${data.incidents} />`
           : html`<${None} />`}<//
     >`;
 }
@@ -98,7 +115,7 @@ function Before({ of: incident }) {
             <th scope="row">${q}</th>
             <td class="num">${ms(before)}</td>
             <td class="num">${ms(after)}</td>
-            <td class="num worse">
+            <td class=${`num ${before ? verdict(after / before - 1) : "quiet"}`}>
               ${before ? `${after >= before ? "+" : ""}${percent(after / before - 1, 0)}` : "–"}
             </td>
           </tr>`,

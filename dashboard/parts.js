@@ -31,6 +31,9 @@ export const KINDS = [
   "no_profile",
 ];
 
+// How something changed, as a class: less than a tenth says nothing.
+export const verdict = (share) => (share > 0.1 ? "worse" : share < -0.1 ? "better" : "quiet");
+
 // The answer of a path, asked again every `everyMs` (or what that says of the answer) while the
 // page is seen; the old answer stays while a new one is on its way, and when one fails. `everyMs`
 // and `get` are the same at every call.

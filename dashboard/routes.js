@@ -1,6 +1,6 @@
 // All routes, worst first.
 import { html, Answer, Legend, matches, PHASES, Search, ShareBar } from "./parts.js";
-import { Sparkline, State, useApi, Window, worthShowing } from "./parts.js";
+import { Sparkline, State, useApi, verdict, Window, worthShowing } from "./parts.js";
 import { phaseParts } from "./columns.js";
 import { Table } from "./table.js";
 import { count, ns, percent } from "./format.js";
@@ -17,9 +17,8 @@ const worstFirst = (a, b) => rank(a) - rank(b) || cost(b) - cost(a);
 function Change({ of }) {
   if (!of?.p95_before_ns) return html`<span class="quiet">–</span>`;
   const share = of.p95_ns / of.p95_before_ns - 1;
-  const word = share > 0.1 ? "worse" : share < -0.1 ? "better" : "quiet";
   return html`<span
-    class=${word}
+    class=${verdict(share)}
     title=${`p95 ${ns(of.p95_before_ns)} before, ${ns(of.p95_ns)} now`}
   >
     ${share >= 0 ? "+" : ""}${percent(share, 0)}</span

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import threading
@@ -241,6 +242,7 @@ def test_login_and_accept(seen: dict[str, Any]) -> None:
     assert pages["cookie"] == {"http": True, "site": "Strict", "script": ""}
     assert any("GET /async" in title for title in pages["incidents"])
     assert pages["firing"] and int(pages["firing"][0]) >= 1
+    assert re.match(r"(1 incident|[2-9] incidents), newest first", pages["caption"])
     assert "GET /async" in pages["incident"]["title"] and pages["incident"]["text"]
     assert all("NaN" not in told for told in pages["incident"]["told"])
     assert pages["accepted"]
