@@ -21,12 +21,13 @@ const KEYS = [
   ["/", "search"],
   ["j, k", "next, previous row"],
   ["Enter", "open the row"],
+  ["← ↑ ↓ →", "choose a frame or a segment, in a drawing that has the focus"],
   ["g r", "routes"],
   ["g i", "incidents"],
   ["g l", "live"],
   ["g h", "health"],
   ["?", "this help"],
-  ["Esc", "close, leave the search"],
+  ["Esc", "close, leave the search; in a flame graph: all frames"],
 ];
 
 function View({ place }) {

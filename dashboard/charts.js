@@ -164,9 +164,7 @@ export function HeatMap({ points, title }) {
   const bands = points.flatMap((p) => p.bands);
   const low = Math.min(...bands.map((b) => b[0] || b[1] / 1.19)),
     high = Math.max(...bands.map((b) => b[1]));
-  useEffect(() => {
-    const node = canvas.current;
-    if (!node || !bands.length) return;
+  const draw = (node) => {
     const width = (node.width = node.clientWidth * devicePixelRatio);
     const height = (node.height = node.clientHeight * devicePixelRatio);
     const context = node.getContext("2d");
@@ -186,6 +184,12 @@ export function HeatMap({ points, title }) {
         );
       }
     });
+  };
+  useEffect(() => {
+    if (!canvas.current || !bands.length) return;
+    const watch = new ResizeObserver(() => draw(canvas.current)); // tells the first size too
+    watch.observe(canvas.current);
+    return () => watch.disconnect();
   }, [points, theme]);
   if (!bands.length) return null;
   return html`<figure class="chart wide-chart">

@@ -118,6 +118,21 @@ function make(box, told, found, differ, whole) {
     .setDetailsHandler((text) => (told.textContent = text ?? found.current));
 }
 
+// The frame that an arrow leads to from `at`: what it called, who called it, its neighbours.
+function stepped(frames, at, key) {
+  if (!frames.includes(at)) return frames[0];
+  if (key === "ArrowUp") return at.parent ?? at;
+  if (key === "ArrowDown") return frames.find((d) => d.parent === at) ?? at; // the widest is first
+  const row = frames.filter((d) => d.depth === at.depth).sort((a, b) => a.x0 - b.x0);
+  return row[row.indexOf(at) + (key === "ArrowRight" ? 1 : -1)] ?? at;
+}
+
+// Marks the frame that was chosen by keys.
+function mark(box, chosen) {
+  for (const g of box.querySelectorAll("g.frame"))
+    g.toggleAttribute("data-chosen", g.__data__ === chosen);
+}
+
 function Key({ differ }) {
   if (!differ)
     return html`<span class="key"
@@ -136,13 +151,18 @@ export function Flame({ tree, differ = false, title, search = "", all = false, z
   const told = useRef(null);
   const found = useRef("");
   const graph = useRef(null);
+  const chosen = useRef(null); // by keys
   const theme = useTheme();
   const mean = tree.ns || 1;
   useEffect(() => {
     const data = treeOf(tree, all);
     const node = box.current;
     const made = (graph.current = make(box.current, told.current, found, differ, mean));
-    const draw = (top) => made.minFrameSize(finest(top, box.current.clientWidth || 800));
+    let top = data;
+    const draw = (to) => {
+      top = to;
+      made.minFrameSize(finest(top, node.clientWidth || 800));
+    };
     draw(data);
     // How fine is settled before the graph's own handler draws.
     const before = (event) => {
@@ -151,6 +171,10 @@ export function Flame({ tree, differ = false, title, search = "", all = false, z
     };
     box.current.addEventListener("click", before, true);
     made.onClick((d) => setQuery({ zoom: d.parent ? placeOf(names(d)) : "" }, true));
+    graph.zoomTo = (d) => {
+      draw(d.data);
+      made.zoomTo(d);
+    };
     graph.whole = () => {
       draw(data);
       made.resetZoom();
@@ -158,15 +182,13 @@ export function Flame({ tree, differ = false, title, search = "", all = false, z
     select(box.current).datum(data).call(made);
     const drawn = select(box.current).datum();
     const at = zoom && drawn ? find(drawn, zoom) : null;
-    if (at) {
-      draw(at.data);
-      made.zoomTo(at);
-    }
+    if (at) graph.zoomTo(at);
     let width = box.current.clientWidth;
     const watch = new ResizeObserver(() => {
       if (box.current.clientWidth === width) return;
       width = box.current.clientWidth;
       made.width(width);
+      draw(top);
       made.update();
     });
     watch.observe(box.current);
@@ -174,7 +196,7 @@ export function Flame({ tree, differ = false, title, search = "", all = false, z
       watch.disconnect();
       node.removeEventListener("click", before, true);
       made.destroy();
-      graph.current = null;
+      graph.current = chosen.current = null;
     };
   }, [tree, differ, all, theme]);
   useEffect(() => {
@@ -188,17 +210,35 @@ export function Flame({ tree, differ = false, title, search = "", all = false, z
     graph.whole?.();
     setQuery({ zoom: "" }, true);
   };
+  const press = (event) => {
+    const frames = [...box.current.querySelectorAll("g.frame")].map((g) => g.__data__);
+    if (event.key === "Enter" && frames.includes(chosen.current)) graph.zoomTo(chosen.current);
+    else if (event.key === "Escape") whole();
+    else if (event.key.startsWith("Arrow") && frames.length) {
+      chosen.current = stepped(frames, chosen.current, event.key);
+      told.current.textContent = label(chosen.current, differ, mean);
+    } else return;
+    event.preventDefault();
+    mark(box.current, chosen.current);
+  };
   return html`<figure class="chart">
     <figcaption>
       ${title} <${Key} differ=${differ} />
       <button onClick=${whole}>Reset zoom</button>
     </figcaption>
     <div
-      class="flame"
-      ref=${box}
-      role="img"
-      aria-label=${`${title}; the table below says the same`}
-    ></div>
+      tabindex="0"
+      role="group"
+      aria-label="Frames: arrow keys choose one, Enter zooms to it, Escape shows all"
+      onKeyDown=${press}
+    >
+      <div
+        class="flame"
+        ref=${box}
+        role="img"
+        aria-label=${`${title}; the table below says the same`}
+      ></div>
+    </div>
     <p class="told" ref=${told} aria-live="polite"></p>
   </figure>`;
 }

@@ -94,6 +94,14 @@ export function Incidents({ query }) {
 
 const ms = (v) => (v === null || v === undefined ? "–" : ns(v * 1e6));
 
+// How much it became; nothing is said where one side was not measured.
+function Became({ before, after }) {
+  if (!before || typeof after !== "number") return html`<td class="num quiet">–</td>`;
+  const share = after / before - 1;
+  const sign = share >= 0 ? "+" : "";
+  return html`<td class=${`num ${verdict(share)}`}>${sign}${percent(share, 0)}</td>`;
+}
+
 function Before({ of: incident }) {
   const rows = Object.entries(incident.quantiles ?? {});
   return html`<table class="small">
@@ -115,9 +123,7 @@ function Before({ of: incident }) {
             <th scope="row">${q}</th>
             <td class="num">${ms(before)}</td>
             <td class="num">${ms(after)}</td>
-            <td class=${`num ${before ? verdict(after / before - 1) : "quiet"}`}>
-              ${before ? `${after >= before ? "+" : ""}${percent(after / before - 1, 0)}` : "–"}
-            </td>
+            <${Became} before=${before} after=${after} />
           </tr>`,
       )}
     </tbody>

@@ -93,6 +93,14 @@ const WHERE = [
     class: "num",
   },
 ];
+// A change is for the worse or the better only where its interval leaves zero out.
+function tone(r) {
+  const measured = typeof r.share_low === "number" && typeof r.share_high === "number";
+  if (measured && r.share_low <= 0 && r.share_high >= 0) return "quiet";
+  if (r.delta_ns === 0) return "quiet";
+  return r.delta_ns > 0 ? "worse" : "better";
+}
+
 const DIFFERENCE = [
   {
     key: "before",
@@ -106,8 +114,7 @@ const DIFFERENCE = [
     label: "Change",
     value: (r) => r.delta_ns,
     class: "num",
-    show: (r) =>
-      html`<span class=${r.delta_ns > 0 ? "worse" : "better"}>${signedNs(r.delta_ns)}</span>`,
+    show: (r) => html`<span class=${tone(r)}>${signedNs(r.delta_ns)}</span>`,
   },
   {
     key: "share",

@@ -93,6 +93,13 @@ async function route(page) {
   seen.pages.zoomed = { kept: hash(page) === zoomed, faded: await page.$$eval(".flame .fade", (n) => n.length) };
   await page.click("text=Reset zoom");
   await page.waitForFunction(() => !location.hash.includes("zoom="));
+  await page.focus("[aria-label^='Frames: arrow keys']");
+  for (const key of ["ArrowDown", "ArrowDown", "ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown"]) await page.keyboard.press(key);
+  seen.pages.pressed = { told: (await text(page, ".told"))[0], marked: await page.locator(".flame g[data-chosen]").getAttribute("name") };
+  await page.keyboard.press("Enter");
+  await hashHas(page, "zoom=");
+  await page.keyboard.press("Escape");
+  await page.waitForFunction(() => !location.hash.includes("zoom="));
   await open(page, "#/route/GET%20%2Fgather", ".flame svg"); // by name
   seen.pages.byName = (await text(page, "h1"))[0];
   await page.selectOption("select", "15m");

@@ -164,6 +164,8 @@ def test_route(seen: dict[str, Any]) -> None:
     assert found.startswith("“slowest_child”: ") and " ms per request, " in found
     assert seen["pages"]["lit"] >= 1
     assert seen["pages"]["zoomed"]["kept"] and seen["pages"]["zoomed"]["faded"] > 0
+    pressed = seen["pages"]["pressed"]
+    assert pressed["told"].startswith(f"{pressed['marked']}  ") and "request, " in pressed["told"]
 
 
 def test_request(seen: dict[str, Any]) -> None:
