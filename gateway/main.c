@@ -104,8 +104,10 @@ int
 command_check(const struct client_options *options)
 {
 	struct config *config;
+	const char *unresolved;
 	char *bytes;
 	size_t length;
+	int status;
 
 	if (options->schema)
 		config_print_schema(stdout);
@@ -115,10 +117,17 @@ command_check(const struct client_options *options)
 		return options->schema || options->man ? EXIT_DONE : no_config("check");
 	if (load(options->config, &config, &bytes, &length) == -1)
 		return EXIT_CONFIG;
-	printf("%s: good\n", options->config);
+	/* `run` would start and ask again; who checks wants to know of a slip of the pen. */
+	unresolved = config_unresolved(config, NULL);
+	if (unresolved != NULL)
+		fprintf(stderr, "%s: server %s: the name cannot be resolved\n", options->config,
+		        unresolved);
+	else
+		printf("%s: good\n", options->config);
+	status = unresolved != NULL ? EXIT_CONFIG : EXIT_DONE;
 	free(bytes);
 	config_free(config);
-	return EXIT_DONE;
+	return status;
 }
 
 static int

@@ -52,11 +52,11 @@ fix_address(json_t *list, size_t index, const struct net_address *address)
 		json_array_set_new(list, index, json_string(text));
 }
 
-/* Notes the numeric address beside a server's name, which is looked up again later. */
+/* Notes the numeric address ("": none yet) beside a server's name, which is looked up again. */
 static void
 note_address(json_t *list, size_t index, const struct config_server *server)
 {
-	char text[NET_ADDRESS_TEXT_SIZE];
+	char text[NET_ADDRESS_TEXT_SIZE] = "";
 	json_t *item = json_array_get(list, index);
 	struct net_address ignored;
 	const char *why;
@@ -67,7 +67,8 @@ note_address(json_t *list, size_t index, const struct config_server *server)
 		item = json_pack("{s:O}", "address", item);
 		json_array_set_new(list, index, item);
 	}
-	net_address_format(&server->address, text, sizeof(text));
+	if (server->address.length > 0)
+		net_address_format(&server->address, text, sizeof(text));
 	json_object_set_new(item, CONFIG_SETTLED_KEY, json_string(text));
 }
 
@@ -282,4 +283,31 @@ config_free(struct config *config)
 	free(config->process.user);
 	free(config->process.group);
 	free(config);
+}
+
+static bool
+had_address(const struct config *config, const char *text)
+{
+	for (size_t i = 0; i < config->upstream_count; i++)
+		for (size_t j = 0; j < config->upstreams[i].server_count; j++) {
+			const struct config_server *server = &config->upstreams[i].servers[j];
+
+			if (server->address.length > 0 && strcmp(server->text, text) == 0)
+				return true;
+		}
+	return false;
+}
+
+const char *
+config_unresolved(const struct config *config, const struct config *before)
+{
+	for (size_t i = 0; i < config->upstream_count; i++)
+		for (size_t j = 0; j < config->upstreams[i].server_count; j++) {
+			const struct config_server *server = &config->upstreams[i].servers[j];
+
+			if (server->address.length == 0 &&
+			    (before == NULL || had_address(before, server->text)))
+				return server->text;
+		}
+	return NULL;
 }

@@ -191,7 +191,20 @@ read_peers(struct target to, const struct config_key *key, json_t *json)
 	memcpy(to.base + key->offset, &peers, sizeof(peers));
 }
 
-/* `numeric` is the address that a supervisor found for a name; null: it is looked up. */
+/* A server's name may get its address later: the resolver asks for it until it has one. */
+static int
+find_address(bool server, const char *text, const char *numeric, struct net_address *ret,
+             const char **reterr)
+{
+	if (numeric != NULL && *numeric != '\0')
+		return net_address_parse(numeric, ret, reterr);
+	if (numeric == NULL && net_address_resolve(text, ret, reterr) == 0)
+		return 0;
+	return server && net_address_is_name(text) ? net_address_later(text, ret, reterr) : -1;
+}
+
+/* `numeric` is the address that a supervisor found for a name, "" where it found none; null: it is
+ * looked up. */
 static void
 take_address(struct target to, const struct config_key *key, json_t *json, const char *numeric)
 {
@@ -202,7 +215,7 @@ take_address(struct target to, const struct config_key *key, json_t *json, const
 	if (text == NULL)
 		return;
 	write_pointer(to.base + key->offset, text);
-	if (net_address_resolve(numeric != NULL ? numeric : text, &address, &why) == -1)
+	if (find_address(key->object == CONFIG_OBJECT_SERVER, text, numeric, &address, &why) == -1)
 		config_place_fault(to.place, json, "host:port, [v6]:port or unix:/path (%s)", why);
 	else if (address.sa.sa_family != AF_UNIX && address.in.sin_port == 0)
 		config_place_fault(to.place, json, "a port from 1 to 65535");

@@ -176,6 +176,24 @@ net_address_resolve(const char *text, struct net_address *ret, const char **rete
 	return lookup(host, (uint16_t)port, ret, 1) == -1 ? -1 : 0;
 }
 
+int
+net_address_later(const char *text, struct net_address *ret, const char **reterr)
+{
+	static const char name_chars[] =
+	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+	char host[HOST_MAX];
+	int port = split_host_port(text, host, reterr);
+
+	if (port == -1)
+		return -1;
+	*reterr = "a host's name has letters, digits, \"-\", \"_\" and \".\"";
+	if (host[strspn(host, name_chars)] != '\0')
+		return -1;
+	memset(ret, 0, sizeof(*ret));
+	ret->in.sin_port = htons((uint16_t)port);
+	return 0;
+}
+
 void
 net_address_format(const struct net_address *address, char *buf, size_t size)
 {

@@ -280,7 +280,8 @@ group_init(struct group *group, const struct config_upstream *config, struct boa
 	for (size_t i = 0; i < BOARD_ENDPOINTS_MAX; i++)
 		group->endpoints[i].board = &board->endpoints[i];
 	for (size_t i = 0; i < config->server_count; i++)
-		group_set_addresses(group, i, &config->servers[i].address, 1);
+		group_set_addresses(group, i, &config->servers[i].address,
+		                    config->servers[i].address.length > 0 ? 1 : 0);
 }
 
 void

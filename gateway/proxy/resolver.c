@@ -11,14 +11,17 @@
 static void
 log_change(struct resolver_group *own, size_t index, bool failing, const char *why)
 {
-	const char *text = own->group->config->servers[index].text;
+	const struct config_server *server = &own->group->config->servers[index];
+	const char *text = server->text;
 
 	if (failing == own->failing[index])
 		return;
 	own->failing[index] = failing;
 	if (failing)
-		log_warn("%s: %s: %s; its last addresses stay", own->group->config->name, text,
-		         why);
+		log_warn("%s: %s: %s; %s", own->group->config->name, text, why,
+		         own->answered[index] || server->address.length > 0
+		             ? "its last addresses stay"
+		             : "it has none until it can");
 	else
 		log_info("%s: %s can be resolved again", own->group->config->name, text);
 }

@@ -30,6 +30,10 @@ int net_address_parse(const char *text, struct net_address *ret, const char **re
 /* As net_address_parse(), and names are looked up (blocking: start-up only, never on a loop). */
 int net_address_resolve(const char *text, struct net_address *ret, const char **reterr);
 
+/* A server whose name has no address now: `length` 0, the port set. Returns 0, or -1 with *reterr where
+ * the host is no name. */
+int net_address_later(const char *text, struct net_address *ret, const char **reterr);
+
 /* Whether the address has the name of a host, which must be looked up. */
 bool net_address_is_name(const char *text);
 

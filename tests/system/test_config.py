@@ -102,7 +102,7 @@ def test_all_semantic_errors_are_printed(tmp_path: Path) -> None:
     file.write_text(
         """{
           "listeners": [{"address": "127.0.0.1"}], // no port
-          "upstreams": {"app": {"servers": ["no-such-host.invalid:1"], "tls": 5}},
+          "upstreams": {"app": {"servers": ["no such host.invalid:1"], "tls": 5}},
           "limits": {"headers": 100000, "header": 1},
           "worker": {"threads": 9}
         }"""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -230,6 +232,9 @@ def test_names_are_followed(
     wait_for(lambda: value("lookup_failures_total") > failures + 2, 5, "failed lookups")
     assert shares() == [0, 0, 20]
     assert gateway.log().count("its last addresses stay") == 1
+    os.kill(gateway.process.pid, signal.SIGHUP)  # better the old configuration than no address
+    wait_for(lambda: "resolved now" in gateway.log(), 5, "the reload's refusal")
+    assert shares() == [0, 0, 20]
     # a worker that starts while no name resolves has the address of the start
     (worker,) = gateway.worker_pids()
     os.kill(worker, 9)
@@ -239,6 +244,40 @@ def test_names_are_followed(
     assert all(shares())
     for listener in listeners:
         listener.close()
+
+
+@pytest.mark.skipif(
+    "san" in str(BINARY), reason="ASan must be loaded first; TSan sees the wrapper's own faults"
+)
+def test_a_name_may_come_later(
+    gateway_factory: GatewayFactory, hosts: Callable[[dict[str, list[str]]], dict[str, str]]
+) -> None:
+    """A gateway starts before its app has an address; who checks is told; then it serves."""
+    counts: dict[str, int] = {}
+    port = free_port()
+    listener = _named(port, "127.0.0.2", counts)
+    env = hosts({})
+    gateway = gateway_factory(
+        [f"app.test:{port}"],
+        env=env,
+        upstream={"resolve_interval_ms": 100},
+        control={"listeners": [{"address": f"127.0.0.1:{free_port()}", "role": "probe"}]},
+    )
+    answer = ask(gateway.port, get())
+    assert (answer.status, error_code(answer)) == (503, "upstream_down")
+    assert "it has none until it can" in gateway.log()
+    checked = subprocess.run(
+        [str(BINARY), "check", "-c", str(gateway.config_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        timeout=20,
+    )
+    assert checked.returncode == 78 and f"app.test:{port}: the name cannot" in checked.stderr
+    hosts({"app.test": ["127.0.0.2"]})
+    wait_for(lambda: _answers(gateway), 5, "the address")
+    assert counts["127.0.0.2"] >= 1
+    listener.close()
 
 
 def _answers(gateway: Gateway) -> bool:

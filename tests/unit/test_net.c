@@ -100,6 +100,11 @@ test_resolve(void **state)
 	net_address_format(&address, buf, sizeof(buf));
 	assert_true(strcmp(buf, "127.0.0.1:81") == 0 || strcmp(buf, "[::1]:81") == 0);
 	assert_int_equal(net_address_resolve("no-such-name.invalid:81", &address, &why), -1);
+	assert_int_equal(net_address_later("no-such-name.invalid:81", &address, &why), 0);
+	assert_int_equal(address.length, 0);
+	assert_int_equal(ntohs(address.in.sin_port), 81);
+	assert_int_equal(net_address_later("no name:81", &address, &why), -1);
+	assert_int_equal(net_address_later("name", &address, &why), -1);
 }
 
 static bool
