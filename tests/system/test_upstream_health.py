@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import BINARY, Gateway, StubServer, free_port, wait_for
+from harness import BINARY, Gateway, StubServer, clean_env, free_port, wait_for
 from proxy_tools import OK, always, ask, error_code, get, read_head
 from tls_tools import Authority, server_context
 from upstream_tools import serve_forever, value
@@ -270,7 +270,7 @@ def test_a_name_may_come_later(
         [str(BINARY), "check", "-c", str(gateway.config_path)],
         capture_output=True,
         text=True,
-        env={**os.environ, **env},
+        env=clean_env(env),
         timeout=20,
     )
     assert checked.returncode == 78 and f"app.test:{port}: the name cannot" in checked.stderr
