@@ -53,15 +53,21 @@ no_config(const char *command)
 	return EXIT_USAGE;
 }
 
+static void
+print_errors(struct config_errors *errs)
+{
+	for (size_t i = 0; i < errs->count; i++)
+		fprintf(stderr, "%s\n", errs->lines[i]);
+	config_errors_free(errs);
+}
+
 static int
 load(const char *path, struct config **ret, char **ret_bytes, size_t *ret_length)
 {
 	struct config_errors errs = {0};
 	int status = config_load_file(path, ret, ret_bytes, ret_length, &errs);
 
-	for (size_t i = 0; i < errs.count; i++)
-		fprintf(stderr, "%s\n", errs.lines[i]);
-	config_errors_free(&errs);
+	print_errors(&errs);
 	return status;
 }
 
@@ -104,7 +110,7 @@ int
 command_check(const struct client_options *options)
 {
 	struct config *config;
-	const char *unresolved;
+	struct config_errors errs = {0};
 	char *bytes;
 	size_t length;
 	int status;
@@ -118,13 +124,11 @@ command_check(const struct client_options *options)
 	if (load(options->config, &config, &bytes, &length) == -1)
 		return EXIT_CONFIG;
 	/* `run` would start and ask again; who checks wants to know of a slip of the pen. */
-	unresolved = config_unresolved(config, NULL);
-	if (unresolved != NULL)
-		fprintf(stderr, "%s: server %s: the name cannot be resolved\n", options->config,
-		        unresolved);
-	else
+	status =
+	    config_check_names(options->config, config, NULL, &errs) > 0 ? EXIT_CONFIG : EXIT_DONE;
+	print_errors(&errs);
+	if (status == EXIT_DONE)
 		printf("%s: good\n", options->config);
-	status = unresolved != NULL ? EXIT_CONFIG : EXIT_DONE;
 	free(bytes);
 	config_free(config);
 	return status;

@@ -246,20 +246,18 @@ load(struct supervisor *s, char **ret_bytes, size_t *ret_length)
 {
 	struct config_errors errs = {0};
 	struct config *config = NULL;
-	const char *lost;
 
-	if (config_load_file(s->path, &config, ret_bytes, ret_length, &errs) == -1)
-		for (size_t i = 0; i < errs.count; i++)
-			log_error("%s", errs.lines[i]);
+	/* A name lost its address: those in force still serve, better the old configuration. */
+	if (config_load_file(s->path, &config, ret_bytes, ret_length, &errs) == 0 &&
+	    config_check_names(s->path, config, s->config, &errs) > 0) {
+		free(*ret_bytes);
+		config_free(config);
+		config = NULL;
+	}
+	for (size_t i = 0; i < errs.count; i++)
+		log_error("%s", errs.lines[i]);
 	config_errors_free(&errs);
-	lost = config != NULL ? config_unresolved(config, s->config) : NULL;
-	if (lost == NULL)
-		return config;
-	/* Those in force have an address that still serves: better the old configuration. */
-	log_error("%s: server %s: the name cannot be resolved now", s->path, lost);
-	free(*ret_bytes);
-	config_free(config);
-	return NULL;
+	return config;
 }
 
 void

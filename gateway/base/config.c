@@ -298,16 +298,24 @@ had_address(const struct config *config, const char *text)
 	return false;
 }
 
-const char *
-config_unresolved(const struct config *config, const struct config *before)
+size_t
+config_check_names(const char *file, const struct config *config, const struct config *before,
+                   struct config_errors *errs)
 {
+	size_t count = 0;
+
 	for (size_t i = 0; i < config->upstream_count; i++)
 		for (size_t j = 0; j < config->upstreams[i].server_count; j++) {
 			const struct config_server *server = &config->upstreams[i].servers[j];
 
-			if (server->address.length == 0 &&
-			    (before == NULL || had_address(before, server->text)))
-				return server->text;
+			if (server->address.length > 0 ||
+			    (before != NULL && !had_address(before, server->text)))
+				continue;
+			config_errors_add(errs,
+			                  "%s: /upstreams/%s/servers/%zu: found \"%s\", allowed: a "
+			                  "name that can be resolved",
+			                  file, config->upstreams[i].name, j, server->text);
+			count++;
 		}
-	return NULL;
+	return count;
 }

@@ -288,9 +288,10 @@ int config_load_bytes(const char *name, const char *bytes, size_t length, struct
 /* Whether upstreams and servers stand at the same indices in both. */
 bool config_same_servers(const struct config *a, const struct config *b);
 
-/* The first server of `config` (its text; borrowed) that has a name and no address yet although the same
- * one of `before` had one; where `before` is null, the first without. Null: there is none. */
-const char *config_unresolved(const struct config *config, const struct config *before);
+/* One error for each server of `config` that has a name and no address yet; where `before` is not null,
+ * only if the same one had an address there. Returns how many. */
+size_t config_check_names(const char *file, const struct config *config,
+                          const struct config *before, struct config_errors *errs);
 
 void config_free(struct config *config);
 void config_errors_free(struct config_errors *errs);
