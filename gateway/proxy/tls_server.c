@@ -215,7 +215,9 @@ on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *ciph
 		return 0;
 	answer = with_keys(keys, name, iv, cipher, mac, sealing);
 	OPENSSL_cleanse(keys, sizeof keys);
-	return answer;
+	/* Clients use a ticket once (RFC 8446 appendix C.4): without a new one each second
+	 * connection would be a full handshake. OpenSSL renews only those of its own keys. */
+	return answer == 1 && !sealing && SSL_version(ssl) == TLS1_3_VERSION ? 2 : answer;
 }
 
 /* --- making a context ------------------------------------------------------------------------ */
