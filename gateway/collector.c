@@ -193,9 +193,9 @@ on_poll(evutil_socket_t fd, short events, void *arg)
 	bool more = intake_poll(c->service.intake, &c->service, now_ns);
 	if (watch_go_on(c->service.watch))
 		more = true;
+	spans_tick(c->service.spans, clock_wall_ns());
 	if (++c->ticks % SECOND_TICKS == 0) {
 		aggregate_flush(c->service.aggregate);
-		spans_tick(c->service.spans, clock_wall_ns());
 		watch_tick(c->service.watch);
 		incidents_tick(c->service.incidents);
 	}

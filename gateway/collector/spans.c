@@ -39,6 +39,15 @@ struct route_spans {
 	size_t open_count;
 	struct packed *first, *last; /* oldest first */
 	struct span_rows *rows;      /* owned: keys in use */
+	uint64_t saved_chunk;        /* the last minute whose windows were saved */
+};
+
+/* One round over all routes, a few in each tick: a thousand windows that end at once are packed,
+ * and a minute of them saved, without an answer having to wait for it. */
+struct sweep {
+	bool runs;
+	size_t next; /* route */
+	uint64_t now_ms, started_ms;
 };
 
 struct spans {
@@ -48,7 +57,7 @@ struct spans {
 	struct flame *flame;
 	struct route_spans of[ROUTES_MAX + 1];
 	struct packed *oldest; /* list of all */
-	uint64_t saved_chunk;  /* the last minute whose windows were saved */
+	struct sweep sweep;
 	struct spans_stats stats;
 	struct rollup_part *parts; /* of the exchange being added */
 };
@@ -162,15 +171,13 @@ is_packed(const struct spans *w, uint64_t start_ms, uint64_t now_ms)
 }
 
 static void
-close_final(struct spans *w, uint64_t now_ms, bool all)
+close_final(struct spans *w, size_t route, uint64_t now_ms, bool all)
 {
-	for (size_t i = 0; i < routes_count(w->routes); i++) {
-		struct open *open, *next;
-		LL_FOREACH_SAFE(w->of[i].open, open, next)
-		{
-			if (all || is_packed(w, open->start_ms, now_ms))
-				open_close(w, i, open);
-		}
+	struct open *open, *next;
+	LL_FOREACH_SAFE(w->of[route].open, open, next)
+	{
+		if (all || is_packed(w, open->start_ms, now_ms))
+			open_close(w, route, open);
 	}
 }
 
@@ -295,13 +302,6 @@ save_route(struct spans *w, size_t route)
 }
 
 static void
-save(struct spans *w)
-{
-	for (size_t i = 0; i < routes_count(w->routes); i++)
-		save_route(w, i);
-}
-
-static void
 forget(struct spans *w, uint64_t now_ms)
 {
 	while (w->oldest != NULL) {
@@ -311,38 +311,63 @@ forget(struct spans *w, uint64_t now_ms)
 		if (!old && !full)
 			return;
 		if (!p->saved)
-			save(w);
+			save_route(w, p->route);
 		w->stats.left_early += !old;
 		packed_forget(w, p);
 	}
 }
 
-void
+/* Closes what is final of a route; saves once every window of a minute is final, so that the minute
+ * is written once. */
+static void
+visit(struct spans *w, size_t route, uint64_t now_ms)
+{
+	struct route_spans *of = &w->of[route];
+	uint64_t chunk = (now_ms - w->options.join_timeout_ms) / SPANS_CHUNK_MS;
+	close_final(w, route, now_ms, false);
+	if (chunk == of->saved_chunk)
+		return;
+	of->saved_chunk = chunk;
+	save_route(w, route);
+	if (of->rows != NULL)
+		span_rows_forget(of->rows, now_ms - SPANS_MEMORY_MS);
+}
+
+/* Not within a second of the one before, whichever way the clock is set. */
+static bool
+sweep_begins(struct spans *w, uint64_t now_ms)
+{
+	struct sweep *sweep = &w->sweep;
+	if (now_ms >= sweep->started_ms && now_ms - sweep->started_ms < SPANS_SWEEP_MS)
+		return false;
+	*sweep = (struct sweep){.runs = true, .now_ms = now_ms, .started_ms = now_ms};
+	save_stacks(w, now_ms, STACKS_TICK_BYTES);
+	return true;
+}
+
+bool
 spans_tick(struct spans *w, uint64_t now_wall_ns)
 {
-	uint64_t now_ms = now_wall_ns / NS_PER_MS;
-	close_final(w, now_ms, false);
-	save_stacks(w, now_ms, STACKS_TICK_BYTES);
-	/* Once every window of a minute is final, so that it is written once. */
-	uint64_t chunk = (now_ms - w->options.join_timeout_ms) / SPANS_CHUNK_MS;
-	if (chunk != w->saved_chunk) {
-		w->saved_chunk = chunk;
-		save(w);
-		for (size_t i = 0; i < routes_count(w->routes); i++)
-			if (w->of[i].rows != NULL)
-				span_rows_forget(w->of[i].rows, now_ms - SPANS_MEMORY_MS);
-		if (flame_count(w->flame) > w->options.stacks_max / 2)
-			flame_prune(w->flame, now_ms / 1000 - STACKS_UNUSED_S);
-	}
-	forget(w, now_ms);
+	struct sweep *sweep = &w->sweep;
+	if (!sweep->runs && !sweep_begins(w, now_wall_ns / NS_PER_MS))
+		return false;
+	for (size_t n = 0; n < SPANS_ROUTES_TICK && sweep->next < routes_count(w->routes); n++)
+		visit(w, sweep->next++, sweep->now_ms);
+	forget(w, sweep->now_ms);
+	sweep->runs = sweep->next < routes_count(w->routes);
+	if (!sweep->runs && flame_count(w->flame) > w->options.stacks_max / 2)
+		flame_prune(w->flame, sweep->now_ms / 1000 - STACKS_UNUSED_S);
+	return sweep->runs;
 }
 
 void
 spans_finish(struct spans *w, uint64_t now_wall_ns)
 {
-	close_final(w, 0, true);
+	for (size_t i = 0; i < routes_count(w->routes); i++)
+		close_final(w, i, 0, true);
 	save_stacks(w, now_wall_ns / NS_PER_MS, STACKS_END_BYTES);
-	save(w);
+	for (size_t i = 0; i < routes_count(w->routes); i++)
+		save_route(w, i);
 }
 
 /* --- reading --------------- */

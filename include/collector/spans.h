@@ -18,6 +18,8 @@
 #define SPANS_BYTES_MAX (24u << 20)  /* of closed ones; beyond, the oldest leave early */
 #define SPANS_OPEN_MAX 8             /* of one route; beyond, the oldest is closed early */
 #define SPANS_ROWS_LIVE 128          /* rows of an open one before it is folded */
+#define SPANS_SWEEP_MS 1000          /* between two rounds over all routes */
+#define SPANS_ROUTES_TICK 32 /* routes of a round in one tick: about 3 ms where all are due */
 
 struct store;
 struct spans;
@@ -47,8 +49,10 @@ void spans_add(struct spans *spans, size_t route, const struct exchange_record *
                const struct profile *profile, const struct join *join, enum profile_missing missing,
                uint64_t now_wall_ns);
 
-/* Closes what is final, saves once a minute, forgets what is old. About once a second. */
-void spans_tick(struct spans *spans, uint64_t now_wall_ns);
+/* Goes on with the round over all routes, or begins one if the last began SPANS_SWEEP_MS ago: closes
+ * what is final, saves once a minute, forgets what is old. Once in each turn of the loop. True: the
+ * round goes on in the next. */
+bool spans_tick(struct spans *spans, uint64_t now_wall_ns);
 
 /* Closes and saves everything: at the end. */
 void spans_finish(struct spans *spans, uint64_t now_wall_ns);

@@ -311,7 +311,8 @@ make_windows(void)
 	for (unsigned window = 0; window < 96; window++, now_ns += 10 * NS_PER_S) {
 		for (unsigned n = 0; n < 3 * routes; n++)
 			window_exchange(told, n % routes, now_ns);
-		spans_tick(service.spans, now_ns);
+		while (spans_tick(service.spans, now_ns))
+			continue;
 		store_sync(service.store, 10000);
 		resident_kib();
 	}

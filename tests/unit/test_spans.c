@@ -6,7 +6,6 @@
 #include "base/clock.h"
 #include "collector/query_answer.h"
 #include "collector/spans.h"
-#include "collector/spans_rows.h"
 #include "collector/store.h"
 #include "collector/store_rollups.h"
 #include "rollup_kit.h"
@@ -44,6 +43,14 @@ spans_open(size_t bytes_max, size_t rows_max, size_t stacks_max)
 	spans = spans_new(&options, routes, store);
 }
 
+/* A whole round over the routes. */
+static void
+sweep(uint64_t now_ns)
+{
+	while (spans_tick(spans, now_ns))
+		continue;
+}
+
 static int
 set_up(void **state)
 {
@@ -72,24 +79,10 @@ tear_down(void **state)
 	return system(command);
 }
 
-/* A stack of the hook: three frames, the innermost one by number. */
-static struct stack *
-told_stack(unsigned number)
-{
-	char json[512], function[32];
-	snprintf(function, sizeof(function), "step%u", number);
-	snprintf(json, sizeof(json),
-	         "[{\"module\":\"app\",\"function\":\"main\",\"file\":\"app.py\",\"line\":1,"
-	         "\"in_app\":true},{\"module\":\"app\",\"function\":\"%s\",\"file\":\"app.py\","
-	         "\"line\":%u,\"in_app\":true}]",
-	         function, number + 1);
-	return kit_told(json, flame_key(flame_key(0, "app", "main"), "app", function));
-}
-
-/* One exchange of route 1 that ends at `end_ns`, two rows in its profile (none where `stacks` is
- * 0). Also into the truth, by its head and total. */
+/* One exchange that ends at `end_ns`, two rows in its profile (none where `stacks` is 0). Also into
+ * the truth, by its head and total. */
 static void
-add(uint64_t end_ns, uint64_t now_ns, unsigned stacks, uint64_t *random)
+add_to(size_t route, uint64_t end_ns, uint64_t now_ns, unsigned stacks, uint64_t *random)
 {
 	uint64_t app_ns = 1000000 + kit_random(random) % 400000000, a = app_ns / 3;
 	unsigned first = stacks > 0 ? (unsigned)(kit_random(random) % stacks) : 0;
@@ -115,9 +108,9 @@ add(uint64_t end_ns, uint64_t now_ns, unsigned stacks, uint64_t *random)
 		    record.marks_ns[MARK_SENT_FIRST] + app_ns + 100 + 10 * (i - MARK_READ_FIRST);
 	uint64_t total_ns = record.marks_ns[MARK_END] - record.marks_ns[MARK_START];
 	record.start_wall_ns = end_ns - total_ns;
-	rows[0].stack = stacks > 0 ? told_stack(first) : NULL;
-	rows[1].stack = stacks > 0 ? told_stack(second) : NULL;
-	spans_add(spans, 1, &record, stacks > 0 ? &profile : NULL, stacks > 0 ? &join : NULL,
+	rows[0].stack = stacks > 0 ? kit_step(first) : NULL;
+	rows[1].stack = stacks > 0 ? kit_step(second) : NULL;
+	spans_add(spans, route, &record, stacks > 0 ? &profile : NULL, stacks > 0 ? &join : NULL,
 	          stacks > 0 ? MISSING_NOT : MISSING_DROPPED, now_ns);
 	stack_unref(rows[0].stack);
 	stack_unref(rows[1].stack);
@@ -135,49 +128,10 @@ add(uint64_t end_ns, uint64_t now_ns, unsigned stacks, uint64_t *random)
 	rollup_add(truth, &x);
 }
 
-/* What held the loop before the app was called is a row of its own, and the sum stays the same. */
 static void
-test_held_before_the_call(void **state)
+add(uint64_t end_ns, uint64_t now_ns, unsigned stacks, uint64_t *random)
 {
-	struct exchange_record record = {.attempts = 1, .status = 200, .died_in = PHASE_COUNT};
-	struct join join = {.shared = true, .app_queue_ns = 900, .app_ns = 100};
-	struct profile_stall stalls[] = {{.ns = 50}, /* within the app */
-	                                 {.queued = true, .ns = 600, .stack = told_stack(1)},
-	                                 {.queued = true, .ns = 40}, /* by nobody known */
-	                                 {.queued = true, .ns = 700, .stack = told_stack(2)}};
-	struct profile profile = {.unattributed_ns = 100, .stalls = stalls, .stall_count = 4};
-	struct rollup_part parts[SPAN_PARTS_MAX];
-	struct rollup_exchange x;
-	uint64_t sum_ns = 0, queue_ns[3] = {0};
-	size_t rows = 0;
-	(void)state;
-	for (unsigned i = MARK_READ_FIRST; i < MARK_COUNT; i++)
-		record.marks_ns[i] = 1000;
-	struct flame *flame = flame_new(FLAME_STACKS_MAX, FLAME_FRAMES_MAX);
-	span_exchange(&record, &profile, &join, MISSING_NOT, flame, 1, parts, &x);
-	for (size_t i = 0; i < x.part_count; i++) {
-		const struct rollup_key *key = &parts[i].key;
-		sum_ns += parts[i].ns;
-		if (key->kind != ROLLUP_PHASE || key->cause != ROLLUP_PHASE_APP_QUEUE)
-			continue;
-		assert_true(rows < 3);
-		assert_int_not_equal(key->stack, 0);
-		queue_ns[rows++] = parts[i].ns;
-	}
-	assert_int_equal(sum_ns, x.total_ns);
-	assert_int_equal(rows, 2); /* 900 are over with the second */
-	assert_int_equal(queue_ns[0], 600);
-	assert_int_equal(queue_ns[1], 300);
-	stalls[3].ns = 200;
-	span_exchange(&record, &profile, &join, MISSING_NOT, flame, 1, parts, &x);
-	sum_ns = 0;
-	for (size_t i = 0; i < x.part_count; i++)
-		if (parts[i].key.kind == ROLLUP_PHASE && parts[i].key.stack == 0)
-			sum_ns += parts[i].ns;
-	assert_int_equal(sum_ns, 100); /* the rest is nobody's */
-	flame_free(flame);
-	stack_unref(stalls[1].stack);
-	stack_unref(stalls[3].stack);
+	add_to(1, end_ns, now_ns, stacks, random);
 }
 
 static void
@@ -254,7 +208,7 @@ test_saved_by_the_minute(void **state)
 	routes_index(routes, "GET /a");
 	for (unsigned i = 0; i < 300; i++) { /* five minutes, one a second */
 		add(now_ns, now_ns, i % 5 ? 12 : 0, &random);
-		spans_tick(spans, now_ns);
+		sweep(now_ns);
 		now_ns += S;
 	}
 	spans_sum(spans, 1, 0, UINT64_MAX, sum);
@@ -266,7 +220,7 @@ test_saved_by_the_minute(void **state)
 	store_sync(store, 5000);
 	assert_int_equal(number("SELECT count(*) FROM rollups"), 4);
 	for (unsigned i = 0; i < 11; i++, now_ns += S)
-		spans_tick(spans, now_ns);
+		sweep(now_ns);
 	store_sync(store, 5000);
 	assert_int_equal(number("SELECT count(*) FROM rollups"), 5);
 	check_stored();
@@ -280,6 +234,42 @@ test_saved_by_the_minute(void **state)
 	assert_int_equal(number("SELECT count(*) FROM rollups"), 5);
 	check_stored();
 	rollup_free(sum);
+}
+
+/* A tick closes and saves SPANS_ROUTES_TICK routes, the next goes on; every minute is saved. */
+static void
+test_a_few_routes_in_each_tick(void **state)
+{
+	uint64_t now_ns = clock_wall_ns() / (60 * S) * (60 * S), random = 6;
+	const size_t routes_made = SPANS_ROUTES_TICK + 2; /* with the one of all others */
+	struct spans_stats stats;
+	char name[16];
+	(void)state;
+	for (size_t i = routes_count(routes); i < routes_made; i++) {
+		snprintf(name, sizeof(name), "GET /%zu", i);
+		add_to(routes_index(routes, name), now_ns, now_ns, 0, &random);
+	}
+	assert_int_equal(routes_count(routes), routes_made);
+	now_ns += 60 * S + TIMEOUT_MS * NS_PER_MS;
+	assert_true(spans_tick(spans, now_ns));
+	spans_stats(spans, &stats);
+	assert_int_equal(stats.packed, SPANS_ROUTES_TICK - 1);
+	assert_int_equal(stats.open, 2);
+	assert_false(spans_tick(spans, now_ns + S));
+	spans_stats(spans, &stats);
+	assert_int_equal(stats.packed, routes_made - 1);
+	/* No round begins within a second, one does after it. */
+	add_to(1, now_ns - 60 * S, now_ns, 0, &random);
+	spans_stats(spans, &stats);
+	assert_int_equal(stats.open, 1);
+	assert_false(spans_tick(spans, now_ns + S - NS_PER_MS));
+	spans_stats(spans, &stats);
+	assert_int_equal(stats.open, 1);
+	assert_true(spans_tick(spans, now_ns + S));
+	spans_stats(spans, &stats);
+	assert_int_equal(stats.open, 0);
+	store_sync(store, 5000);
+	assert_int_equal(number("SELECT count(DISTINCT route) FROM rollups"), routes_made - 1);
 }
 
 /* Windows of hours and days ago become minutes and hours; every sum is as before. */
@@ -363,7 +353,7 @@ test_read_once(void **state)
 	                                       .requests = 1}};
 	for (unsigned k = 0; k < 200; k++, now_ns += S) {
 		add(now_ns, now_ns, 9, &random);
-		spans_tick(spans, now_ns);
+		sweep(now_ns);
 	}
 	store_put_minute(store, &minute);
 	store_sync(store, 5000);
@@ -457,7 +447,7 @@ test_bounds(void **state)
 	spans_open(8192, ROLLUP_ROWS_MAX, FLAME_STACKS_MAX);
 	for (unsigned i = 0; i < 60; i++) {
 		add(now_ns + i * 10 * S, now_ns + i * 10 * S, 20, &random);
-		spans_tick(spans, now_ns + i * 10 * S);
+		sweep(now_ns + i * 10 * S);
 	}
 	spans_stats(spans, &stats);
 	assert_true(stats.left_early > 0);
@@ -468,7 +458,7 @@ test_bounds(void **state)
 	spans_stats(spans, &stats);
 	assert_int_equal(stats.open, 8);
 	/* The clock is set back by a day: what lies in the future closes, nothing waits for it. */
-	spans_tick(spans, now_ns - 86400 * S);
+	sweep(now_ns - 86400 * S);
 	spans_stats(spans, &stats);
 	assert_int_equal(stats.open, 0);
 	rollup_free(sum);
@@ -503,7 +493,7 @@ test_filled(void **state)
 		uint64_t at_ns = now_ns - (1500 - i) * 4 * S;
 		for (unsigned k = 0; k < 4; k++)
 			add(at_ns, at_ns, 200, &random);
-		spans_tick(spans, at_ns);
+		sweep(at_ns);
 		if (i % 100 == 99)
 			store_sync(store, 5000);
 	}
@@ -556,8 +546,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_held_before_the_call),
 	    cmocka_unit_test_setup_teardown(test_saved_by_the_minute, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_a_few_routes_in_each_tick, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_ageing, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_read_once, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_bounds, set_up, tear_down),
