@@ -1,4 +1,9 @@
-"""Latency at half load, by an open-loop generator: what a stall delays counts, every time."""
+"""Latency at half load, by an open-loop generator: what a stall delays counts, every time.
+
+Many short intervals, not few long ones: a virtual machine is stopped for 10 to 100 ms every few
+seconds, which is the p99 of each interval that it falls into, whoever is measured. It falls into
+some of the short ones; the median ratio is that of the others.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,8 @@ import procs
 from paired import CONTROL
 from stats import Estimate, estimate, median
 
-ROUNDS = 9
-SECONDS = 3
+ROUNDS = 61
+SECONDS = 0.5
 CONNECTIONS = 64
 SHARE = 0.5  # of what the slower peer can do at all
 RATIO_GOAL = 1.10
@@ -50,7 +55,8 @@ def run(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
         for i in range(ROUNDS):
             order = names[i % len(names) :] + names[: i % len(names)]
             rounds.append({name: measure(named[name], rate) for name in order})
-            say(f"round {i + 1}/{ROUNDS}")
+            if i % 10 == 0:
+                say(f"round {i + 1}/{ROUNDS}")
         return {"rate": rate, "most": most, "rounds": rounds}
     finally:
         for service in reversed(services):
@@ -74,5 +80,7 @@ def verdicts(result: dict[str, Any]) -> list[tuple[str, str, str]]:
         verdict = ""
         if name == better:
             verdict = "holds" if ratio.median <= RATIO_GOAL else f"over {RATIO_GOAL}"
+            if not 1 / RATIO_GOAL <= ratios[CONTROL].median <= RATIO_GOAL:
+                verdict = "too noisy"
         rows.append((f"p99 ratio at half load, ours to {name}", ratio.text(), verdict))
     return rows
