@@ -1,6 +1,8 @@
 """What a deep profile costs its request, beside cProfile, and what it costs the others.
 
-In one process, interleaved: a route that makes 20 000 calls, and beside it a short one every 2 ms.
+In one process, interleaved: a route that makes 20 000 calls at once; and short requests, one after
+the other, beside one that makes its 20 000 calls in 100 steps, deep or not. (Beside calls that hold
+the loop the others wait for as long as those take: that is the first figure.)
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from typing import Any
 os.environ.setdefault("TAILRACE_CALLBACK", "unix:/nonexistent/tailrace-bench")
 
 CALLS = 20_000
+STEPS = 100
 ROUNDS = 30
+WINDOWS = 40  # of each kind; 30 to 60 short requests in each
 OTHERS_GOAL = 1.3
 KEY = b"k" * 32
 
@@ -26,21 +30,25 @@ def leaf(x: int) -> int:
     return x + 1
 
 
-def burn() -> int:
+def burn(calls: int) -> int:
     x = 0
-    for _ in range(CALLS):
+    for _ in range(calls):
         x = leaf(x)
     return x
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """/cpu makes the calls at once; all else waits shortly."""
+    """/cpu makes the calls at once, /steps a few at a time; all else waits shortly."""
     if scope["path"] == "/cpu":
         if scope["profiler"] is not None:
             scope["profiler"].enable()
-        burn()
+        burn(CALLS)
         if scope["profiler"] is not None:
             scope["profiler"].disable()
+    elif scope["path"] == "/steps":
+        for _ in range(STEPS):
+            burn(CALLS // STEPS)
+            await asyncio.sleep(0.0002)
     else:
         await asyncio.sleep(0.0005)
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -85,10 +93,11 @@ async def measure() -> dict[str, Any]:
             await asyncio.sleep(0.25)  # 5 % of the time is what deep profiles may take
             _engine.take(1 << 20)
     others: dict[str, list[float]] = {"alone": [], "deep": []}
-    for name in list(others) * 8:
-        window = asyncio.create_task(one(hook, "/wait", name == "deep", number))
+    for name in ["alone", "deep", "deep", "alone"] * (WINDOWS // 2):
+        await asyncio.sleep(0.25)
+        window = asyncio.create_task(one(hook, "/steps", name == "deep", number))
         number += 1
-        for _ in range(100):
+        while not window.done():
             others[name].append(await one(hook, "/short", False, number))
             number += 1
         await window
