@@ -187,7 +187,7 @@ test_forecast(void **state)
 	retention_forecast(r, 3, &over_ns, &rate);
 	assert_true(over_ns == 400 * 100 && rate == 20.0 / 400);
 	for (unsigned i = 0; i < 1010; i++) /* busier than the whole one before */
-		add(r, 2, 1000 + i, 1000 + i, false);
+		add(r, 2, 900 + i, 1000 + i, false);
 	retention_forecast(r, 3, &over_ns, &rate);
 	assert_true(over_ns == 2000 && rate == 20.0 / 1001);
 	retention_free(r);
