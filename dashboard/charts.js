@@ -27,12 +27,13 @@ function axes(format) {
   ];
 }
 
-// Vertical lines for deploys, shaded spans for incidents.
-function marks(deploys, incidents) {
+// Vertical lines for deploys, shaded spans for incidents: those that `now` holds when it is drawn.
+function marks(now) {
   return {
     hooks: {
       draw: [
         (u) => {
+          const { deploys, incidents } = now.current;
           const { left, top, width, height } = u.bbox;
           const at = (t) => Math.min(Math.max(u.valToPos(t, "x", true), left), left + width);
           u.ctx.save();
@@ -83,8 +84,51 @@ function told(series, format) {
     .join("; ");
 }
 
+const known = (values) => values.filter((v) => v !== null).length;
+
+function line(s, format) {
+  return {
+    label: s.label,
+    stroke: color(s.stroke),
+    fill: s.fill && color(s.fill),
+    width: s.width ?? 1.5,
+    spanGaps: false,
+    points: { show: (u, i) => !s.fill && known(u.data[i]) < 40, size: 4 },
+    paths: s.bars ? uPlot.paths.bars({ size: [0.9, 40] }) : undefined,
+    value: (_, v) => (v === null ? "–" : format(v)),
+  };
+}
+
+// `now` holds what changes while a plot lives: marks, and what a drag leads to.
+function plotOptions(width, height, series, format, now) {
+  const chosen = (u) => {
+    if (!now.current.onSpan || u.select.width < 5) return;
+    const right = u.select.left + u.select.width;
+    now.current.onSpan(
+      Math.floor(u.posToVal(u.select.left, "x")),
+      Math.ceil(u.posToVal(right, "x")),
+    );
+  };
+  return {
+    width,
+    height,
+    padding: [8, 8, 0, 0],
+    cursor: { drag: { x: true, y: false, setScale: false }, sync: { key: "route" } },
+    scales: { x: { time: true }, y: { range: (_, min, max) => [0, Math.max(max, 1e-9) * 1.05] } },
+    axes: axes(format),
+    legend: { live: true },
+    plugins: [marks(now)],
+    tzDate: (s) => uPlot.tzDate(new Date(s * 1e3), "Etc/UTC"),
+    hooks: { setSelect: [chosen] },
+    series: [
+      { label: "UTC", value: (_, v) => (v === null ? "–" : time(v)) },
+      ...series.map((s) => line(s, format)),
+    ],
+  };
+}
+
 // One chart; `series` are {label, values, stroke, fill, width, bars}, colours by their names; a
-// drag selects a span.
+// drag selects a span. Newer values are put into the plot that is there: a cursor stays.
 export function Chart({
   title,
   t,
@@ -96,53 +140,33 @@ export function Chart({
   onSpan,
 }) {
   const box = useRef(null);
+  const plot = useRef(null);
+  const now = useRef(null);
   const theme = useTheme();
+  now.current = { deploys, incidents, onSpan };
+  const lines = series.map((s) => s.label).join();
+  const values = [t, ...series.map((s) => s.values)];
   useEffect(() => {
-    const options = {
-      width: box.current.clientWidth || 600,
-      height,
-      padding: [8, 8, 0, 0],
-      cursor: { drag: { x: true, y: false, setScale: false }, sync: { key: "route" } },
-      scales: { x: { time: true }, y: { range: (_, min, max) => [0, Math.max(max, 1e-9) * 1.05] } },
-      axes: axes(format),
-      legend: { live: true },
-      plugins: [marks(deploys, incidents)],
-      tzDate: (s) => uPlot.tzDate(new Date(s * 1e3), "Etc/UTC"),
-      hooks: {
-        setSelect: [
-          (u) => {
-            if (!onSpan || u.select.width < 5) return;
-            onSpan(
-              Math.floor(u.posToVal(u.select.left, "x")),
-              Math.ceil(u.posToVal(u.select.left + u.select.width, "x")),
-            );
-          },
-        ],
-      },
-      series: [
-        { label: "UTC", value: (_, v) => (v === null ? "–" : time(v)) },
-        ...series.map((s) => ({
-          label: s.label,
-          stroke: color(s.stroke),
-          fill: s.fill && color(s.fill),
-          width: s.width ?? 1.5,
-          spanGaps: false,
-          points: { show: !s.fill && s.values.filter((v) => v !== null).length < 40, size: 4 },
-          paths: s.bars ? uPlot.paths.bars({ size: [0.9, 40] }) : undefined,
-          value: (_, v) => (v === null ? "–" : format(v)),
-        })),
-      ],
-    };
-    const plot = new uPlot(options, [t, ...series.map((s) => s.values)], box.current);
+    const width = box.current.clientWidth || 600;
+    plot.current = new uPlot(
+      plotOptions(width, height, series, format, now),
+      values,
+      box.current,
+    );
     const watch = new ResizeObserver(() =>
-      plot.setSize({ width: box.current.clientWidth, height }),
+      plot.current.setSize({ width: box.current.clientWidth, height }),
     );
     watch.observe(box.current);
     return () => {
       watch.disconnect();
-      plot.destroy();
+      plot.current.destroy();
+      plot.current = null;
     };
-  }, [t, series, theme]);
+  }, [lines, theme]);
+  useEffect(() => {
+    if (plot.current.data[0] !== t) plot.current.setData(values);
+    else plot.current.redraw(false);
+  }, [t, series, deploys, incidents]);
   return html`<figure class="chart">
     <figcaption>${title}</figcaption>
     <div ref=${box} role="img" aria-label=${`${title}: ${told(series, format)}`}></div>

@@ -36,7 +36,7 @@ export const verdict = (share) => (share > 0.1 ? "worse" : share < -0.1 ? "bette
 
 // The answer of a path, asked again every `everyMs` (or what that says of the answer) while the
 // page is seen; the old answer stays while a new one is on its way, and when one fails. `everyMs`
-// and `get` are the same at every call.
+// is the same at every call; another `get` asks at once, and the old answer stays till then.
 export function useApi(path, everyMs = 0, get = getJson) {
   const [state, setState] = useState({ data: null, error: null, path: null });
   const [turn, setTurn] = useState(0);
@@ -62,7 +62,7 @@ export function useApi(path, everyMs = 0, get = getJson) {
       abort.abort();
       clearTimeout(timer);
     };
-  }, [path, everyMs, turn]);
+  }, [path, everyMs, get, turn]);
   const fresh = state.path === path;
   return {
     data: fresh ? state.data : null,

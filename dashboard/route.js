@@ -1,5 +1,5 @@
 // One route over time.
-import { useMemo } from "preact/hooks";
+import { useCallback, useMemo, useState } from "preact/hooks";
 import { html, AllFrames, Answer, KINDS, PHASES, Search, Tiles } from "./parts.js";
 import { useApi, Window, WINDOWS } from "./parts.js";
 import { PROFILE, requestHref, requestKey, STARTED, STATUS, TOTAL, TRACE } from "./columns.js";
@@ -8,7 +8,7 @@ import { Chart, HeatMap, stack } from "./charts.js";
 import { Flame } from "./flame.js";
 import { between, count, ns, percent, signedNs, time } from "./format.js";
 import { link, setQuery } from "./router.js";
-import { query as search } from "./api.js";
+import { getJson, query as search } from "./api.js";
 
 function Latency({ data, span }) {
   const { points, deploys, incidents } = data;
@@ -227,7 +227,8 @@ function IncidentLink({ of }) {
   return html`<a class="state firing" href=${link(["incident", of.id])}>${text}</a>`;
 }
 
-function Span({ query, from, to }) {
+// The charts go on; what is read below them stays, until it is asked for anew.
+function Span({ query, from, to, behind, renew }) {
   const length = to - from;
   const base = { base_from: from - length, base_to: from };
   return html`<div class="bar">
@@ -243,6 +244,13 @@ function Span({ query, from, to }) {
           </button>`
     }
     ${query.from && html`<button onClick=${() => setQuery(WHOLE)}>Whole window</button>`}
+    ${
+      !query.from &&
+      behind &&
+      html`<button onClick=${renew} title="The flame graph stays while it is read">
+        Up to now
+      </button>`
+    }
   </div>`;
 }
 
@@ -294,12 +302,34 @@ function Charts({ data, choose }) {
   </div>`;
 }
 
+const seconds = () => Math.floor(Date.now() / 1000);
+
+// What the charts show: the window up to now, or, of an older span that was chosen, what lies
+// around it.
+function around(query, length) {
+  const now = seconds();
+  if (!query.from || query.from >= now - length) return { from: now - length, to: now };
+  const until = Number(query.to) || now;
+  const span = until - query.from;
+  const to = Math.min(now, until + Math.max((length - span) / 2, span / 8));
+  return { from: Math.floor(to - Math.max(length, span * 1.25)), to: Math.ceil(to) };
+}
+
+const often = (data) => Math.min(Math.max(data.step_s, 10), 60) * 1000;
+
 function Page({ id, query }) {
   const window = query.window ?? "1h";
-  const now = useMemo(() => Math.floor(Date.now() / 1000), [id, window]);
-  const all = { from: now - (WINDOWS[window] ?? 3600), to: now };
-  const span = { from: Number(query.from) || all.from, to: Number(query.to) || all.to };
-  const answer = useApi(`/api/v1/routes/${id}/series${search(all)}`);
+  const length = WINDOWS[window] ?? 3600;
+  const [asked, setAsked] = useState({});
+  const key = `/api/v1/routes/${id}/series#${window}`;
+  const now = asked.key === key ? asked.now : seconds();
+  if (asked.key !== key) setAsked({ key, now });
+  const span = { from: Number(query.from) || now - length, to: Number(query.to) || now };
+  const get = useCallback(
+    (_, signal) => getJson(`/api/v1/routes/${id}/series${search(around(query, length))}`, signal),
+    [key, query.from, query.to],
+  );
+  const answer = useApi(key, often, get);
   const choose = (from, to) => setQuery({ from, to, window });
   const inside = (p) => p.t >= span.from && p.t < span.to;
   return html`<${Answer} of=${answer}
@@ -311,7 +341,13 @@ function Page({ id, query }) {
         </div>
         <${Tiles} of=${headline(query.from ? data.points.filter(inside) : data.points)} />
         <${Charts} data=${data} choose=${choose} />
-        <${Span} query=${query} from=${span.from} to=${span.to} />
+        <${Span}
+          query=${query}
+          from=${span.from}
+          to=${span.to}
+          behind=${data.points.at(-1)?.t >= span.to}
+          renew=${() => setAsked({ key, now: seconds() })}
+        />
         <${FlameView}
           id=${id}
           from=${span.from}

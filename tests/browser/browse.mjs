@@ -106,6 +106,70 @@ async function route(page) {
   await hashHas(page, "window=15m");
 }
 
+// A route that is being asked for: its charts go on, what is read below them stays until asked for.
+async function goesOn(browser) {
+  const page = watch(await browser.newPage({ viewport: { width: 1280, height: 900 } }));
+  await page.clock.install();
+  await open(page, "#/route/GET%20%2Fasync?window=15m", ".flame svg g");
+  const requests = async () => Number((await text(page, ".tiles dd"))[0]);
+  const label = () => page.getAttribute(".chart [role=img]", "aria-label");
+  const before = { requests: await requests(), label: await label() };
+  await page.$eval(".flame svg", (svg) => (svg.dataset.kept = "1"));
+  await page.$eval(".chart canvas", (canvas) => (canvas.dataset.kept = "1"));
+  const asked = [];
+  page.on("request", (r) => asked.push(new URL(r.url()).pathname.split("/").pop()));
+  await page.waitForTimeout(1000);
+  await page.clock.fastForward(61000); // the charts' longest pause
+  await page.waitForFunction((n) => Number(document.querySelector(".tiles dd").textContent) > n, before.requests);
+  seen.pages.goesOn = {
+    before,
+    after: { requests: await requests(), label: await label() },
+    kept: [await page.locator(".flame svg[data-kept]").count(), await page.locator(".chart canvas[data-kept]").count()],
+    asked: [...new Set(asked)].sort(),
+  };
+  await page.click("text=Up to now");
+  await page.waitForSelector(".flame svg:not([data-kept])");
+  // A span of yesterday, as a link has it: it stays, and the charts show what lies around it.
+  const day = Math.floor(Date.now() / 1000) - 86400;
+  await page.goto(`${base}/#/route/GET%20%2Fasync?from=${day}&to=${day + 300}&window=15m`);
+  await page.waitForSelector("text=No requests of this route");
+  seen.pages.yesterday = { hash: hash(page), asked: day };
+  await page.close();
+}
+
+// The colour of a change, of the real routes with what a detector would say of them.
+async function tones(browser) {
+  const page = watch(await browser.newPage());
+  const said = [["firing", 150], ["ok", 150], ["pending", 150], ["resolved", 50], ["firing", 103]];
+  await page.route("**/api/v1/routes?*", async (asked) => {
+    const answer = await asked.fetch();
+    const json = await answer.json();
+    json.routes.forEach((r, i) => {
+      const [state, p95] = said[i % said.length];
+      r.state = state;
+      r.change = { p95_before_ns: 100e6, p95_ns: p95 * 1e6 };
+      r.route = `${state} ${p95}`;
+    });
+    await asked.fulfill({ response: answer, json });
+  });
+  await open(page, "#/routes", ".state.firing");
+  const column = (await text(page, "thead th")).findIndex((name) => name.startsWith("Change"));
+  seen.pages.tones = await page.$$eval(
+    "main tbody tr",
+    (rows, at) => rows.map((row) => [row.cells[0].textContent.trim(), getComputedStyle(row.cells[at].querySelector("span")).color]),
+    column,
+  );
+  const known = (name) => page.evaluate((n) => {
+    const probe = document.body.appendChild(document.createElement("i"));
+    probe.className = n;
+    const { color } = getComputedStyle(probe);
+    probe.remove();
+    return color;
+  }, name);
+  seen.pages.colors = { worse: await known("worse"), better: await known("better"), quiet: await known("quiet") };
+  await page.close();
+}
+
 async function request(page) {
   await open(page, `#/request/${trace}`, ".fall");
   seen.pages.request = { title: (await text(page, "h1"))[0], rows: await text(page, ".fall th") };
@@ -284,6 +348,8 @@ const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", arg
 try {
   const page = watch(await browser.newPage({ viewport: { width: 1280, height: 900 } }));
   for (const part of [routes, route, request, names, others, speedscope]) await part(page);
+  await goesOn(browser);
+  await tones(browser);
   await shapes(browser);
   await login(browser);
 } finally {

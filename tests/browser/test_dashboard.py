@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import threading
@@ -82,17 +81,22 @@ class Going:
         """Begin."""
         self._stopped = threading.Event()
         self._base = base
+        self._fault: Exception | None = None
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._stopped.wait(0.2):
-            fetch(self._base, "/async")
+        try:
+            while not self._stopped.wait(0.2):
+                fetch(self._base, "/async")
+        except Exception as error:  # told by the thread that waits for this one
+            self._fault = error
 
     def stop(self) -> None:
-        """No more."""
+        """No more. AssertionError where a request had failed and the others never were sent."""
         self._stopped.set()
         self._thread.join()
+        assert self._fault is None, f"the traffic ended: {self._fault!r}"
 
 
 RULE = {"metric": "p50", "route": "GET /async", "above_ms": 1, "for_s": 10, "min_requests": 5}
@@ -166,6 +170,26 @@ def test_route(seen: dict[str, Any]) -> None:
     assert seen["pages"]["zoomed"]["kept"] and seen["pages"]["zoomed"]["faded"] > 0
     pressed = seen["pages"]["pressed"]
     assert pressed["told"].startswith(f"{pressed['marked']}  ") and "request, " in pressed["told"]
+
+
+def test_charts_go_on(seen: dict[str, Any]) -> None:
+    """Charts and numbers follow, in the plots that are there; the flame graph is read in peace."""
+    pages = seen["pages"]
+    going = pages["goesOn"]
+    assert going["after"]["requests"] > going["before"]["requests"]
+    assert going["after"]["label"].startswith("Latency: p99: last ")
+    assert going["kept"] == [1, 1]
+    assert "series" in going["asked"] and "flame" not in going["asked"]
+    assert f"from={pages['yesterday']['asked']}" in pages["yesterday"]["hash"]
+
+
+def test_a_change_is_coloured_by_evidence(seen: dict[str, Any]) -> None:
+    """Red where the detector has evidence and it is more than a little; else no colour."""
+    colors, tones = seen["pages"]["colors"], dict(seen["pages"]["tones"])
+    assert len(set(colors.values())) == 3
+    wanted = {"firing 150": "worse", "pending 150": "worse", "ok 150": "quiet"}
+    wanted |= {"resolved 50": "quiet", "firing 103": "quiet"}
+    assert tones == {route: colors[name] for route, name in wanted.items()}
 
 
 def test_request(seen: dict[str, Any]) -> None:
@@ -244,7 +268,9 @@ def test_login_and_accept(seen: dict[str, Any]) -> None:
     assert pages["cookie"] == {"http": True, "site": "Strict", "script": ""}
     assert any("GET /async" in title for title in pages["incidents"])
     assert pages["firing"] and int(pages["firing"][0]) >= 1
-    assert re.match(r"(1 incident|[2-9] incidents), newest first", pages["caption"])
+    shown = len(pages["incidents"])
+    words = "1 incident" if shown == 1 else f"{shown} incidents"
+    assert pages["caption"].startswith(f"{words}, newest first")
     assert "GET /async" in pages["incident"]["title"] and pages["incident"]["text"]
     assert all("NaN" not in told for told in pages["incident"]["told"])
     assert pages["accepted"]
