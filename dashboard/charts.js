@@ -27,31 +27,33 @@ function axes(format) {
   ];
 }
 
-// Vertical lines for deploys, shaded spans for incidents: those that `now` holds when it is drawn.
+// Vertical lines for deploys, shaded spans for incidents and for what was chosen: what `now` holds
+// of them when it is drawn.
 function marks(now) {
   return {
     hooks: {
       draw: [
         (u) => {
-          const { deploys, incidents } = now.current;
+          const { deploys, incidents, chosen } = now.current;
           const { left, top, width, height } = u.bbox;
           const at = (t) => Math.min(Math.max(u.valToPos(t, "x", true), left), left + width);
           u.ctx.save();
+          if (chosen) {
+            const from = at(chosen.from);
+            u.ctx.fillStyle = color("chosen");
+            u.ctx.fillRect(from, top, Math.max(at(chosen.to) - from, 1), height);
+          }
           for (const i of incidents) {
             const from = at(i.since),
               until = at(i.until ?? u.scales.x.max);
             u.ctx.fillStyle = color("incident");
             if (until > from) u.ctx.fillRect(from, top, until - from, height);
           }
-          u.ctx.strokeStyle = color("deploy");
           u.ctx.fillStyle = color("deploy");
           u.ctx.font = `${11 * devicePixelRatio}px system-ui`;
           for (const d of deploys) {
             if (d.t < u.scales.x.min || d.t > u.scales.x.max) continue;
-            u.ctx.beginPath();
-            u.ctx.moveTo(at(d.t), top);
-            u.ctx.lineTo(at(d.t), top + height);
-            u.ctx.stroke();
+            u.ctx.fillRect(Math.round(at(d.t)), top, devicePixelRatio, height); // whole pixels
             u.ctx.fillText(d.version, at(d.t) + 3, top + 11 * devicePixelRatio);
           }
           u.ctx.restore();
@@ -84,7 +86,12 @@ function told(series, format) {
     .join("; ");
 }
 
-const known = (values) => values.filter((v) => v !== null).length;
+// What a plot is made for: all else of a series are its values, which it takes as they come.
+const shapeOf = (series) =>
+  series.map((s) => [s.label, s.stroke, s.fill, s.width, s.bars].join()).join(";");
+
+// Few values are seen better with points.
+const scattered = (u, i) => u.data[i].filter((v) => v !== null && v !== undefined).length < 40;
 
 function line(s, format) {
   return {
@@ -93,7 +100,7 @@ function line(s, format) {
     fill: s.fill && color(s.fill),
     width: s.width ?? 1.5,
     spanGaps: false,
-    points: { show: (u, i) => !s.fill && known(u.data[i]) < 40, size: 4 },
+    points: { show: s.fill ? false : scattered, size: 4 },
     paths: s.bars ? uPlot.paths.bars({ size: [0.9, 40] }) : undefined,
     value: (_, v) => (v === null ? "–" : format(v)),
   };
@@ -101,12 +108,13 @@ function line(s, format) {
 
 // `now` holds what changes while a plot lives: marks, and what a drag leads to.
 function plotOptions(width, height, series, format, now) {
-  const chosen = (u) => {
-    if (!now.current.onSpan || u.select.width < 5) return;
-    const right = u.select.left + u.select.width;
+  const select = (u) => {
+    const { left, width: wide } = u.select;
+    if (!now.current.onSpan || wide < 5) return;
+    u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false); // shaded is what is shown
     now.current.onSpan(
-      Math.floor(u.posToVal(u.select.left, "x")),
-      Math.ceil(u.posToVal(right, "x")),
+      Math.floor(u.posToVal(left, "x")),
+      Math.ceil(u.posToVal(left + wide, "x")),
     );
   };
   return {
@@ -119,7 +127,7 @@ function plotOptions(width, height, series, format, now) {
     legend: { live: true },
     plugins: [marks(now)],
     tzDate: (s) => uPlot.tzDate(new Date(s * 1e3), "Etc/UTC"),
-    hooks: { setSelect: [chosen] },
+    hooks: { setSelect: [select] },
     series: [
       { label: "UTC", value: (_, v) => (v === null ? "–" : time(v)) },
       ...series.map((s) => line(s, format)),
@@ -127,46 +135,62 @@ function plotOptions(width, height, series, format, now) {
   };
 }
 
-// One chart; `series` are {label, values, stroke, fill, width, bars}, colours by their names; a
-// drag selects a span. Newer values are put into the plot that is there: a cursor stays.
+// While a span is dragged over one chart the others show it too: all hold still until it is done.
+const drag = { on: false, late: new Set() };
+window.addEventListener("mouseup", () => {
+  drag.on = false;
+  for (const chart of drag.late) chart.current.update();
+  drag.late.clear();
+});
+
+const NO_MARKS = [];
+
+// One chart; `series` are {label, values, stroke, fill, width, bars}, colours by their names;
+// `chosen` a span {from, to} that is shaded; a drag selects one, and no newer data moves what is
+// dragged over. `format` is the same as long as the series are.
 export function Chart({
   title,
   t,
   series,
   format,
   height = 160,
-  deploys = [],
-  incidents = [],
+  deploys = NO_MARKS,
+  incidents = NO_MARKS,
+  chosen = null,
   onSpan,
 }) {
   const box = useRef(null);
-  const plot = useRef(null);
-  const now = useRef(null);
   const theme = useTheme();
-  now.current = { deploys, incidents, onSpan };
-  const lines = series.map((s) => s.label).join();
-  const values = [t, ...series.map((s) => s.values)];
+  const shape = shapeOf(series);
+  const now = useRef({});
+  const plotted = useRef(null);
+  const data = [t, ...series.map((s) => s.values)];
+  Object.assign(now.current, { deploys, incidents, chosen, onSpan, data });
   useEffect(() => {
     const width = box.current.clientWidth || 600;
-    plot.current = new uPlot(
-      plotOptions(width, height, series, format, now),
-      values,
-      box.current,
-    );
+    const options = plotOptions(width, height, series, format, now);
+    const plot = new uPlot(options, now.current.data, box.current);
+    plotted.current = plot;
+    plot.over.addEventListener("mousedown", () => (drag.on = true));
     const watch = new ResizeObserver(() =>
-      plot.current.setSize({ width: box.current.clientWidth, height }),
+      plot.setSize({ width: box.current.clientWidth, height }),
     );
     watch.observe(box.current);
     return () => {
       watch.disconnect();
-      plot.current.destroy();
-      plot.current = null;
+      drag.late.delete(now);
+      plot.destroy();
+      plotted.current = null;
     };
-  }, [lines, theme]);
+  }, [shape, theme]);
   useEffect(() => {
-    if (plot.current.data[0] !== t) plot.current.setData(values);
-    else plot.current.redraw(false);
-  }, [t, series, deploys, incidents]);
+    now.current.update = () => {
+      if (plotted.current.data[0] === t) plotted.current.redraw(false);
+      else plotted.current.setData(now.current.data);
+    };
+    if (drag.on) drag.late.add(now);
+    else now.current.update();
+  }, [t, series, deploys, incidents, chosen?.from, chosen?.to]);
   return html`<figure class="chart">
     <figcaption>${title}</figcaption>
     <div ref=${box} role="img" aria-label=${`${title}: ${told(series, format)}`}></div>

@@ -2,7 +2,7 @@
 import { h } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import htm from "htm";
-import { getJson } from "./api.js";
+import { getJson, query } from "./api.js";
 import { setQuery } from "./router.js";
 
 export const html = htm.bind(h);
@@ -191,6 +191,16 @@ export function matches(text, wanted) {
 }
 
 export const WINDOWS = { "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400, "7d": 604800 };
+
+// How to ask for a path that names a window: as the span that it is at this moment. Other paths are
+// asked for as they are.
+export function upToNow(path, signal) {
+  const [base, text] = path.split("?");
+  const { window, ...others } = Object.fromEntries(new URLSearchParams(text));
+  if (!window) return getJson(path, signal);
+  const to = Math.floor(Date.now() / 1000);
+  return getJson(base + query({ ...others, from: to - (WINDOWS[window] ?? 3600), to }), signal);
+}
 
 // The span that is looked at, from now back; `clears` are parameters that lie in the old one.
 export function Window({ value, clears = {} }) {

@@ -1,16 +1,24 @@
 // One route over time.
-import { useCallback, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { html, AllFrames, Answer, KINDS, PHASES, Search, Tiles } from "./parts.js";
-import { useApi, Window, WINDOWS } from "./parts.js";
+import { upToNow, useApi, Window, WINDOWS } from "./parts.js";
 import { PROFILE, requestHref, requestKey, STARTED, STATUS, TOTAL, TRACE } from "./columns.js";
 import { Table } from "./table.js";
 import { Chart, HeatMap, stack } from "./charts.js";
 import { Flame } from "./flame.js";
 import { between, count, ns, percent, signedNs, time } from "./format.js";
 import { link, setQuery } from "./router.js";
-import { getJson, query as search } from "./api.js";
+import { query as search } from "./api.js";
 
-function Latency({ data, span }) {
+// The step that is running counts by what is over of it; nothing is said before half of it is.
+function perSecond(n, point, step_s) {
+  const over = Math.min(Date.now() / 1e3 - point.t, step_s);
+  return over < step_s / 2 ? null : n / over;
+}
+
+const rated = (v) => v.toFixed(v < 10 ? 2 : 0);
+
+function Latency({ data, ...shared }) {
   const { points, deploys, incidents } = data;
   const t = useMemo(() => points.map((p) => p.t), [points]);
   const series = useMemo(
@@ -25,14 +33,14 @@ function Latency({ data, span }) {
     () => [
       {
         label: "requests/s",
-        values: points.map((p) => p.requests / data.step_s),
+        values: points.map((p) => perSecond(p.requests, p, data.step_s)),
         stroke: "p50",
         fill: "fill",
         bars: true,
       },
       {
         label: "errors/s",
-        values: points.map((p) => p.errors / data.step_s),
+        values: points.map((p) => perSecond(p.errors, p, data.step_s)),
         stroke: "bad",
         fill: "bad",
         bars: true,
@@ -47,21 +55,21 @@ function Latency({ data, span }) {
       format=${ns}
       deploys=${deploys}
       incidents=${incidents}
-      onSpan=${span}
+      ...${shared}
     />
     <${Chart}
       title=${`Throughput, by ${data.step_s} s`}
       t=${t}
       series=${rate}
-      format=${(v) => v.toFixed(v < 10 ? 2 : 0)}
+      format=${rated}
       height=${110}
       deploys=${deploys}
       incidents=${incidents}
-      onSpan=${span}
+      ...${shared}
     />`;
 }
 
-function Stacked({ title, data, names, of, prefix, span }) {
+function Stacked({ title, data, names, of, prefix, ...shared }) {
   const { points } = data;
   const t = useMemo(() => points.map((p) => p.t), [points]);
   const series = useMemo(() => {
@@ -77,7 +85,7 @@ function Stacked({ title, data, names, of, prefix, span }) {
     );
   }, [points]);
   return series.length
-    ? html`<${Chart} title=${title} t=${t} series=${series} format=${ns} onSpan=${span} />`
+    ? html`<${Chart} title=${title} t=${t} series=${series} format=${ns} ...${shared} />`
     : null;
 }
 
@@ -153,11 +161,20 @@ function Causes({ data }) {
     />`;
 }
 
+// The old answer, until that of another path is there.
+function useKept(answer) {
+  const kept = useRef(null);
+  if (answer.data) kept.current = answer.data;
+  return { ...answer, data: answer.data ?? kept.current };
+}
+
 export function FlameView({ id, from, to, baselineFrom, baselineTo, title, query, rows = true }) {
   const all = query.frames === "all";
-  const answer = useApi(
-    `/api/v1/routes/${id}/flame` +
-      search({ from, to, baseline_from: baselineFrom, baseline_to: baselineTo }),
+  const answer = useKept(
+    useApi(
+      `/api/v1/routes/${id}/flame` +
+        search({ from, to, baseline_from: baselineFrom, baseline_to: baselineTo }),
+    ),
   );
   return html`<div class="bar">
       <h2>${title}</h2>
@@ -227,12 +244,19 @@ function IncidentLink({ of }) {
   return html`<a class="state firing" href=${link(["incident", of.id])}>${text}</a>`;
 }
 
-// The charts go on; what is read below them stays, until it is asked for anew.
-function Span({ query, from, to, behind, renew }) {
+// Whether what is below is of the newest data; the button stays where it is, and with it the focus.
+function Newest({ is, show }) {
+  return html`<button class=${is ? "quiet" : "main"} aria-disabled=${is} onClick=${show}>
+    ${is ? "The newest data is shown" : "Newer data: show"}
+  </button>`;
+}
+
+function Span({ query, from, to, newest, show }) {
   const length = to - from;
   const base = { base_from: from - length, base_to: from };
   return html`<div class="bar">
     <span>Span: <strong>${time(from)}</strong> to <strong>${time(to)}</strong> UTC</span>
+    ${!query.from && html`<${Newest} is=${newest} show=${show} />`}
     <span class="quiet">drag over a chart to choose another</span>
     ${
       query.base_from
@@ -244,13 +268,6 @@ function Span({ query, from, to, behind, renew }) {
           </button>`
     }
     ${query.from && html`<button onClick=${() => setQuery(WHOLE)}>Whole window</button>`}
-    ${
-      !query.from &&
-      behind &&
-      html`<button onClick=${renew} title="The flame graph stays while it is read">
-        Up to now
-      </button>`
-    }
   </div>`;
 }
 
@@ -278,17 +295,18 @@ function headline(points) {
 
 const total = (phases) => Object.values(phases).reduce((a, b) => a + b, 0);
 
-function Charts({ data, choose }) {
+function Charts({ data, onSpan, chosen }) {
   const shown = useMemo(() => trimmed(data), [data]);
   return html`<div class="charts">
-    <${Latency} data=${shown} span=${choose} />
+    <${Latency} data=${shown} onSpan=${onSpan} chosen=${chosen} />
     <${Stacked}
       title="Inside the app, mean per request"
       data=${shown}
       names=${KINDS}
       of="kinds_ns"
       prefix="kind"
-      span=${choose}
+      onSpan=${onSpan}
+      chosen=${chosen}
     />
     <${Stacked}
       title="Gateway's phases, mean per request"
@@ -296,68 +314,95 @@ function Charts({ data, choose }) {
       names=${PHASES}
       of="phases_ns"
       prefix="phase"
-      span=${choose}
+      onSpan=${onSpan}
+      chosen=${chosen}
     />
     <${HeatMap} points=${shown.points} title="Requests by latency" />
   </div>`;
 }
 
-const seconds = () => Math.floor(Date.now() / 1000);
-
-// What the charts show: the window up to now, or, of an older span that was chosen, what lies
-// around it.
-function around(query, length) {
-  const now = seconds();
-  if (!query.from || query.from >= now - length) return { from: now - length, to: now };
-  const until = Number(query.to) || now;
-  const span = until - query.from;
-  const to = Math.min(now, until + Math.max((length - span) / 2, span / 8));
-  return { from: Math.floor(to - Math.max(length, span * 1.25)), to: Math.ceil(to) };
+// The span that the address names, if it names one.
+function chosenOf({ from, to }) {
+  const span = { from: Number(from), to: Number(to) };
+  return span.from > 0 && span.to > span.from ? span : null;
 }
 
+const within = (inner, outer) => outer && inner.from >= outer.from && inner.to <= outer.to;
+
+// Where the charts lie: in the window up to now; where a span was chosen that has left it, in as
+// long a one round that. `drawn` is where they lay before: no choice in it moves them.
+function pathOf(id, window, chosen, drawn) {
+  const base = `/api/v1/routes/${id}/series`;
+  const length = WINDOWS[window] ?? 3600,
+    now = Math.floor(Date.now() / 1000);
+  if (chosen && within(chosen, drawn)) return drawn.path;
+  if (!chosen || chosen.from >= now - length) return base + search({ window });
+  const size = chosen.to - chosen.from;
+  const rest = Math.ceil(Math.max((length - size) / 2, size / 8));
+  return base + search({ from: chosen.from - rest, to: Math.min(now, chosen.to + rest) });
+}
+
+// As long as a step is.
 const often = (data) => Math.min(Math.max(data.step_s, 10), 60) * 1000;
+
+// The series, following the time unless a span is chosen.
+function useSeries(id, window, chosen) {
+  const held = useRef(null); // {from, to, path, window, data}: what is drawn
+  const path = useMemo(
+    () => pathOf(id, window, chosen, held.current?.window === window && held.current),
+    [id, window, chosen?.from, chosen?.to],
+  );
+  const answer = useApi(path, chosen ? 0 : often, upToNow);
+  if (answer.data && !(chosen && held.current?.path === path))
+    held.current = { ...answer.data, path, window, data: answer.data };
+  const data = held.current?.path === path ? held.current.data : null;
+  return { ...answer, data };
+}
+
+// The flame graph is of the span that was the newest when it was asked for: whoever reads it is not
+// disturbed, and told that there is more.
+function Shown({ id, window, query, data, chosen }) {
+  const [read, setRead] = useState(null);
+  const newest = { from: data.from, to: data.to };
+  const show = () => setRead(newest);
+  const whole = chosen === null;
+  useEffect(show, [whole]);
+  const span = chosen ?? read ?? newest;
+  const choose = (from, to) => setQuery({ from, to, window });
+  const inside = (p) => p.t >= span.from && p.t < span.to;
+  return html`<div class="bar">
+      <h1>${data.route}</h1>
+      <${Window} value=${window} clears=${WHOLE} />
+      ${data.incidents.map((i) => html`<${IncidentLink} of=${i} />`)}
+    </div>
+    <${Tiles} of=${headline(chosen ? data.points.filter(inside) : data.points)} />
+    <${Charts} data=${data} onSpan=${choose} chosen=${chosen} />
+    <${Span}
+      query=${query}
+      from=${span.from}
+      to=${span.to}
+      newest=${!data.points.some((p) => p.t >= span.to && p.requests > 0)}
+      show=${show}
+    />
+    <${FlameView}
+      id=${id}
+      from=${span.from}
+      to=${span.to}
+      baselineFrom=${query.base_from}
+      baselineTo=${query.base_to}
+      title=${query.base_from ? "What made it differ" : "What the time is made of"}
+      query=${query}
+    />
+    <${Requests} route=${data.route} query=${query} />`;
+}
 
 function Page({ id, query }) {
   const window = query.window ?? "1h";
-  const length = WINDOWS[window] ?? 3600;
-  const [asked, setAsked] = useState({});
-  const key = `/api/v1/routes/${id}/series#${window}`;
-  const now = asked.key === key ? asked.now : seconds();
-  if (asked.key !== key) setAsked({ key, now });
-  const span = { from: Number(query.from) || now - length, to: Number(query.to) || now };
-  const get = useCallback(
-    (_, signal) => getJson(`/api/v1/routes/${id}/series${search(around(query, length))}`, signal),
-    [key, query.from, query.to],
-  );
-  const answer = useApi(key, often, get);
-  const choose = (from, to) => setQuery({ from, to, window });
-  const inside = (p) => p.t >= span.from && p.t < span.to;
+  const chosen = chosenOf(query);
+  const answer = useSeries(id, window, chosen);
   return html`<${Answer} of=${answer}
     >${(data) =>
-      html` <div class="bar">
-          <h1>${data.route}</h1>
-          <${Window} value=${window} clears=${WHOLE} />
-          ${data.incidents.map((i) => html`<${IncidentLink} of=${i} />`)}
-        </div>
-        <${Tiles} of=${headline(query.from ? data.points.filter(inside) : data.points)} />
-        <${Charts} data=${data} choose=${choose} />
-        <${Span}
-          query=${query}
-          from=${span.from}
-          to=${span.to}
-          behind=${data.points.at(-1)?.t >= span.to}
-          renew=${() => setAsked({ key, now: seconds() })}
-        />
-        <${FlameView}
-          id=${id}
-          from=${span.from}
-          to=${span.to}
-          baselineFrom=${query.base_from}
-          baselineTo=${query.base_to}
-          title=${query.base_from ? "What made it differ" : "What the time is made of"}
-          query=${query}
-        />
-        <${Requests} route=${data.route} query=${query} />`}<//
+      html`<${Shown} id=${id} window=${window} query=${query} data=${data} chosen=${chosen} />`}<//
   >`;
 }
 

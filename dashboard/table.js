@@ -26,20 +26,26 @@ function direction(order, column) {
 
 const turned = (order, c) => ({ key: c.key, down: direction(order, c) !== "descending" });
 
-// j and k move through rows, Enter opens one: the view's main table listens.
-function useRowKeys(count, open, onMove) {
-  const [at, setAt] = useState(-1);
-  const now = useRef({}); // a key may come before the page has drawn what the last one chose
-  now.current = { ...now.current, count, open, onMove };
+// j and k move through rows, Enter opens one: the view's main table listens. `keys` are the rows':
+// the chosen one stays so wherever newer rows put it; where it is gone, the row in its place is.
+function useRowKeys(keys, open, onMove) {
+  const [turn, setTurn] = useState(0);
+  // A key may come before the page has drawn what the last one chose.
+  const own = useRef({ at: -1 }).current;
+  const moved = own.at >= 0 && keys[own.at] !== own.key ? keys.indexOf(own.key) : own.at;
+  if (moved >= 0) own.at = moved;
+  Object.assign(own, { keys, open, onMove });
   useEffect(() => {
     const choose = (row) => {
-      setAt((now.current.at = row));
-      now.current.onMove?.();
+      Object.assign(own, { at: row, key: own.keys[row] });
+      setTurn((n) => n + 1);
+      own.onMove?.();
     };
     const pressed = (event) => {
       const held = event.metaKey || event.ctrlKey || event.altKey;
       if (event.target.matches("input, select, textarea") || held) return;
-      const { at: chosen = -1, count: rows, open: go } = now.current;
+      const { at: chosen, open: go } = own;
+      const rows = own.keys.length;
       if (!rows) return; // none, or another table listens
       const row = Math.min(chosen, rows - 1); // there may be fewer now
       if (event.key === "j") choose(Math.min(row + 1, rows - 1));
@@ -49,7 +55,7 @@ function useRowKeys(count, open, onMove) {
     window.addEventListener("keydown", pressed);
     return () => window.removeEventListener("keydown", pressed);
   }, []);
-  return at;
+  return [own.at, turn];
 }
 
 // The rows as a file, in the order and selection that is shown.
@@ -93,10 +99,11 @@ export function Table({ name, columns, rows, href, caption, main, sort, query, r
   const shown = sorted(rows, columns, order);
   const drawn = useDrawn(shown.length);
   const go = (i) => href && href(shown[i]) && (location.hash = href(shown[i]));
-  const at = useRowKeys(main ? shown.length : 0, go, onMove);
+  const keys = main ? shown.map((row, i) => rowKey?.(row) ?? i) : [];
+  const [at, turn] = useRowKeys(keys, go, onMove);
   useEffect(() => {
-    body.current?.children[at]?.scrollIntoView({ block: "nearest" });
-  }, [at]);
+    if (turn) body.current?.children[at]?.scrollIntoView({ block: "nearest" });
+  }, [turn]); // by key only: newer rows scroll nothing
   return html`<div class="tablewrap">
     <div class="tablehead">
       <span>${caption}</span>

@@ -106,35 +106,73 @@ async function route(page) {
   await hashHas(page, "window=15m");
 }
 
-// A route that is being asked for: its charts go on, what is read below them stays until asked for.
-async function goesOn(browser) {
+// A route that is read while requests come: what is marked here has to be there when it has moved on.
+async function readRoute(browser) {
   const page = watch(await browser.newPage({ viewport: { width: 1280, height: 900 } }));
-  await page.clock.install();
-  await open(page, "#/route/GET%20%2Fasync?window=15m", ".flame svg g");
-  const requests = async () => Number((await text(page, ".tiles dd"))[0]);
-  const label = () => page.getAttribute(".chart [role=img]", "aria-label");
-  const before = { requests: await requests(), label: await label() };
-  await page.$eval(".flame svg", (svg) => (svg.dataset.kept = "1"));
-  await page.$eval(".chart canvas", (canvas) => (canvas.dataset.kept = "1"));
-  const asked = [];
-  page.on("request", (r) => asked.push(new URL(r.url()).pathname.split("/").pop()));
-  await page.waitForTimeout(1000);
-  await page.clock.fastForward(61000); // the charts' longest pause
-  await page.waitForFunction((n) => Number(document.querySelector(".tiles dd").textContent) > n, before.requests);
-  seen.pages.goesOn = {
-    before,
-    after: { requests: await requests(), label: await label() },
-    kept: [await page.locator(".flame svg[data-kept]").count(), await page.locator(".chart canvas[data-kept]").count()],
-    asked: [...new Set(asked)].sort(),
-  };
-  await page.click("text=Up to now");
-  await page.waitForSelector(".flame svg:not([data-kept])");
-  // A span of yesterday, as a link has it: it stays, and the charts show what lies around it.
+  await open(page, "#/route/GET%20%2Fasync", ".flame svg g.frame");
+  await page.waitForSelector("main .tablebox tbody tr");
+  await page.keyboard.press("j");
+  await page.focus("[aria-label^='Frames: arrow keys']");
+  await page.keyboard.press("ArrowDown");
+  await page.evaluate(() => {
+    window.scrollTo(0, 400);
+    for (const node of document.querySelectorAll(".uplot, .flame svg, .flame g[data-chosen]")) node.marked = true;
+    document.querySelector("tr.at").marked = true;
+  });
+  const fixed = watch(await browser.newPage({ viewport: { width: 1280, height: 900 } }));
+  const now = Math.floor(Date.now() / 1000);
+  await open(fixed, `#/route/GET%20%2Fasync?from=${now - 60}&to=${now}`, ".flame svg g.frame");
+  await fetch(`${base}/api/v1/deploys`, { method: "POST", body: JSON.stringify({ version: "v-page" }) });
+  return { page, fixed, first: await read(page), firstFixed: await read(fixed) };
+}
+
+const read = async (page) => ({
+  charts: await page.$$eval(".chart [role=img][aria-label]", (n) => n.map((c) => c.ariaLabel)),
+  tiles: await text(page, ".tiles dd"),
+  flame: (await text(page, "main > p.quiet")).join(),
+  span: (await text(page, ".bar strong")).join(" to "),
+  y: await page.evaluate(() => window.scrollY),
+});
+
+// How many pixels of the first chart are of a colour that has a name.
+const pixels = (page, name) =>
+  page.evaluate((wanted) => {
+    const probe = document.createElement("canvas").getContext("2d");
+    probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(`--${wanted}`);
+    probe.fillRect(0, 0, 1, 1);
+    const [r, g, b] = probe.getImageData(0, 0, 1, 1).data;
+    const canvas = document.querySelector(".uplot canvas");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let found = 0;
+    for (let i = 0; i < data.length; i += 4)
+      found += data[i] === r && data[i + 1] === g && data[i + 2] === b && data[i + 3] === 255;
+    return found;
+  }, name);
+
+async function movedOn({ page, fixed, first, firstFixed }) {
+  await page.waitForSelector("text=Newer data: show", { timeout: 30000 });
+  const kept = await page.evaluate(() => ({
+    marked: [".uplot", ".flame svg", ".flame g[data-chosen]", "tr.at"].map((s) =>
+      [...document.querySelectorAll(s)].every((node) => node.marked) && document.querySelector(s) !== null),
+    focus: document.activeElement.ariaLabel,
+  }));
+  seen.pages.follow = { first, kept, then: await read(page), deploy: await pixels(page, "deploy") };
+  await page.click("text=Newer data: show");
+  await page.waitForSelector("text=The newest data is shown");
+  await page.waitForFunction((old) => !document.body.textContent.includes(old), first.flame);
+  const focus = await page.evaluate(() => document.activeElement.textContent.trim());
+  seen.pages.follow.shown = { ...(await read(page)), focus };
+  await fixed.waitForTimeout(500);
+  seen.pages.fixed = { first: firstFixed, then: await read(fixed), newer: await fixed.locator("text=Newer data").count() };
+  // A span of yesterday: it stays, and the charts show what lies around it.
   const day = Math.floor(Date.now() / 1000) - 86400;
-  await page.goto(`${base}/#/route/GET%20%2Fasync?from=${day}&to=${day + 300}&window=15m`);
-  await page.waitForSelector("text=No requests of this route");
-  seen.pages.yesterday = { hash: hash(page), asked: day };
+  const asked = fixed.waitForRequest((r) => r.url().includes("/series"));
+  await fixed.goto(`${base}/#/route/GET%20%2Fasync?from=${day}&to=${day + 300}&window=15m`);
+  const around = new URL((await asked).url()).searchParams;
+  await fixed.waitForSelector("text=No requests of this route");
+  seen.pages.yesterday = { hash: hash(fixed), asked: day, from: Number(around.get("from")), to: Number(around.get("to")) };
   await page.close();
+  await fixed.close();
 }
 
 // The colour of a change, of the real routes with what a detector would say of them.
@@ -347,8 +385,9 @@ function watch(page) {
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: FLAGS });
 try {
   const page = watch(await browser.newPage({ viewport: { width: 1280, height: 900 } }));
+  const reading = await readRoute(browser); // goes on beside the others
   for (const part of [routes, route, request, names, others, speedscope]) await part(page);
-  await goesOn(browser);
+  await movedOn(reading);
   await tones(browser);
   await shapes(browser);
   await login(browser);

@@ -172,17 +172,6 @@ def test_route(seen: dict[str, Any]) -> None:
     assert pressed["told"].startswith(f"{pressed['marked']}  ") and "request, " in pressed["told"]
 
 
-def test_charts_go_on(seen: dict[str, Any]) -> None:
-    """Charts and numbers follow, in the plots that are there; the flame graph is read in peace."""
-    pages = seen["pages"]
-    going = pages["goesOn"]
-    assert going["after"]["requests"] > going["before"]["requests"]
-    assert going["after"]["label"].startswith("Latency: p99: last ")
-    assert going["kept"] == [1, 1]
-    assert "series" in going["asked"] and "flame" not in going["asked"]
-    assert f"from={pages['yesterday']['asked']}" in pages["yesterday"]["hash"]
-
-
 def test_a_change_is_coloured_by_evidence(seen: dict[str, Any]) -> None:
     """Red where the detector has evidence and it is more than a little; else no colour."""
     colors, tones = seen["pages"]["colors"], dict(seen["pages"]["tones"])
@@ -281,3 +270,34 @@ def test_no_width_scrolls_sideways(seen: dict[str, Any]) -> None:
     """A phone, a tablet, a desk: tables scroll in their own boxes."""
     assert len(seen["pages"]["overflow"]) == 15
     assert all(wide <= 0 for wide in seen["pages"]["overflow"].values()), seen["pages"]["overflow"]
+
+
+def test_route_follows_the_time(seen: dict[str, Any]) -> None:
+    """Charts, deploys, numbers of a route that stays open are the newest; nothing is disturbed."""
+    follow = seen["pages"]["follow"]
+    first, then, shown = follow["first"], follow["then"], follow["shown"]
+    assert int(then["tiles"][0]) > int(first["tiles"][0])
+    for title in ("Latency:", "Throughput", "Inside the app", "Gateway's phases"):
+        (before,) = [c for c in first["charts"] if c.startswith(title)]
+        (after,) = [c for c in then["charts"] if c.startswith(title)]
+        assert before != after
+    assert follow["deploy"] > 50  # pixels of a line that was not there when the chart was made
+    # The charts themselves, the flame graph, the frame and the row that were chosen, the focus.
+    assert follow["kept"]["marked"] == [True] * 4
+    assert follow["kept"]["focus"].startswith("Frames:")
+    assert then["y"] == first["y"] > 0
+    assert (then["flame"], then["span"]) == (first["flame"], first["span"])
+    # Until somebody wants the newer ones.
+    assert shown["span"] > first["span"] and shown["flame"] != first["flame"]
+    assert shown["focus"] == "The newest data is shown"
+
+
+def test_a_chosen_span_is_fixed(seen: dict[str, Any]) -> None:
+    """What an address with from and to shows stays as it is."""
+    fixed = seen["pages"]["fixed"]
+    assert fixed["then"] == fixed["first"]
+    assert fixed["newer"] == 0 and len(fixed["first"]["charts"]) >= 5
+    yesterday = seen["pages"]["yesterday"]
+    asked = yesterday["asked"]
+    assert f"from={asked}&" in yesterday["hash"]
+    assert (yesterday["from"], yesterday["to"]) == (asked - 300, asked + 600)  # 15 min around it
