@@ -1,6 +1,7 @@
 // Regressions: the list, and one with its evidence and cause.
 import { useState } from "preact/hooks";
-import { html, Answer, Failure, matches, Search, State, useApi, verdict } from "./parts.js";
+import { html, Answer, Failure, matches, Search, State, useApi } from "./parts.js";
+import { differs, verdict } from "./parts.js";
 import { Table } from "./table.js";
 import { FlameView } from "./route.js";
 import { between, count, ns, percent, time, toSeconds } from "./format.js";
@@ -95,11 +96,12 @@ export function Incidents({ query }) {
 const ms = (v) => (v === null || v === undefined ? "–" : ns(v * 1e6));
 
 // How much it became; nothing is said where one side was not measured.
-function Became({ before, after }) {
+function Became({ before, after, sides }) {
   if (!before || typeof after !== "number") return html`<td class="num quiet">–</td>`;
   const share = after / before - 1;
   const sign = share >= 0 ? "+" : "";
-  return html`<td class=${`num ${verdict(share)}`}>${sign}${percent(share, 0)}</td>`;
+  const certain = sides && differs(sides.before, sides.after, before * 1e6);
+  return html`<td class=${`num ${verdict(share, certain)}`}>${sign}${percent(share, 0)}</td>`;
 }
 
 function Before({ of: incident }) {
@@ -123,7 +125,7 @@ function Before({ of: incident }) {
             <th scope="row">${q}</th>
             <td class="num">${ms(before)}</td>
             <td class="num">${ms(after)}</td>
-            <${Became} before=${before} after=${after} />
+            <${Became} before=${before} after=${after} sides=${incident.distributions} />
           </tr>`,
       )}
     </tbody>

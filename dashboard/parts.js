@@ -31,8 +31,26 @@ export const KINDS = [
   "no_profile",
 ];
 
-// How something changed, as a class: less than a tenth says nothing.
-export const verdict = (share) => (share > 0.1 ? "worse" : share < -0.1 ? "better" : "quiet");
+// How something changed, as a class: less than a tenth says nothing, nor does what is not certain.
+export function verdict(share, certain) {
+  if (!certain) return "quiet";
+  return share > 0.1 ? "worse" : share < -0.1 ? "better" : "quiet";
+}
+
+// How many of bands [low, high, count] lie beyond `at`, and of how many; within a band they are
+// taken for evenly spread.
+function beyond(bands, at) {
+  const part = ([low, high]) => Math.min(Math.max((high - at) / (high - low || 1), 0), 1);
+  return bands.reduce(([k, n], b) => [k + part(b) * b[2], n + b[2]], [0, 0]);
+}
+
+// Whether the shares of two sides beyond `at` differ by three standard errors.
+export function differs(before, after, at) {
+  const [k, n] = beyond(before, at),
+    [l, m] = beyond(after, at);
+  const p = (k + l) / (n + m);
+  return n > 0 && m > 0 && Math.abs(k / n - l / m) > 3 * Math.sqrt(p * (1 - p) * (1 / n + 1 / m));
+}
 
 // The answer of a path, asked again every `everyMs` (or what that says of the answer) while the
 // page is seen; the old answer stays while a new one is on its way, and when one fails. `everyMs`

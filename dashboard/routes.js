@@ -14,17 +14,13 @@ const rank = (r) => RANK[r.state] ?? 4;
 const cost = (r) => (r.p95_ns ?? 0) * Math.log2(2 + r.requests);
 const worstFirst = (a, b) => rank(a) - rank(b) || cost(b) - cost(a);
 
-// Coloured where the detector has evidence: a p95 of few requests is a third higher by chance.
-const evident = (r) => r.state === "firing" || r.state === "pending";
-
-function Change({ of: r }) {
-  const change = r.change;
-  if (!change?.p95_before_ns) return html`<span class="quiet">–</span>`;
-  const share = change.p95_ns / change.p95_before_ns - 1;
-  const said = evident(r) ? "" : "; no evidence that it is more than chance";
+function Change({ of }) {
+  if (!of?.p95_before_ns) return html`<span class="quiet">–</span>`;
+  const share = of.p95_ns / of.p95_before_ns - 1;
+  const uncertain = of.certain ? "" : "; as much may be chance";
   return html`<span
-    class=${evident(r) ? verdict(share) : "quiet"}
-    title=${`p95 ${ns(change.p95_before_ns)} before, ${ns(change.p95_ns)} now${said}`}
+    class=${verdict(share, of.certain)}
+    title=${`p95 ${ns(of.p95_before_ns)} before, ${ns(of.p95_ns)} now${uncertain}`}
   >
     ${share >= 0 ? "+" : ""}${percent(share, 0)}</span
   >`;
@@ -69,10 +65,10 @@ const COLUMNS = [
   {
     key: "change",
     label: "Change",
-    title: "p95 against the detector's baseline",
+    title: "p95 against the detector's baseline; coloured where it is certain",
     class: "num",
     value: (r) => (r.change?.p95_before_ns ? r.change.p95_ns / r.change.p95_before_ns - 1 : null),
-    show: (r) => html`<${Change} of=${r} />`,
+    show: (r) => html`<${Change} of=${r.change} />`,
   },
   {
     key: "trend",

@@ -8,6 +8,7 @@
 #include "collector/watch_show.h"
 
 #define CHANGE_WINDOWS 30 /* what is compared with the baseline */
+#define CHANGE_QUANTILE 2 /* of detector_quantiles: p95 */
 
 static void
 put_json(struct text *out, json_t *object)
@@ -74,9 +75,12 @@ put_change(const struct service *service, size_t index, const struct detector_ro
 	}
 	for (unsigned i = 0; i < DETECTOR_BUCKETS; i++)
 		now[i] = (double)counts[i];
-	text_printf(out, "{\"p95_before_ns\":%lld,\"p95_ns\":%lld}",
-	            (long long)quantile_ns(before, total, 0.95),
-	            (long long)quantile_ns(now, (double)n, 0.95));
+	int differs = detector_edges_differ(before, total, now, (double)n, CHANGE_QUANTILE,
+	                                    route->edges.phi[CHANGE_QUANTILE]);
+	double q = detector_quantiles[CHANGE_QUANTILE];
+	text_printf(out, "{\"p95_before_ns\":%lld,\"p95_ns\":%lld,\"certain\":%s}",
+	            (long long)quantile_ns(before, total, q),
+	            (long long)quantile_ns(now, (double)n, q), differs != 0 ? "true" : "false");
 }
 
 void

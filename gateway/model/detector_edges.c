@@ -100,3 +100,29 @@ detector_edges_weigh(struct detector_edges *edges, unsigned h)
 		weigh(&edges->down, process, clipped(p - off), 1 / ratio, edges->phi[q]);
 	}
 }
+
+/* a ln(a / b), 0 where there is none. */
+static double
+gained(double a, double b)
+{
+	return a > 0 ? a * log(a / b) : 0;
+}
+
+int
+detector_edges_differ(const double baseline[DETECTOR_BUCKETS], double requests,
+                      const double now[DETECTOR_BUCKETS], double n, unsigned q, double phi)
+{
+	double below = 0, fast = 0;
+	for (unsigned at = 0; at <= LAST_EDGE && below < detector_quantiles[q] * requests; at++) {
+		below += baseline[at];
+		fast += now[at];
+	}
+	double p = fmin(fmax(1 - below / requests, 0), 1), share = 1 - fast / n;
+	double off = 2 * sqrt(p * (1 - p) / requests) + 1 / requests;
+	int way = share > p ? 1 : -1;
+	double p0 = p + way * off; /* the end of what is known that lies nearer */
+	if (p0 <= 0 || p0 >= 1 || (share - p0) * way <= 0)
+		return 0;
+	double nats = gained(n * share, n * p0) + gained(n * (1 - share), n * (1 - p0));
+	return nats >= DETECTOR_CLEAR_NATS * phi ? way : 0;
+}

@@ -40,4 +40,12 @@ void detector_edges_copy(struct detector_edges *edges, unsigned hour_of_day, uns
  * sets `weighed` to -1. */
 void detector_edges_weigh(struct detector_edges *edges, unsigned hour_of_day);
 
+/* Whether more of `now` (n requests) lie beyond the baseline's quantile detector_quantiles[q], its
+ * edge not moved, than its share there, known to two standard errors, lets expect: 1, fewer: -1; 0
+ * where that is not certain: under DETECTOR_CLEAR_NATS of likelihood ratio, divided by phi. One
+ * look at one moment, no e-process: for what is only shown. requests, n > 0. */
+#define DETECTOR_CLEAR_NATS 4.5 /* three standard errors */
+int detector_edges_differ(const double baseline[DETECTOR_BUCKETS], double requests,
+                          const double now[DETECTOR_BUCKETS], double n, unsigned q, double phi);
+
 #endif

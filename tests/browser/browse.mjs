@@ -178,19 +178,18 @@ async function movedOn({ page, fixed, first, firstFixed }) {
 // The colour of a change, of the real routes with what a detector would say of them.
 async function tones(browser) {
   const page = watch(await browser.newPage());
-  const said = [["firing", 150], ["ok", 150], ["pending", 150], ["resolved", 50], ["firing", 103]];
+  const said = [[150, true], [150, false], [50, true], [50, false], [103, true]];
   await page.route("**/api/v1/routes?*", async (asked) => {
     const answer = await asked.fetch();
     const json = await answer.json();
     json.routes.forEach((r, i) => {
-      const [state, p95] = said[i % said.length];
-      r.state = state;
-      r.change = { p95_before_ns: 100e6, p95_ns: p95 * 1e6 };
-      r.route = `${state} ${p95}`;
+      const [p95, certain] = said[i % said.length];
+      r.change = { p95_before_ns: 100e6, p95_ns: p95 * 1e6, certain };
+      r.route = `${p95} ${certain}`;
     });
     await asked.fulfill({ response: answer, json });
   });
-  await open(page, "#/routes", ".state.firing");
+  await open(page, "#/routes", "tbody tr");
   const column = (await text(page, "thead th")).findIndex((name) => name.startsWith("Change"));
   seen.pages.tones = await page.$$eval(
     "main tbody tr",

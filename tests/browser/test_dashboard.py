@@ -173,11 +173,11 @@ def test_route(seen: dict[str, Any]) -> None:
 
 
 def test_a_change_is_coloured_by_evidence(seen: dict[str, Any]) -> None:
-    """Red where the detector has evidence and it is more than a little; else no colour."""
+    """Red, or green, where it is certain and more than a little; else no colour."""
     colors, tones = seen["pages"]["colors"], dict(seen["pages"]["tones"])
     assert len(set(colors.values())) == 3
-    wanted = {"firing 150": "worse", "pending 150": "worse", "ok 150": "quiet"}
-    wanted |= {"resolved 50": "quiet", "firing 103": "quiet"}
+    wanted = {"150 true": "worse", "50 true": "better", "150 false": "quiet"}
+    wanted |= {"50 false": "quiet", "103 true": "quiet"}
     assert tones == {route: colors[name] for route, name in wanted.items()}
 
 

@@ -92,6 +92,9 @@ def test_regressions(
     await_fired = wait_incident(gateway, 40, of_route("GET /await"), "the longer await")
     switch(gateway, "loop", True)
     assert await_fired["kind"] == "regression" and await_fired["status"] == "firing"
+    changes = {one["route"]: one["change"] for one in gateway.json("/api/v1/routes")["routes"]}
+    change = changes["GET /await"]
+    assert change["certain"] and change["p95_ns"] > 1.3 * change["p95_before_ns"], change
     before, after = await_fired["quantiles"]["p50"]
     assert 18 <= before <= 45 and 55 <= after <= 110
     assert await_fired["deploy"]["version"] == "v42"

@@ -100,6 +100,46 @@ test_gains_are_likelihood_ratios(void **state)
 	assert_int_equal(edges.weighed, 0);
 }
 
+/* 5 % of 10 000 lie at 100 ms, all else at 10. */
+static int
+differs(double n, double slow, double phi)
+{
+	double baseline[DETECTOR_BUCKETS] = {0}, now[DETECTOR_BUCKETS] = {0};
+	unsigned at = detector_bucket(10), beyond = detector_bucket(100);
+
+	baseline[at] = 9500;
+	baseline[beyond] = 500;
+	now[at] = n - slow;
+	now[beyond] = slow;
+	return detector_edges_differ(baseline, 10000, now, n, 2, phi);
+}
+
+static void
+test_what_is_shown_as_certain(void **state)
+{
+	double flat[DETECTOR_BUCKETS] = {0}, now[DETECTOR_BUCKETS] = {0};
+
+	(void)state;
+	assert_int_equal(differs(1000, 50, 1), 0);
+	assert_int_equal(differs(20, 2, 1), 0);    /* twice the share, of too few */
+	assert_int_equal(differs(1000, 60, 1), 0); /* within what chance does */
+	/* p0 = 0.05 + 2 sqrt(0.05 0.95 / 10000) + 1 / 10000 = 0.054459: 78 slow ones are 4.78 nats,
+	 * 77 are 4.40. */
+	assert_int_equal(differs(1000, 77, 1), 0);
+	assert_int_equal(differs(1000, 78, 1), 1);
+	assert_int_equal(differs(1000, 78, 2), 0); /* autocorrelated: they are worth half of it */
+	assert_int_equal(differs(1000, 200, 2), 1);
+	assert_int_equal(differs(1000, 10, 1), -1);
+	assert_int_equal(differs(50, 0, 1), 0); /* 2.5 expected: none says nothing */
+	/* A baseline without a tail: one slow request is none, three are. */
+	flat[detector_bucket(10)] = 10000;
+	now[detector_bucket(10)] = 297;
+	now[detector_bucket(100)] = 1;
+	assert_int_equal(detector_edges_differ(flat, 10000, now, 298, 2, 1), 0);
+	now[detector_bucket(100)] = 3;
+	assert_int_equal(detector_edges_differ(flat, 10000, now, 300, 2, 1), 1);
+}
+
 static void
 test_cusum_starts_again_and_twin_does_not(void **state)
 {
@@ -138,6 +178,7 @@ main(void)
 	    cmocka_unit_test(test_edges_move_by_the_effect),
 	    cmocka_unit_test(test_edge_is_the_smallest_that_reaches_the_quantile),
 	    cmocka_unit_test(test_gains_are_likelihood_ratios),
+	    cmocka_unit_test(test_what_is_shown_as_certain),
 	    cmocka_unit_test(test_cusum_starts_again_and_twin_does_not),
 	};
 
