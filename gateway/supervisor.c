@@ -427,6 +427,12 @@ supervisor_main(const char *path, struct config *config, const char *bytes, size
 	if (null_fd != -1)
 		dup2(null_fd, STDIN_FILENO);
 	prepare_folders(config);
+	s.store.fd = -1;
+	if (supervisor_store_hold(config->store.path, &s.store, &s.store) == -1) {
+		supervisor_sockets_close(&s.sockets);
+		config_free(config);
+		return 1;
+	}
 	init_shared(&s, bytes, length);
 	s.watchdog_ns = process_watchdog_ns();
 	s.tick_ns = clock_now_ns();

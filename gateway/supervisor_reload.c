@@ -231,8 +231,6 @@ renew_collector(struct supervisor *s, uint32_t old_serial, uint64_t now_ns)
 		return;
 	}
 	log_info("the collector starts anew with it: it cannot take over all of it");
-	if (process_make_folder(s->config, s->config->store.path, 0750) == -1)
-		log_warn("%s: folder cannot be made: %s", s->config->store.path, strerror(errno));
 	if (s->collector.state == CHILD_DOWN)
 		return;
 	s->collector.again = true;
@@ -260,6 +258,23 @@ load(struct supervisor *s, char **ret_bytes, size_t *ret_length)
 	return config;
 }
 
+/* What has to be ours before the configuration is tried. */
+static int
+open_needed(struct supervisor *s, const struct config *config)
+{
+	const char *path = config->store.path;
+
+	if (process_make_folder(config, path, 0750) == -1)
+		log_warn("%s: folder cannot be made: %s", path, strerror(errno));
+	if (process_raise_limits(config) == -1 ||
+	    supervisor_store_hold(path, &s->store, &s->reload.store) == -1)
+		return -1;
+	if (supervisor_sockets_open(&s->sockets, config) == 0)
+		return 0;
+	supervisor_store_release(&s->reload.store, &s->store);
+	return -1;
+}
+
 void
 reload_begin(struct supervisor *s, uint64_t now_ns)
 {
@@ -282,8 +297,7 @@ reload_begin(struct supervisor *s, uint64_t now_ns)
 		refuse(s, "see above");
 		return;
 	}
-	if (process_raise_limits(config) == -1 ||
-	    supervisor_sockets_open(&s->sockets, config) == -1) {
+	if (open_needed(s, config) == -1) {
 		free(bytes);
 		config_free(config);
 		refuse(s, "see above");
@@ -312,6 +326,7 @@ abort_reload(struct supervisor *s)
 	config_free(s->reload.config);
 	end_trial(s);
 	supervisor_sockets_trim(&s->sockets, s->config);
+	supervisor_store_release(&s->reload.store, &s->store);
 	refuse(s, "the new worker did not come to serve");
 }
 
@@ -323,6 +338,8 @@ commit(struct supervisor *s, uint64_t now_ns)
 
 	s->config = s->reload.config;
 	s->current = s->reload.worker;
+	supervisor_store_release(&s->store, &s->reload.store);
+	s->store = s->reload.store;
 	s->current->once = false;
 	end_trial(s);
 	log_init("supervisor", s->config->log.level);
@@ -399,5 +416,6 @@ reload_give_up(struct supervisor *s)
 	if (s->reload.config == NULL)
 		return;
 	config_free(s->reload.config);
+	supervisor_store_release(&s->reload.store, &s->store);
 	end_trial(s);
 }

@@ -10,6 +10,7 @@
 #include "base/config.h"
 #include "supervisor_child.h"
 #include "supervisor_sockets.h"
+#include "supervisor_store.h"
 
 #define WORKER_GRACE_MS 5000    /* beyond worker.shutdown_timeout_ms */
 #define COLLECTOR_STOP_MS 10000 /* to empty the rings and commit */
@@ -33,9 +34,10 @@ struct elder {
 };
 
 struct reload {
-	struct config *config; /* on trial; null = no reload is under way */
-	struct child *worker;  /* that is to show that it serves; null = waits for a free place */
-	bool again;            /* a HUP came meanwhile */
+	struct config *config;         /* on trial; null = no reload is under way */
+	struct supervisor_store store; /* what it names */
+	struct child *worker; /* that is to show that it serves; null = waits for a free place */
+	bool again;           /* a HUP came meanwhile */
 };
 
 struct upgrade {
@@ -53,6 +55,7 @@ struct supervisor {
 	uint32_t serial;     /* of the configuration made last */
 	uint64_t generation; /* of the worker started last */
 	struct supervisor_sockets sockets;
+	struct supervisor_store store;
 	struct board *board;
 	int board_fd, rings_fd;
 	struct child workers[BOARD_GENERATIONS_MAX]; /* role null = free place */

@@ -86,6 +86,26 @@ def test_reloads_under_load(
         gateway.stop()
 
 
+def test_one_store_is_one_gateways(gateway_factory: Factory, gateway_starter: Factory) -> None:
+    """Neither a start nor a reload takes the store of a gateway that runs, and each lets go."""
+    first, other = gateway_factory([NOWHERE]), gateway_factory([NOWHERE])
+    theirs, own = first.config["store"], dict(other.config["store"])
+    said = f"store: {first.store}: another gateway keeps its requests there"
+    with pytest.raises(AssertionError, match="status 1") as caught:
+        gateway_starter([NOWHERE], store=theirs)
+    assert said in str(caught.value)
+    change(other, store=theirs)
+    other.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "reload refused" in other.log(), 5, "refused")
+    assert said in other.log()
+    assert first.stop() == 0
+    hup(other, 2)
+    third = gateway_starter([NOWHERE], store=own)
+    with pytest.raises(AssertionError, match="status 1"):
+        gateway_starter([NOWHERE], store=theirs)
+    assert third.stop() == 0
+
+
 def test_bad_file_changes_nothing(gateway_factory: Factory, stub_factory: Stubs) -> None:
     """A file that `check` refuses is refused with its words; the next good one is taken."""
     gateway = gateway_factory([stub_factory(answer_all).address])
