@@ -253,12 +253,12 @@ log_refusal(struct login *login, enum login_way way, const struct net_address *f
             const char *reason, uint64_t now_ns)
 {
 	static const char *const ways[LOGIN_WAYS] = {"log-in", "bearer"};
-	char text[NET_ADDRESS_TEXT_SIZE];
+	char text[NET_ADDRESS_TEXT_SIZE], more[LOG_LEFT_OUT_SIZE];
 	uint64_t left_out;
 	net_address_format(from, text, sizeof(text));
 	if (log_limit_allows(&login->refusals, now_ns, &left_out))
-		log_warn("control: %s of %s refused: %s (%llu more not logged)", ways[way], text,
-		         reason, (unsigned long long)left_out);
+		log_warn("control: %s of %s refused: %s%s", ways[way], text, reason,
+		         log_left_out(left_out, more));
 }
 
 /* Whether its address has told too many wrong tokens to be heard now. Then it is answered. */

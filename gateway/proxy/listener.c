@@ -45,13 +45,14 @@ accept_failed(struct listener *listener, int error)
 {
 	struct loop *loop = listener->loop;
 	uint64_t now_ns = loop_now(loop), left_out;
+	char more[LOG_LEFT_OUT_SIZE];
 
 	if (error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM)
 		return; /* one connection's own failure (ECONNABORTED...): the next may do */
 	loop_reason(loop, CLOSE_NO_DESCRIPTORS);
 	if (log_limit_allows(&listener->log_limit, now_ns, &left_out))
-		log_warn("accept: %s; paused for %d ms (%llu such lines left out)", strerror(error),
-		         (int)(ACCEPT_RETRY_NS / NS_PER_MS), (unsigned long long)left_out);
+		log_warn("accept: %s; paused for %d ms%s", strerror(error),
+		         (int)(ACCEPT_RETRY_NS / NS_PER_MS), log_left_out(left_out, more));
 	listener_pause(listener);
 	timer_set(&loop->wheel, &listener->retry, now_ns + ACCEPT_RETRY_NS, now_ns);
 }

@@ -70,27 +70,32 @@ take_back_reply(struct exchange *exchange)
 	exchange->reply_begun = false;
 }
 
-/* What a client or the app did wrong, in the log too: a few lines of it. */
+/* What a client or the app did wrong, in the log too: a few lines of each. */
 static void
-log_refusal(struct exchange *exchange, enum close_reason reason)
+log_failure(struct exchange *exchange, enum close_reason reason)
 {
 	struct loop *loop = exchange->loop;
-	bool by_app = close_reason_is_bad_answer(reason);
+	const char *server = exchange->server ? exchange->server->config->text : "the app";
+	const char *client = exchange->client->ip[0] ? exchange->client->ip : "a local client";
+	const char *name = close_reason_name(reason), *text = close_reason_text(reason);
+	char more[LOG_LEFT_OUT_SIZE];
 	uint64_t left_out;
 
-	if ((!by_app && !close_reason_is_refusal(reason)) ||
-	    !log_limit_allows(&loop->refusals, loop->now_ns, &left_out))
+	if (close_reason_is_refusal(reason)) {
+		if (log_limit_allows(&loop->refusals, loop->now_ns, &left_out))
+			log_info("request of %s refused: %s (%s)%s", client, name, text,
+			         log_left_out(left_out, more));
 		return;
-	if (by_app)
-		log_warn("answer of %s refused: %s (%s); %llu such lines left out",
-		         exchange->server ? exchange->server->config->text : "the app",
-		         close_reason_name(reason), close_reason_text(reason),
-		         (unsigned long long)left_out);
+	}
+	if ((!close_reason_is_bad_answer(reason) && !close_reason_is_no_answer(reason)) ||
+	    !log_limit_allows(&loop->failures, loop->now_ns, &left_out))
+		return;
+	if (close_reason_is_bad_answer(reason))
+		log_warn("answer of %s refused: %s (%s)%s", server, name, text,
+		         log_left_out(left_out, more));
 	else
-		log_info("request of %s refused: %s (%s); %llu such lines left out",
-		         exchange->client->ip[0] ? exchange->client->ip : "a local client",
-		         close_reason_name(reason), close_reason_text(reason),
-		         (unsigned long long)left_out);
+		log_warn("no answer of %s: %s (%s)%s", server, name, text,
+		         log_left_out(left_out, more));
 }
 
 static enum step
@@ -100,7 +105,7 @@ fail_step(struct exchange *exchange, enum close_reason reason)
 		exchange->cause = reason;
 		exchange->died_in = marks_running(&exchange->marks);
 		exchange->decision_ns = loop_now(exchange->loop);
-		log_refusal(exchange, reason);
+		log_failure(exchange, reason);
 	}
 	drop_upstream(exchange);
 	if (close_reason_status(exchange->cause) != 0)

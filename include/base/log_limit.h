@@ -19,4 +19,8 @@ struct log_limit {
 /* Whether a line may be written now. *ret_left_out is how many were not since the last one. */
 bool log_limit_allows(struct log_limit *limit, uint64_t now_ns, uint64_t *ret_left_out);
 
+/* The end of a line: "; 3 such lines left out", or nothing where none were. Returns `buf`. */
+#define LOG_LEFT_OUT_SIZE 48
+const char *log_left_out(uint64_t left_out, char buf[LOG_LEFT_OUT_SIZE]);
+
 #endif

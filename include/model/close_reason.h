@@ -24,6 +24,13 @@ close_reason_is_bad_answer(enum close_reason reason)
 	return reason >= CLOSE_BAD_RESPONSE && reason <= CLOSE_RESPONSE_HEAD_TOO_LARGE;
 }
 
+/* The server could not be reached, or went away before its answer was whole. */
+static inline bool
+close_reason_is_no_answer(enum close_reason reason)
+{
+	return reason >= CLOSE_CONNECT_FAILED && reason <= CLOSE_UPSTREAM_RESET;
+}
+
 /* Metric label, API `cause`, log word. Static storage; "unknown" beyond the list. */
 const char *close_reason_name(enum close_reason reason);
 

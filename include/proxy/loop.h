@@ -67,6 +67,7 @@ struct loop {
 	size_t listener_count;
 	struct pool *pools;        /* one per config->upstreams entry */
 	struct log_limit refusals; /* of the log lines about them */
+	struct log_limit failures; /* of those about servers */
 	struct event *heartbeat;
 	uint32_t ack_turn, ack_count; /* overlay client_ack: exchanges begun; records held */
 	struct timer drain_timer;

@@ -146,9 +146,13 @@ def test_unsolicited_bytes_discard_the_connection(
 
 def test_connect_refused(gateway_factory: GatewayFactory) -> None:
     """502; plain text where the client prefers it, nothing but the head for HEAD."""
-    gateway = gateway_factory([f"127.0.0.1:{free_port()}"])
+    server = f"127.0.0.1:{free_port()}"
+    gateway = gateway_factory([server])
     answer = ask(gateway.port, get())
     assert answer.status == 502 and error_code(answer) == "upstream_connect_failed"
+    said = f"no answer of {server}: upstream_connect_failed (connection to the server refused"
+    assert said in gateway.log(), "a terminal that shows nothing leaves one looking elsewhere"
+    assert "left out" not in gateway.log()
     exchange = stored(gateway, answer.trace_id)
     assert exchange["died_in"] == "connect" and exchange["connection"]["attempts"] == 2
     answer = ask(gateway.port, get("/", "Accept: text/html"))
