@@ -296,6 +296,13 @@ rows_print(const struct term *term, const json_t *root)
 
 /* --- the whole ---------------------------------------------------------------- */
 
+/* Against nothing everything would have grown. */
+static bool
+is_comparable(const json_t *baseline)
+{
+	return json_is_object(baseline) && client_real(baseline, "requests") > 0;
+}
+
 static void
 head_print(const struct term *term, const json_t *root, const json_t *baseline)
 {
@@ -313,11 +320,14 @@ head_print(const struct term *term, const json_t *root, const json_t *baseline)
 		term_line_end(&line);
 		term_line_begin(&line, term);
 	}
-	if (json_is_object(baseline))
+	if (is_comparable(baseline))
 		term_line_printf(&line, TERM_PLAIN, "%sbefore %.0f, mean %s",
 		                 term->columns < NARROW ? "" : "; ",
 		                 client_real(baseline, "requests"),
 		                 term_duration(term, (uint64_t)llround(before), was));
+	else if (json_is_object(baseline))
+		term_line_printf(&line, TERM_YELLOW, "%sno request before: nothing to compare",
+		                 term->columns < NARROW ? "" : "; ");
 	term_line_end(&line);
 }
 
@@ -342,7 +352,7 @@ flame_print(const json_t *root)
 {
 	const json_t *tree = json_object_get(root, "tree");
 	const json_t *baseline = json_object_get(root, "baseline");
-	struct drawing d = {.compared = json_is_object(baseline)};
+	struct drawing d = {.compared = is_comparable(baseline)};
 	struct term term;
 
 	term_init(&term, stdout);

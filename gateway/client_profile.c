@@ -1,5 +1,5 @@
 /* The commands about deep profiles: deep asks for them, export writes one request in a format other
- * tools read. What needs Python is handed over to `python3 -m tailrace export`. */
+ * tools read. What needs Python is handed over to the Python package's own command. */
 #include "client_commands.h"
 
 #include <errno.h>
@@ -95,6 +95,25 @@ look(const struct client_options *options, const struct term *term, struct progr
 	return true;
 }
 
+/* What was ordered, and that the terminal is not stuck. */
+static void
+say_order(const struct client_options *options, int max_per_minute)
+{
+	const char *route = options->operands[0];
+
+	if (options->count == 1)
+		fprintf(stderr, "tailrace: the next request of %s gets a deep profile", route);
+	else
+		fprintf(stderr,
+		        "tailrace: the next %u requests of %s get a deep profile, at most %d a "
+		        "minute",
+		        options->count, route, max_per_minute);
+	if (options->wait_s > 0)
+		fprintf(stderr, "; waiting up to %u s for %s", options->wait_s,
+		        options->count == 1 ? "it" : "them");
+	fputc('\n', stderr);
+}
+
 int
 client_deep(const struct client_options *options)
 {
@@ -113,9 +132,7 @@ client_deep(const struct client_options *options)
 	progress.since_ns = json_integer_value(json_object_get(taken, "now_ns"));
 	progress.shown = json_object();
 	term_init(&term, stdout);
-	fprintf(stderr, "tailrace: the next %u of %s get a deep profile, at most %d a minute\n",
-	        options->count, options->operands[0],
-	        (int)json_integer_value(json_object_get(taken, "max_per_minute")));
+	say_order(options, (int)json_integer_value(json_object_get(taken, "max_per_minute")));
 	json_decref(taken);
 	while (good && json_object_size(progress.shown) < options->count &&
 	       clock_now_ns() < until_ns) {
@@ -173,16 +190,26 @@ export_here(const struct client_options *options, const char *trace)
 	return status;
 }
 
+/* As `python3 -m tailrace` does, but where the package is missing it says where it may be. */
+static const char run_module[] =
+    "import runpy, sys\n"
+    "try:\n"
+    "    import tailrace\n"
+    "except ImportError:\n"
+    "    sys.exit('tailrace: --format ' + sys.argv[2] + ' is made by the Python package '\n"
+    "        'tailrace, which this python3 lacks: activate the environment of the app, '\n"
+    "        'or pip install ./hook')\n"
+    "sys.argv[2:3] = '--format', sys.argv[2]\n"
+    "runpy.run_module('tailrace', run_name='__main__', alter_sys=True)\n";
+
 /* Becomes the Python command, which says itself what it misses. */
 static int
 export_in_python(const struct client_options *options, const char *trace)
 {
-	const char *arguments[12] = {"python3", "-m", "tailrace", "export", trace};
+	const char *arguments[12] = {"python3", "-c", run_module, "export", options->format, trace};
 	char *argv[12] = {NULL};
-	size_t n = 5;
+	size_t n = 6;
 
-	arguments[n++] = "--format";
-	arguments[n++] = options->format;
 	arguments[n++] = "--control";
 	arguments[n++] = options->control;
 	if (options->output != NULL) {

@@ -2,6 +2,7 @@
  * at, and the order is that of the rows, in which things first happened. */
 #include "frame_tree.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/xmem.h"
@@ -75,9 +76,10 @@ add_row(struct frame_node *node, const json_t *row)
 		node->exact = false;
 }
 
-/* Makes the leaf of a row; `library` is the outermost library frame below the app's innermost. */
+/* Makes the leaf of a row; `library` is the outermost library frame below the app's innermost,
+ * which was at `line`. */
 static void
-add_leaf(struct frame_node *node, const json_t *row, const json_t *library)
+add_leaf(struct frame_node *node, const json_t *row, const json_t *library, int line)
 {
 	const json_t *by = json_object_get(row, "by");
 	struct frame_node like = {
@@ -88,7 +90,9 @@ add_leaf(struct frame_node *node, const json_t *row, const json_t *library)
 	    .by_trace = text_of(by, "trace_id"),
 	};
 
-	add_row(add_child(node, &like), row);
+	node = add_child(node, &like);
+	add_line(node, line);
+	add_row(node, row);
 }
 
 static void
@@ -97,6 +101,7 @@ add_stack(struct frame_node *root, const json_t *row)
 	const json_t *stack = json_object_get(row, "stack");
 	const json_t *frame, *library = NULL, *innermost = NULL;
 	struct frame_node *node = root;
+	int line = 0;
 	size_t i;
 
 	json_array_foreach(stack, i, frame)
@@ -115,11 +120,12 @@ add_stack(struct frame_node *root, const json_t *row)
 		}
 		library = NULL;
 		node = add_child(node, &like);
-		add_line(node, (int)json_integer_value(json_object_get(frame, "line")));
+		line = (int)json_integer_value(json_object_get(frame, "line"));
+		add_line(node, line);
 		add_row(node, row);
 	}
 	/* A stack with nothing of the app in it is named by its innermost frame. */
-	add_leaf(node, row, node == root ? innermost : library);
+	add_leaf(node, row, node == root ? innermost : library, line);
 }
 
 struct frame_node *
@@ -140,6 +146,19 @@ frame_tree_make(const json_t *breakdown, const char *kind)
 		add_stack(root, row);
 	}
 	return root;
+}
+
+size_t
+frame_tree_note(const struct frame_node *node, char *buf, size_t size)
+{
+	size_t n = (size_t)snprintf(buf, size, "%s", node->file == NULL ? "" : node->file);
+
+	for (unsigned i = 0; i < node->line_count && n < size; i++)
+		n +=
+		    (size_t)snprintf(buf + n, size - n, "%c%d", i == 0 ? ':' : ',', node->lines[i]);
+	if (node->more_lines && n < size)
+		n += (size_t)snprintf(buf + n, size - n, ",...");
+	return n < size ? n : size - 1;
 }
 
 void

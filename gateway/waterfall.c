@@ -202,30 +202,26 @@ put_phases(const struct table *w, const json_t *phases, uint64_t *ret_ns)
 
 /* --- the app's side --------------------------------------------------------- */
 
+/* A leaf tells at which of its frame's lines it is, where there are several. */
 static void
-leaf_note(const struct frame_node *leaf, char *buf, size_t size)
+leaf_note(const struct frame_node *leaf, const struct frame_node *frame, char *buf, size_t size)
 {
 	const char *module = leaf->library_module, *function = leaf->library_function;
 
 	buf[0] = '\0';
+	if (leaf->line_count < frame->line_count) {
+		size_t n = frame_tree_note(leaf, buf, size);
+
+		n += (size_t)snprintf(buf + n, size - n, "%s", function != NULL ? "  " : "");
+		buf += n;
+		size -= n;
+	}
 	if (leaf->by_route != NULL || leaf->by_trace != NULL)
 		snprintf(buf, size, "woken by %s",
 		         leaf->by_route != NULL ? leaf->by_route : leaf->by_trace);
 	else if (function != NULL)
 		snprintf(buf, size, "%s%s%s", module == NULL ? "" : module,
 		         module == NULL ? "" : ".", function);
-}
-
-static void
-frame_note(const struct frame_node *node, char *buf, size_t size)
-{
-	size_t n = (size_t)snprintf(buf, size, "%s", node->file == NULL ? "" : node->file);
-
-	for (unsigned i = 0; i < node->line_count && n < size; i++)
-		n +=
-		    (size_t)snprintf(buf + n, size - n, "%c%d", i == 0 ? ':' : ',', node->lines[i]);
-	if (node->more_lines && n < size)
-		snprintf(buf + n, size - n, ",...");
 }
 
 static unsigned
@@ -248,8 +244,8 @@ is_plain(const struct frame_node *leaf, const struct frame_node *parent)
 }
 
 static void
-put_node(const struct table *w, const struct frame_node *node, unsigned depth, uint64_t from_ns,
-         enum term_color color)
+put_node(const struct table *w, const struct frame_node *parent, const struct frame_node *node,
+         unsigned depth, uint64_t from_ns, enum term_color color)
 {
 	char note[1200];
 	struct table_row row = {
@@ -264,13 +260,13 @@ put_node(const struct table *w, const struct frame_node *node, unsigned depth, u
 	};
 
 	if (node->function != NULL) {
-		frame_note(node, note, sizeof(note));
+		frame_tree_note(node, note, sizeof(note));
 		row.label = node->function;
 		row.label_color = TERM_BOLD;
 		row.bar = node->children == NULL || is_plain(node->children, node);
 		row.count = row.bar ? node->count : 0;
 	} else {
-		leaf_note(node, note, sizeof(note));
+		leaf_note(node, parent, note, sizeof(note));
 		row.label = node->cause != NULL              ? node->cause
 		            : node->library_function != NULL ? "library"
 		                                             : "itself";
@@ -311,7 +307,7 @@ put_children(const struct table *w, const struct frame_node *parent, unsigned de
 		if (hidden > 1 && child->ns < span_ns / SMALL_SHARE) {
 			hidden_ns += child->ns;
 		} else {
-			put_node(w, child, depth, from_ns, color);
+			put_node(w, parent, child, depth, from_ns, color);
 			put_children(w, child, depth + 1, from_ns, span_ns, color);
 		}
 		from_ns += child->ns;
@@ -553,8 +549,9 @@ put_profile(const struct table *w, const json_t *profile, uint64_t from_ns)
 	waterfall_lanes(w, profile);
 }
 
+/* Why there is no part of the app. `sent`: the app had the request, or its beginning. */
 static void
-put_missing(const struct term *term, const json_t *exchange)
+put_missing(const struct term *term, const json_t *exchange, bool sent)
 {
 	static const struct {
 		const char *reason, *text;
@@ -572,6 +569,8 @@ put_missing(const struct term *term, const json_t *exchange)
 		if (strcmp(reason, reasons[i].reason) == 0)
 			text = reasons[i].text;
 	}
+	if (!sent)
+		text = "nothing was sent to the app";
 	term_line_begin(&line, term);
 	term_line_text(&line, TERM_YELLOW, term->columns, text);
 	term_line_end(&line);
@@ -596,5 +595,5 @@ waterfall_print(const struct term *term, const json_t *exchange)
 	if (json_is_object(profile))
 		put_profile(&w, profile, begin_ns);
 	else if (span_ns > 0 || json_is_string(json_object_get(exchange, "profile_missing")))
-		put_missing(term, exchange);
+		put_missing(term, exchange, span_ns > 0);
 }

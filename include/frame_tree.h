@@ -22,13 +22,16 @@ struct frame_node {
 	uint64_t count, samples;
 	bool exact; /* every row below is */
 	bool more_lines;
-	unsigned line_count;
+	unsigned line_count; /* a leaf's are those of the frame it is in */
 	int lines[FRAME_LINES_MAX];
 };
 
 /* The rows of `breakdown` (an array of docs/api.md) that have this kind, as a tree under a nameless
  * root. Never null; free with frame_tree_free(). */
 struct frame_node *frame_tree_make(const json_t *breakdown, const char *kind);
+
+/* "app.py:46,48": the file, where there is one, and the lines. Returns how much of `buf` is used. */
+size_t frame_tree_note(const struct frame_node *node, char *buf, size_t size);
 
 void frame_tree_free(struct frame_node *root);
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from harness import BINARY, ROOT
 from terminal_tools import terminal
-from test_cli import Control
+from test_cli import TRACE, Control, make_exchange, run, serve
 from wcwidth import wcswidth
 
 DOCS = ROOT / "docs"
@@ -109,6 +109,50 @@ def test_small_rows_of_an_incident_are_counted_not_shown(control: Control) -> No
     shown = [row for row in rows if abs(row["share"]) >= 0.005]
     assert done.stdout.count(" %\n") == len(shown) + (len(shown) < len(rows))
     assert f"{len(rows) - len(shown)} more, each under 0.5 %" in done.stdout
+
+
+def test_a_flame_is_not_compared_with_nothing(control: Control) -> None:
+    """In the first half hour of a gateway all of a route would have grown."""
+    (place,) = [path for path in control.answers if path.endswith("/flame")]
+    ((status, flame),) = control.answers[place]
+    control.answers[place] = [(status, {**flame, "baseline": {**flame["baseline"], "requests": 0}})]
+    words = ["flame", "GET /checkout/{cart}", "--baseline", "30m", "--control", control.address]
+    done = subprocess.run([BINARY, *words], capture_output=True, text=True, timeout=20, check=True)
+    first, *more = done.stdout.splitlines()
+    assert first.endswith("; no request before: nothing to compare")
+    assert len(more) > 5 and not [line for line in more if " +" in line or "MADE" in line]
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (0, "0 ns"),
+        (999, "999 ns"),
+        (1000, "1.00 µs"),
+        (9994, "9.99 µs"),
+        (9995, "10.0 µs"),
+        (99_949, "99.9 µs"),
+        (99_950, "100 µs"),
+        (999_499, "999 µs"),
+        (999_500, "1.00 ms"),
+        (99_994_999, "99.99 ms"),
+        (99_995_000, "100.0 ms"),
+        (999_949_999, "999.9 ms"),
+        (999_950_000, "1.000 s"),
+        (59_994_999_999, "59.99 s"),
+        (59_995_000_000, "1 min 0 s"),
+        (123_456_000_000, "2 min 3 s"),
+        (2**62, "76861433 min 38 s"),
+    ],
+)
+def test_durations_keep_three_digits_and_never_1000_of_a_unit(
+    control: Control, ns: int, text: str
+) -> None:
+    exchange = make_exchange()
+    exchange |= {"total_ns": ns, "phases": [], "profile": None, "profile_missing": "no_hook"}
+    serve(control, exchange)
+    title = run(control, "show", TRACE).stdout.splitlines()[0]
+    assert title.startswith(f"GET /async?q=1  200  {text}  ")
 
 
 @pytest.fixture

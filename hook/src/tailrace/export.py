@@ -60,7 +60,8 @@ class Tree:
             state = deep["state"] if deep else "none was asked for"
             raise ExportError(
                 "this needs a deep profile, and there is none "
-                f"({state}); ask for one: tailrace deep ROUTE, or the header X-Tailrace-Deep"
+                f"({state}); ask for one: tailrace deep ROUTE, or the header X-Tailrace-Deep "
+                "with the token of profile.deep.token_file"
             )
         self.exchange = exchange
         self.profile = profile
