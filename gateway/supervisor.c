@@ -441,6 +441,8 @@ supervisor_main(const char *path, struct config *config, const char *bytes, size
 	while (!all_ended(&s))
 		turn(&s);
 	supervisor_sockets_close(&s.sockets);
+	if (!s.announced)
+		supervisor_store_undo(s.config->store.path, &s.store);
 	s.failed |= any_was_killed(&s);
 	config_free(s.config);
 	log_info("stopped");

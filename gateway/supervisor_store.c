@@ -50,3 +50,13 @@ supervisor_store_release(const struct supervisor_store *store, const struct supe
 	if (store->fd != -1 && (kept == NULL || kept->fd != store->fd))
 		close(store->fd);
 }
+
+void
+supervisor_store_undo(const char *path, const struct supervisor_store *store)
+{
+	struct stat st;
+
+	if (store->fd != -1 && stat(path, &st) == 0 && st.st_dev == store->device &&
+	    st.st_ino == store->inode && st.st_size == 0)
+		unlink(path);
+}

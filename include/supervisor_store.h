@@ -22,4 +22,7 @@ int supervisor_store_hold(const char *path, const struct supervisor_store *held,
 void supervisor_store_release(const struct supervisor_store *store,
                               const struct supervisor_store *kept);
 
+/* After a start that failed: removes the file at `path` if it is the held one, and empty. */
+void supervisor_store_undo(const char *path, const struct supervisor_store *store);
+
 #endif
