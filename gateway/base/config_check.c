@@ -152,6 +152,22 @@ check_servers(const struct config_upstream *upstream, struct config_place *place
 				      "/upstreams/%s/servers/%zu", upstream->name, i);
 }
 
+/* The port of the app and the port of the gateway are easily taken for each other. */
+static void
+check_circles(const struct config *config, const struct config_upstream *upstream,
+              struct config_place *place)
+{
+	for (size_t i = 0; i < upstream->server_count; i++)
+		for (size_t j = 0; j < config->listener_count; j++)
+			if (same_address(&upstream->servers[i].address,
+			                 &config->listeners[j].address))
+				FAULT(
+				    place,
+				    "the gateway itself listens there: requests would go round in "
+				    "circles; the app's address is meant",
+				    "/upstreams/%s/servers/%zu", upstream->name, i);
+}
+
 static void
 check_upstreams(struct config *config, struct config_place *place)
 {
@@ -160,6 +176,7 @@ check_upstreams(struct config *config, struct config_place *place)
 		const struct config_health *health = &upstream->health;
 
 		check_servers(upstream, place);
+		check_circles(config, upstream, place);
 		if (health->path != NULL && !path_fits(health->path))
 			FAULT(place,
 			      "a path begins with / and has only visible ASCII characters but #",

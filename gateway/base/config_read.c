@@ -447,11 +447,39 @@ list_keys(enum config_object object, char *buf, size_t size)
 			                      key->name);
 }
 
+/* Whether they differ in one character, left out, put in, exchanged or swapped with the next. */
+static bool
+is_slip(const char *a, const char *b)
+{
+	size_t la = strlen(a), lb = strlen(b), head = 0, tail = 0, least = la < lb ? la : lb;
+
+	while (head < least && a[head] == b[head])
+		head++;
+	while (tail < least - head && a[la - 1 - tail] == b[lb - 1 - tail])
+		tail++;
+	la -= head + tail;
+	lb -= head + tail;
+	return (la <= 1 && lb <= 1) ||
+	       (la == 2 && lb == 2 && a[head] == b[head + 1] && a[head + 1] == b[head]);
+}
+
+/* The key that was meant, or null. */
+static const char *
+key_meant(enum config_object object, const char *name)
+{
+	const struct config_key *key;
+
+	for (key = config_object_keys(object); key->object == object; key++)
+		if (key->kind != CONFIG_KIND_LATER && is_slip(name, key->name))
+			return key->name;
+	return NULL;
+}
+
 static void
 refuse_unknown(struct target to, enum config_object object, json_t *json)
 {
 	char allowed[512];
-	const char *name;
+	const char *name, *meant;
 	json_t *value;
 
 	json_object_foreach(json, name, value)
@@ -463,7 +491,12 @@ refuse_unknown(struct target to, enum config_object object, json_t *json)
 			continue;
 		list_keys(object, allowed, sizeof(allowed));
 		before = config_place_push(to.place, name);
-		config_place_error(to.place, "unknown key, allowed: %s", allowed);
+		meant = key_meant(object, name);
+		if (meant != NULL)
+			config_place_error(to.place, "unknown key; is \"%s\" meant? allowed: %s",
+			                   meant, allowed);
+		else
+			config_place_error(to.place, "unknown key, allowed: %s", allowed);
 		config_place_pop(to.place, before);
 	}
 }

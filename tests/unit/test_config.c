@@ -134,6 +134,11 @@ test_semantic_errors(void **state)
 {
 	(void)state;
 	assert_refused("{" BASE ", \"x/~\": 1}", "t: /x~1~0: unknown key, allowed: upstreams, ");
+	assert_refused("{" BASE ", \"stor\": 1}", "t: /stor: unknown key; is \"store\" meant? ");
+	assert_refused("{" BASE ", \"lgo\": 1}", "t: /lgo: unknown key; is \"log\" meant? ");
+	assert_refused("{" BASE ", \"tracy\": 1}", "t: /tracy: unknown key; is \"trace\" meant? ");
+	assert_refused("{" BASE ", \"lo\": 1}", "t: /lo: unknown key; is \"log\" meant? ");
+	assert_refused("{" BASE ", \"sotrn\": 1}", "t: /sotrn: unknown key, ");
 	assert_refused("{" BASE ", \"$schema\": 1, \"export\": {}}",
 	               "t: /export: not in this version");
 	assert_refused("{" APP ", " CONTROL "}", "t: /listeners: found nothing, allowed: ");
@@ -185,6 +190,10 @@ test_places_conflict(void **state)
 	assert_refused("{" APP ", " CONTROL ", \"listeners\": [{\"address\": \"1.1.1.1:1\"},"
 	               "{\"address\": \"1.1.1.1:1\"}]}",
 	               "/listeners/1/address: this address is listened on twice");
+	assert_refused("{\"listeners\": [{\"address\": \"127.0.0.1:7\"}], " CONTROL
+	               ", \"upstreams\": {\"app\": {\"servers\": [\"127.0.0.1:8\","
+	               "\"127.0.0.1:7\"]}}}",
+	               "/upstreams/app/servers/1: the gateway itself listens there");
 	assert_refused("{" HEAD ", " APP
 	               ", \"control\": {\"listeners\": [{\"address\": \"127.0.0.1:8080\","
 	               "\"role\": \"probe\"}]}}",
