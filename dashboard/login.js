@@ -42,7 +42,7 @@ export function Login({ look }) {
       This listener asks for its token: the content of its file${" "}
       <code>control.listeners[].token_file</code>. Without one, forward the gateway's socket:
     </p>
-    <pre>ssh -L 9191:/run/tailrace/control.sock HOST</pre>
+    <pre>ssh -N -L 9000:/run/tailrace/control.sock HOST</pre>
     <label for="token">Token</label>
     <input
       id="token"

@@ -172,7 +172,12 @@ refuse_new(const struct supervisor_socket *own)
 {
 	if (own->fd == -1 || own->passed || own->address.sa.sa_family == AF_UNIX)
 		return;
-	if (net_refuse_new(own->fd) == -1)
+	if (net_refuse_new(own->fd) == 0)
+		return;
+	/* Some kernels want rights for it, and nobody takes those to stop a little better. */
+	if (errno == EPERM)
+		log_debug("%s: new connections cannot be held off: %s", own->text, strerror(errno));
+	else
 		log_warn("%s: new connections cannot be held off: %s", own->text, strerror(errno));
 }
 

@@ -189,6 +189,15 @@ put_ns(struct term_line *line, unsigned end, uint64_t ns)
 		term_line_right(line, TERM_PLAIN, end, term_duration(line->term, ns, text));
 }
 
+/* A request a minute is not none. */
+static int
+rate_digits(double rate)
+{
+	if (rate >= 99.95)
+		return 0;
+	return rate > 0 && rate < 0.095 ? 2 : 1;
+}
+
 static void
 put_numbers(struct term_line *line, const struct layout *layout, const struct top_row *row)
 {
@@ -197,7 +206,7 @@ put_numbers(struct term_line *line, const struct layout *layout, const struct to
 	if (row->rate < 0)
 		snprintf(text, sizeof(text), "-");
 	else
-		snprintf(text, sizeof(text), row->rate < 99.95 ? "%.1f" : "%.0f", row->rate);
+		snprintf(text, sizeof(text), "%.*f", rate_digits(row->rate), row->rate);
 	term_line_right(line, TERM_PLAIN, layout->end[RATE], text);
 	snprintf(text, sizeof(text), "%llu", (unsigned long long)row->errors);
 	if (layout->end[ERRORS] > 0)

@@ -235,6 +235,21 @@ set_up(struct store_file *file, char *why, size_t size)
 	return result;
 }
 
+/* SQLite's words, and the system's where the file cannot be opened: SQLite then tries to read only,
+ * and remembers why that failed. */
+static void
+explain(sqlite3 *db, const char *path, char *why, size_t size)
+{
+	size_t n = (size_t)snprintf(why, size, "%s", db != NULL ? sqlite3_errmsg(db) : "no memory");
+	if (db == NULL || (sqlite3_errcode(db) & 0xff) != SQLITE_CANTOPEN)
+		return;
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+	if (fd == -1 && n < size)
+		snprintf(why + n, size - n, ": %s", strerror(errno));
+	else if (fd != -1)
+		close(fd);
+}
+
 enum store_opened
 store_file_open(struct store_file *file, const char *path, char *why, size_t size)
 {
@@ -247,7 +262,7 @@ store_file_open(struct store_file *file, const char *path, char *why, size_t siz
 	if (result == SQLITE_OK)
 		return STORE_OPENED;
 	if (why[0] == '\0')
-		snprintf(why, size, "%s", file->db ? sqlite3_errmsg(file->db) : "no memory");
+		explain(file->db, path, why, size);
 	store_file_close(file);
 	if (result == SQLITE_MISMATCH)
 		return STORE_REFUSED;

@@ -290,6 +290,7 @@ def test_unwritable(app: HandApp, gateway_factory: Start, tmp_path: Path) -> Non
     wait_for(lambda: metrics(gateway)[dropped] >= 3, 10, "drops counted")
     assert gateway.api("/readyz")[0] == 200
     assert gateway.log().count("not opened") == 1
+    assert "unable to open database file: Not a directory" in gateway.log()
     blocker.unlink()
     blocker.mkdir()
 
