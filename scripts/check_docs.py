@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from docs_claims import COMPARISON, check_claims, figure
 from docs_text import (
     CODE,
     FIGURE,
@@ -38,15 +39,16 @@ ROOT = Path(__file__).resolve().parent.parent
 MADE = "docs/made.json"
 MEASURED = "docs/measured.json"
 SCHEMA = "conf/tailrace.schema.json"
+FIGURES_OF = {"m": MEASURED, "d": SCHEMA, "c": "a header", "n": COMPARISON}
 #: Where the figures of speed and size must be measured ones: what is shown to newcomers.
 STRICT_FIGURES = ("README.md",)
 #: What only a measurement can say.
 BARE_FIGURE = re.compile(r"\d[\d.,]*\s?(?:µs|us\b|requests/s|req/s|exchanges/s|instructions)")
 PROGRAMS = {
-    "apt", "apt-get", "cat", "cd", "curl", "docker", "echo", "eval", "export", "git",
-    "gunicorn", "hypercorn", "journalctl", "kill", "kubectl", "make", "man", "pip", "podman",
-    "python", "python3", "source", "ssh", "sudo", "systemctl", "systemd-sysusers", "tailrace",
-    "usermod", "uvicorn", "wget", "xdg-open",
+    "apt", "apt-get", "cat", "cd", "chmod", "curl", "docker", "echo", "eval", "export", "git",
+    "gunicorn", "hypercorn", "journalctl", "kill", "kubectl", "make", "man", "openssl", "pip",
+    "podman", "python", "python3", "source", "ssh", "sudo", "systemctl", "systemd-sysusers",
+    "tailrace", "usermod", "uvicorn", "wget", "xdg-open",
 }  # fmt: skip
 ENVIRONMENT = {"https_proxy", "http_proxy", "no_proxy"}  # libcurl's own
 
@@ -376,6 +378,8 @@ def check_code(document: Document, code: str) -> Iterator[str]:
 
 def figure_text(kind: str, key: str) -> str | None:
     """What a figure says, from its source."""
+    if kind in ("c", "n"):
+        return figure(kind, key)
     if kind == "m":
         entry = load(MEASURED).get("figures", {}).get(key)
         return entry["text"] if entry else None
@@ -390,7 +394,7 @@ def check_figures(document: Document, line: str) -> Iterator[str]:
         kind, key, text = found[1], found[2], found[3]
         wanted = figure_text(kind, key)
         if wanted is None:
-            yield f"{MEASURED if kind == 'm' else SCHEMA} has no {key}"
+            yield f"{FIGURES_OF[kind]} has no {key}"
         elif re.sub(r"[\s\u202f\u00a0]", "", wanted) != re.sub(r"[\s\u202f\u00a0]", "", text):
             yield f"{key} is {wanted}, not {text} (scripts/check_docs.py --write)"
     if short(document.path) in STRICT_FIGURES:
@@ -412,6 +416,7 @@ def check_line(document: Document, line: str) -> Iterator[str]:
     for _, code in CODE.findall(line):
         yield from check_code(document, code.strip())
     yield from check_figures(document, line)
+    yield from check_claims(line)
 
 
 # --- files of scripts ---------------------------------------------------------
@@ -491,6 +496,9 @@ def check_document(path: Path) -> Iterator[str]:
     for block in document.blocks:
         for fault in check_block(block):
             yield f"{name}:{block.line}: {fault}"
+        for number, line in enumerate(block.text, block.line + 1):
+            for fault in check_claims(line, code=True) if block.marker == "" else ():
+                yield f"{name}:{number}: {fault}"
     for number, line in document.prose:
         for fault in check_line(document, line):
             yield f"{name}:{number}: {fault}"

@@ -13,6 +13,10 @@ Markers are HTML comments, so that a reader does not see them:
     a measured figure, the ``text`` of KEY in docs/measured.json.
 ``<!--d:KEY-->TEXT<!--/d-->``
     the default of a configuration key, as the schema has it.
+``<!--c:NAME-->TEXT<!--/c-->``
+    the number that a ``#define`` or an enum of the sources gives that name.
+``<!--n:LOOP.TOOL-->TEXT<!--/n-->``
+    how many situations of docs/comparison.md a tool has right; ``LOOP.of``: of how many.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from pathlib import Path
 
 FENCE = re.compile(r"^(\s*)(```+|~~~+)\s*([\w+-]*)(.*)$")
 MARKER = re.compile(r"^\s*<!--\s*(made:|drawing|sketch)\s*(.*?)\s*-->\s*$")
-FIGURE = re.compile(r"<!--(m|d):([\w.-]+)-->(.*?)<!--/\1-->")
+FIGURE = re.compile(r"<!--(m|d|c|n):([\w.-]+)-->(.*?)<!--/\1-->")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 HTML_PICTURE = re.compile(r"<(?:img|source)\b[^>]*?\b(?:src|srcset)=\"([^\"\s]+)")
 CODE = re.compile(r"(`+)(.+?)\1")
