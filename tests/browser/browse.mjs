@@ -107,6 +107,8 @@ async function route(page) {
 }
 
 // A route that is read while requests come: what is marked here has to be there when it has moved on.
+const KEPT = [".chart:nth-child(-n+2) .uplot", ".flame svg", ".flame g[data-chosen]", "tr.at"];
+
 async function readRoute(browser) {
   const page = watch(await browser.newPage({ viewport: { width: 1280, height: 900 } }));
   await open(page, "#/route/GET%20%2Fasync", ".flame svg g.frame");
@@ -114,11 +116,10 @@ async function readRoute(browser) {
   await page.keyboard.press("j");
   await page.focus("[aria-label^='Frames: arrow keys']");
   await page.keyboard.press("ArrowDown");
-  await page.evaluate(() => {
+  await page.evaluate((KEPT) => {
     window.scrollTo(0, 400);
-    for (const node of document.querySelectorAll(".uplot, .flame svg, .flame g[data-chosen]")) node.marked = true;
-    document.querySelector("tr.at").marked = true;
-  });
+    for (const selector of KEPT) for (const node of document.querySelectorAll(selector)) node.marked = true;
+  }, KEPT);
   const fixed = watch(await browser.newPage({ viewport: { width: 1280, height: 900 } }));
   const now = Math.floor(Date.now() / 1000);
   await open(fixed, `#/route/GET%20%2Fasync?from=${now - 60}&to=${now}`, ".flame svg g.frame");
@@ -151,11 +152,10 @@ const pixels = (page, name) =>
 
 async function movedOn({ page, fixed, first, firstFixed }) {
   await page.waitForSelector("text=Newer data: show", { timeout: 30000 });
-  const kept = await page.evaluate(() => ({
-    marked: [".uplot", ".flame svg", ".flame g[data-chosen]", "tr.at"].map((s) =>
-      [...document.querySelectorAll(s)].every((node) => node.marked) && document.querySelector(s) !== null),
+  const kept = await page.evaluate((KEPT) => ({
+    marked: KEPT.map((selector) => [...document.querySelectorAll(selector)].map((node) => node.marked === true)),
     focus: document.activeElement.ariaLabel,
-  }));
+  }), KEPT);
   seen.pages.follow = { first, kept, then: await read(page), deploy: await pixels(page, "deploy") };
   await page.click("text=Newer data: show");
   await page.waitForSelector("text=The newest data is shown");
@@ -348,7 +348,18 @@ async function login(browser) {
   await page.waitForSelector("text=No incident fits");
   await page.click("text=Show all");
   await page.waitForSelector("tbody a");
-  seen.pages.caption = await page.getAttribute("main table", "aria-label");
+  const captioned = () => page.$eval("main table", (table) => [table.ariaLabel, table.tBodies[0].rows.length]);
+  seen.pages.captions = [await captioned()];
+  await page.route("**/api/v1/incidents?limit=500", async (asked) => {
+    const answer = await asked.fetch();
+    const json = await answer.json();
+    json.incidents.push(...json.incidents.map((i) => ({ ...i, id: `${i.id}-again` })));
+    await asked.fulfill({ response: answer, json });
+  });
+  await page.reload();
+  await page.waitForSelector("tbody a");
+  seen.pages.captions.push(await captioned());
+  await page.unroute("**/api/v1/incidents?limit=500");
   await page.click("tbody a");
   await page.waitForSelector("text=Accept the new level");
   await axe(page, "incident");

@@ -248,31 +248,49 @@ def test_live_readers_are_bounded(gateway: Gateway) -> None:
     Events(gateway).close()  # in their place, at once
 
 
+def told_all(events: Events, count: int) -> tuple[list[dict[str, Any]], int]:
+    """What the reader was sent of that many exchanges, and how many it was told it lost."""
+    exchanges: list[dict[str, Any]] = []
+    dropped = 0
+    end = time.monotonic() + 20
+    while len(exchanges) + dropped < count and time.monotonic() < end:
+        for name, data in events.take(0.05):
+            if name == "exchange":
+                exchanges.append(data)
+            elif name == "dropped":
+                dropped += data["count"]
+    assert len(exchanges) + dropped == count
+    return exchanges, dropped
+
+
 def test_live_reader_that_lags(gateway: Gateway) -> None:
     """Who does not read loses events beyond his buffer, is told how many, and goes on."""
+    before = metrics(gateway)["tailrace_live_dropped_total"]
     slow = Events(gateway)
     quick = Events(gateway)
     path = "/" + "p" * 250
     sent = 0
-    end = time.monotonic() + 20
-    while not metrics(gateway)["tailrace_live_dropped_total"] and time.monotonic() < end:
-        ask(gateway, path, 200)
-        sent += 200
-        quick.take(0.01)
+    end = time.monotonic() + 30
+
+    def send(count: int) -> None:
+        """Until the other reader has them all: what is lost is the slow one's."""
+        ask(gateway, path, count)
+        assert told_all(quick, count)[1] == 0
+
+    while metrics(gateway)["tailrace_live_dropped_total"] == before and time.monotonic() < end:
+        send(200)
         slow.nibble()
-    ask(gateway, path, 50)
+        sent += 200
+    send(50)
     sent += 50
-    time.sleep(1)
     quick.close()
-    held = slow.take(3)
-    exchanges = [data for name, data in held if name == "exchange"]
-    dropped = sum(data["count"] for name, data in held if name == "dropped")
-    assert dropped > 0 and len(exchanges) + dropped == sent
+    exchanges, dropped = told_all(slow, sent)
+    assert dropped > 0
     size = sum(len(json.dumps(e, separators=(",", ":"))) + 30 for e in exchanges)
     # And what the kernel held.
     assert BUFFER_MAX * 0.9 < size < BUFFER_MAX + (1 << 20) + slow.nibbled
     ask(gateway, "/after", 1)
-    assert [d["path"] for n, d in slow.take(1.5) if n == "exchange"] == ["/after"]
+    assert [e["path"] for e in told_all(slow, 1)[0]] == ["/after"]
     slow.close()
 
 
