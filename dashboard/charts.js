@@ -75,11 +75,16 @@ export function useTheme() {
   return dark;
 }
 
+// What lies on others is drawn above them, and told as what it is.
+const ownOf = (s) => s.own ?? s.values;
+
+const isKnown = (v) => v !== null && v !== undefined;
+
 // For who cannot see it: the last value and the highest of each line.
 function told(series, format) {
   return series
     .map((s) => {
-      const known = s.values.filter((v) => v !== null && v !== undefined);
+      const known = ownOf(s).filter(isKnown);
       if (!known.length) return `${s.label}: none`;
       return `${s.label}: last ${format(known.at(-1))}, at most ${format(Math.max(...known))}`;
     })
@@ -91,9 +96,14 @@ const shapeOf = (series) =>
   series.map((s) => [s.label, s.stroke, s.fill, s.width, s.bars].join()).join(";");
 
 // Few values are seen better with points.
-const scattered = (u, i) => u.data[i].filter((v) => v !== null && v !== undefined).length < 40;
+const scattered = (u, i) => u.data[i].filter(isKnown).length < 40;
 
-function line(s, format) {
+// The value under the cursor; where there is none, the newest.
+function shownOf(values, at) {
+  return isKnown(at) ? values[at] : values.findLast(isKnown);
+}
+
+function line(s, format, now) {
   return {
     label: s.label,
     stroke: color(s.stroke),
@@ -101,8 +111,11 @@ function line(s, format) {
     width: s.width ?? 1.5,
     spanGaps: false,
     points: { show: s.fill ? false : scattered, size: 4 },
-    paths: s.bars ? uPlot.paths.bars({ size: [0.9, 40] }) : undefined,
-    value: (_, v) => (v === null ? "–" : format(v)),
+    paths: s.bars ? uPlot.paths.bars({ size: [0.9, 80], align: 1 }) : undefined,
+    value: (_u, _v, i, at) => {
+      const shown = shownOf(now.current.own[i - 1], at);
+      return isKnown(shown) ? format(shown) : "–";
+    },
   };
 }
 
@@ -120,17 +133,20 @@ function plotOptions(width, height, series, format, now) {
   return {
     width,
     height,
-    padding: [8, 8, 0, 0],
+    padding: [8, 26, 0, 0], // half of the last time below the axis
     cursor: { drag: { x: true, y: false, setScale: false }, sync: { key: "route" } },
-    scales: { x: { time: true }, y: { range: (_, min, max) => [0, Math.max(max, 1e-9) * 1.05] } },
+    scales: {
+      x: { time: true, range: (_, min, max) => [min, max + now.current.step] }, // to the step's end
+      y: { range: (_, min, max) => [0, Math.max(max, 1e-9) * 1.05] },
+    },
     axes: axes(format),
     legend: { live: true },
     plugins: [marks(now)],
     tzDate: (s) => uPlot.tzDate(new Date(s * 1e3), "Etc/UTC"),
     hooks: { setSelect: [select] },
     series: [
-      { label: "UTC", value: (_, v) => (v === null ? "–" : time(v)) },
-      ...series.map((s) => line(s, format)),
+      { label: "UTC", value: (u, _v, _i, at) => time(shownOf(u.data[0], at) ?? 0) },
+      ...series.map((s) => line(s, format, now)),
     ],
   };
 }
@@ -145,14 +161,16 @@ window.addEventListener("mouseup", () => {
 
 const NO_MARKS = [];
 
-// One chart; `series` are {label, values, stroke, fill, width, bars}, colours by their names;
-// `chosen` a span {from, to} that is shaded; a drag selects one, and no newer data moves what is
-// dragged over. `format` is the same as long as the series are.
+// One chart; `series` are {label, values, own, stroke, fill, width, bars}, colours by their names,
+// `own` what is told instead of the values; each value holds for `step` seconds. `chosen` is a span
+// {from, to} that is shaded; a drag selects one, and no newer data moves what is dragged over.
+// `format` is the same as long as the series are.
 export function Chart({
   title,
   t,
   series,
   format,
+  step,
   height = 160,
   deploys = NO_MARKS,
   incidents = NO_MARKS,
@@ -165,7 +183,8 @@ export function Chart({
   const now = useRef({});
   const plotted = useRef(null);
   const data = [t, ...series.map((s) => s.values)];
-  Object.assign(now.current, { deploys, incidents, chosen, onSpan, data });
+  Object.assign(now.current, { deploys, incidents, chosen, onSpan, step, data });
+  now.current.own = series.map(ownOf);
   useEffect(() => {
     const width = box.current.clientWidth || 600;
     const options = plotOptions(width, height, series, format, now);
@@ -201,7 +220,10 @@ export function Chart({
 export function stack(parts) {
   const base = new Array(parts[0]?.values.length ?? 0).fill(0);
   return parts
-    .map((p) => ({ ...p, values: p.values.map((v, i) => (v === null ? null : (base[i] += v))) }))
+    .map((p) => {
+      const values = p.values.map((v, i) => (v === null ? null : (base[i] += v)));
+      return { ...p, own: p.values, values };
+    })
     .reverse();
 }
 

@@ -106,6 +106,7 @@ function make(box, told, found, differ, whole) {
     .width(box.clientWidth || 800)
     .cellHeight(18)
     .minFrameSize(FRAME_MIN_PX)
+    .resetHeightOnZoom(true) // what is too narrow for the whole may be deeper
     .inverted(true)
     .transitionDuration(0)
     .sort((a, b) => b.value - a.value)

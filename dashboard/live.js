@@ -15,7 +15,7 @@ const PER_S = 50;
 const DRAWN_MS = 250;
 const RATE_S = 5;
 
-const COLUMNS = [CLOCK, ROUTE, STATUS, TOTAL, PHASE_BAR, PATH, PROFILE];
+const COLUMNS = [CLOCK, ROUTE, TOTAL, STATUS, PHASE_BAR, PATH, { ...PROFILE, class: "mid" }];
 
 // How many came in the seconds before this one.
 function rateOf(seconds, begun, now) {

@@ -155,8 +155,10 @@ function Copy({ text, label }) {
     }
     setTimeout(() => setDone(""), 2000);
   };
-  return html`<button onClick=${copy} title=${text}>${label}</button>
-    <span class="quiet" role="status">${done}</span>`;
+  return html`<span
+    ><button onClick=${copy} title=${text}>${label}</button
+    ><span class="quiet" role="status">${done && ` ${done}`}</span></span
+  >`;
 }
 
 // The gateway's first listener as the configuration says it; "any address" is the host we are at.

@@ -1,7 +1,7 @@
 // One route over time.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { html, AllFrames, Answer, KINDS, PHASES, Search, Tiles } from "./parts.js";
-import { upToNow, useApi, Window, WINDOWS } from "./parts.js";
+import { upToNow, useApi, Window, WINDOWS, worthShowing } from "./parts.js";
 import { PROFILE, requestHref, requestKey, STARTED, STATUS, TOTAL, TRACE } from "./columns.js";
 import { Table } from "./table.js";
 import { Chart, HeatMap, stack } from "./charts.js";
@@ -51,6 +51,7 @@ function Latency({ data, ...shared }) {
   return html`<${Chart}
       title="Latency"
       t=${t}
+      step=${data.step_s}
       series=${series}
       format=${ns}
       deploys=${deploys}
@@ -62,6 +63,7 @@ function Latency({ data, ...shared }) {
       t=${t}
       series=${rate}
       format=${rated}
+      step=${data.step_s}
       height=${110}
       deploys=${deploys}
       incidents=${incidents}
@@ -73,20 +75,34 @@ function Stacked({ title, data, names, of, prefix, ...shared }) {
   const { points } = data;
   const t = useMemo(() => points.map((p) => p.t), [points]);
   const series = useMemo(() => {
-    const used = names.filter((n) => points.some((p) => p[of][n] > 0));
-    return stack(
-      used.map((n) => ({
-        label: n.replace("_", " "),
-        values: points.map((p) => (p.requests ? p[of][n] / p.requests : null)),
-        stroke: `${prefix}-${n}`,
-        fill: `${prefix}-${n}`,
-        width: 0.5,
-      })),
+    const used = worthShowing(
+      names,
+      points.map((p) => p[of]),
     );
+    const rest = names.filter((n) => !used.includes(n) && points.some((p) => p[of][n] > 0));
+    const layer = (label, tint, parts) => ({
+      label,
+      values: points.map((p) =>
+        p.requests ? parts.reduce((sum, n) => sum + p[of][n], 0) / p.requests : null,
+      ),
+      stroke: tint,
+      fill: tint,
+      width: 0.5,
+    });
+    const layers = used.map((n) => layer(n.replace("_", " "), `${prefix}-${n}`, [n]));
+    if (rest.length) layers.push(layer("the rest", "quiet", rest));
+    return stack(layers);
   }, [points]);
-  return series.length
-    ? html`<${Chart} title=${title} t=${t} series=${series} format=${ns} ...${shared} />`
-    : null;
+  if (!series.length) return null;
+  const step = data.step_s;
+  return html`<${Chart}
+    title=${title}
+    t=${t}
+    series=${series}
+    format=${ns}
+    step=${step}
+    ...${shared}
+  />`;
 }
 
 const WHERE = [
@@ -177,7 +193,7 @@ export function FlameView({ id, from, to, baselineFrom, baselineTo, title, query
     ),
   );
   return html`<div class="bar">
-      <h2>${title}</h2>
+      <h2 id="frames" tabindex="-1">${title}</h2>
       <${Search}
         what="frames"
         main=${false}
@@ -211,14 +227,14 @@ export function FlameView({ id, from, to, baselineFrom, baselineTo, title, query
     >`;
 }
 
-const REQUESTS = [TRACE, STARTED, STATUS, TOTAL, PROFILE];
+const REQUESTS = [TRACE, TOTAL, STATUS, STARTED, PROFILE];
 
 function Requests({ route, query }) {
   const sort = query.requests === "latest" ? "latest" : "slowest";
   const answer = useApi(`/api/v1/requests${search({ route, sort, limit: 50 })}`, 10000);
   const other = sort === "latest" ? "slowest" : "latest";
   return html`<div class="bar">
-      <h2>Requests</h2>
+      <h2 id="requests" tabindex="-1">Requests</h2>
       <button onClick=${() => setQuery({ requests: other }, true)}>
         ${other === "latest" ? "Newest instead" : "Slowest instead"}
       </button>
@@ -359,6 +375,16 @@ function useSeries(id, window, chosen) {
   return { ...answer, data };
 }
 
+// Past the charts, which are higher than a phone.
+function Jump({ to, children }) {
+  const jump = () => {
+    const head = document.getElementById(to);
+    head.scrollIntoView();
+    head.focus({ preventScroll: true });
+  };
+  return html`<button onClick=${jump}>${children}</button>`;
+}
+
 // The flame graph is of the span that was the newest when it was asked for: whoever reads it is not
 // disturbed, and told that there is more.
 function Shown({ id, window, query, data, chosen }) {
@@ -368,11 +394,13 @@ function Shown({ id, window, query, data, chosen }) {
   const whole = chosen === null;
   useEffect(show, [whole]);
   const span = chosen ?? read ?? newest;
-  const choose = (from, to) => setQuery({ from, to, window });
+  const choose = (from, to) => setQuery({ from, to: Math.min(to, data.to), window });
   const inside = (p) => p.t >= span.from && p.t < span.to;
   return html`<div class="bar">
       <h1>${data.route}</h1>
       <${Window} value=${window} clears=${WHOLE} />
+      <${Jump} to="frames">Frames ↓</${Jump}>
+      <${Jump} to="requests">Requests ↓</${Jump}>
       ${data.incidents.map((i) => html`<${IncidentLink} of=${i} />`)}
     </div>
     <${Tiles} of=${headline(chosen ? data.points.filter(inside) : data.points)} />

@@ -47,7 +47,7 @@ const COLUMNS = [
     label: "Requests",
     value: (r) => r.requests,
     show: (r) => count(r.requests),
-    class: "num",
+    class: "num opt",
   },
   {
     key: "errors",
@@ -59,9 +59,9 @@ const COLUMNS = [
         >${r.errors ? percent(r.errors / r.requests) : "0"}</span
       >`,
   },
-  { key: "p50", label: "p50", value: (r) => r.p50_ns, show: (r) => ns(r.p50_ns), class: "num opt" },
+  { key: "p50", label: "p50", value: (r) => r.p50_ns, show: (r) => ns(r.p50_ns), class: "num mid" },
   { key: "p95", label: "p95", value: (r) => r.p95_ns, show: (r) => ns(r.p95_ns), class: "num" },
-  { key: "p99", label: "p99", value: (r) => r.p99_ns, show: (r) => ns(r.p99_ns), class: "num opt" },
+  { key: "p99", label: "p99", value: (r) => r.p99_ns, show: (r) => ns(r.p99_ns), class: "num mid" },
   {
     key: "change",
     label: "Change",
@@ -82,7 +82,7 @@ const COLUMNS = [
     label: "Where the time goes",
     title: "the gateway's phases, mean; inside the app: open the route",
     value: total,
-    class: "chartcell opt",
+    class: "chartcell mid",
     show: (r) =>
       html`<${ShareBar}
         parts=${phaseParts(r.phases_mean_ns)}
@@ -96,7 +96,7 @@ const COLUMNS = [
     title: "share of the requests sent to the app that have a profile",
     value: (r) => r.joined_ratio,
     show: (r) => percent(r.joined_ratio, 0),
-    class: "num opt",
+    class: "num mid",
   },
 ];
 

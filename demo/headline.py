@@ -161,7 +161,9 @@ def say(text: str) -> None:
     print(f"headline: {text}", file=sys.stderr, flush=True)
 
 
-def tell_story(gateway: Gateway, base: str, app: Callable[[str], Any], look: Look) -> Any:
+def tell_story(
+    gateway: Gateway, base: str, app: Callable[[str], Any], look: Look, strict: bool
+) -> Any:
     """v41 until it is known, then v42; what ``look`` makes of the gateway and the incident."""
     with contextlib.ExitStack() as first:
         first.enter_context(app("v41"))
@@ -179,7 +181,8 @@ def tell_story(gateway: Gateway, base: str, app: Callable[[str], Any], look: Loo
         shoppers.stop()
         if shoppers.failed:
             raise DemoError(f"{shoppers.failed} requests failed")
-        check_story(found)
+        if strict:
+            check_story(found)
         return look(gateway, found)
 
 
@@ -248,8 +251,11 @@ def save(name: str, text: str, by: str = BY) -> None:
     subprocess.run(command, check=True, cwd=ROOT)
 
 
-def run_story(look: Look) -> Any:
-    """Start everything, tell the story, return what ``look`` makes of it, stop everything."""
+def run_story(look: Look, strict: bool = True) -> Any:
+    """Start everything, tell the story, return what ``look`` makes of it, stop everything.
+
+    Strict: DemoError where the machine was too busy for numbers worth showing.
+    """
     FOLDER.mkdir(parents=True, exist_ok=True)
     port, shop_port, stock_port = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="tailrace-") as folder:
@@ -266,7 +272,7 @@ def run_story(look: Look) -> Any:
             def app(version: str) -> Any:
                 return shop(version, shop_port, stock_port, control)
 
-            return tell_story(gateway, f"http://127.0.0.1:{port}", app, look)
+            return tell_story(gateway, f"http://127.0.0.1:{port}", app, look, strict)
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import threading
@@ -273,6 +274,15 @@ def test_no_width_scrolls_sideways(seen: dict[str, Any]) -> None:
     assert all(wide <= 0 for wide in seen["pages"]["overflow"].values()), seen["pages"]["overflow"]
 
 
+PART = re.compile(r"([a-z][a-z_ ]*): last ([0-9.]+ \S+),")
+
+
+def duration_ns(text: str) -> float:
+    """What the page wrote: "1.24 ms"."""
+    value, unit = text.split(" ")
+    return float(value) * {"ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9}[unit]
+
+
 def test_route_follows_the_time(seen: dict[str, Any]) -> None:
     """Charts, deploys, numbers of a route that stays open are the newest; nothing is disturbed."""
     follow = seen["pages"]["follow"]
@@ -282,6 +292,10 @@ def test_route_follows_the_time(seen: dict[str, Any]) -> None:
         (before,) = [c for c in first["charts"] if c.startswith(title)]
         (after,) = [c for c in then["charts"] if c.startswith(title)]
         assert before != after
+    # A part that lies on others is told as what it is.
+    (phases,) = [c for c in then["charts"] if c.startswith("Gateway's phases")]
+    mean = {name: duration_ns(value) for name, value in PART.findall(phases)}
+    assert 0 < mean["the rest"] < mean["wait"] / 2, phases
     assert follow["deploy"] > 50  # pixels of a line that was not there when the chart was made
     # The charts themselves, the flame graph, the frame and the row that were chosen, the focus.
     assert follow["kept"]["marked"] == [[True, True], [True], [True], [True]]
