@@ -393,6 +393,9 @@ def test_collector_starts_anew_for_what_only_a_start_reads(
         gateway.stop()
 
 
+@pytest.mark.skipif(
+    BINARY.parent.name in ("asan", "tsan"), reason="a limit of memory ends a sanitizer's supervisor"
+)
 def test_worker_that_cannot_start_leaves_the_old_one(
     gateway_factory: Factory, stub_factory: Stubs
 ) -> None:
