@@ -54,7 +54,9 @@ function marks(now) {
           for (const d of deploys) {
             if (d.t < u.scales.x.min || d.t > u.scales.x.max) continue;
             u.ctx.fillRect(Math.round(at(d.t)), top, devicePixelRatio, height); // whole pixels
-            u.ctx.fillText(d.version, at(d.t) + 3, top + 11 * devicePixelRatio);
+            const right = at(d.t) > left + width / 2; // there is more room on the other side
+            u.ctx.textAlign = right ? "right" : "left";
+            u.ctx.fillText(d.version, at(d.t) + (right ? -3 : 3), top + 11 * devicePixelRatio);
           }
           u.ctx.restore();
         },

@@ -1,7 +1,7 @@
 // Regressions: the list, and one with its evidence and cause.
 import { useState } from "preact/hooks";
 import { html, Answer, Failure, matches, Search, State, useApi } from "./parts.js";
-import { differs, verdict } from "./parts.js";
+import { differs, verdict, Where } from "./parts.js";
 import { Table } from "./table.js";
 import { FlameView } from "./route.js";
 import { between, count, ns, percent, time, toSeconds } from "./format.js";
@@ -16,17 +16,18 @@ const COLUMNS = [
     value: (i) => i.status,
     show: (i) => html`<${State} state=${i.status} />`,
   },
-  { key: "route", label: "Route", value: (i) => i.route },
-  {
-    key: "since",
-    label: "Since (UTC)",
-    value: (i) => i.since,
-    show: (i) => time(toSeconds(i.since)),
-  },
   {
     key: "cause",
     label: "Cause",
     value: (i) => i.cause?.rows?.[0]?.frame ?? i.cause?.verdict ?? "",
+  },
+  { key: "route", label: "Route", value: (i) => i.route, class: "opt" },
+  {
+    key: "since",
+    label: "Since (UTC)",
+    value: (i) => i.since,
+    class: "opt",
+    show: (i) => time(toSeconds(i.since)),
   },
 ];
 
@@ -139,16 +140,20 @@ function Distribution({ of: d }) {
     high = Math.max(...bands.map((b) => b[1]));
   const x = (v) =>
     (Math.log(Math.max(v, low, 1) / Math.max(low, 1)) / Math.log(high / Math.max(low, 1))) * 600;
+  const whole = (list) => list.reduce((s, b) => s + b[2], 0) || 1;
+  const most = Math.max(
+    ...[d.before, d.after].map((list) => Math.max(0, ...list.map((b) => b[2])) / whole(list)),
+  );
   const side = (list, name) => {
-    const all = list.reduce((s, b) => s + b[2], 0) || 1;
+    const all = whole(list);
     return list.map(
       ([from, to, n]) =>
         html`<rect
           class=${name}
           x=${x(from)}
           width=${Math.max(x(to) - x(from) - 1, 1)}
-          y=${100 - (n / all) * 100}
-          height=${(n / all) * 100}
+          y=${100 - (n / all / most) * 100}
+          height=${(n / all / most) * 100}
           ><title>${`${name}: ${percent(n / all)} from ${ns(from)} to ${ns(to)}`}</title></rect
         >`,
     );
@@ -173,24 +178,16 @@ function Distribution({ of: d }) {
   </figure>`;
 }
 
+// A hundredth of the growth, or more.
+const matters = (r) => Math.abs(r.share) >= 0.01;
+
 const ROWS = [
   {
     key: "frame",
     label: "Where",
     value: (r) => r.frame ?? r.cause ?? r.kind,
     class: "wide",
-    show: (r) =>
-      html`<span class=${Math.abs(r.share) < 0.01 ? "quiet" : ""}
-        >${r.frame ?? r.cause ?? r.kind}</span
-      >`,
-  },
-  { key: "kind", label: "Kind", value: (r) => [r.kind, r.cause].filter(Boolean).join(" · ") },
-  {
-    key: "delta",
-    label: "Growth",
-    value: (r) => r.delta_ms,
-    show: (r) => ms(r.delta_ms),
-    class: "num",
+    show: (r) => html`<${Where} of=${r} look=${matters(r) ? "" : "quiet"} />`,
   },
   {
     key: "share",
@@ -199,6 +196,14 @@ const ROWS = [
     class: "num",
     show: (r) => between(r.share, r.ci90),
   },
+  {
+    key: "delta",
+    label: "Growth",
+    value: (r) => r.delta_ms,
+    show: (r) => ms(r.delta_ms),
+    class: "num",
+  },
+  { key: "kind", label: "Kind", value: (r) => [r.kind, r.cause].filter(Boolean).join(" · ") },
   {
     key: "waits",
     label: "Times per request",
@@ -249,14 +254,25 @@ function causeText(c) {
   return `Cause: ${c.verdict}, of the ${c.of}${growth}; ${covered}.`;
 }
 
+// Those that matter; the others push the flame graph off the screen.
 function CauseRows({ rows }) {
+  const [all, setAll] = useState(false);
+  const some = rows.filter(matters);
+  const shown = all || !some.length ? rows : some;
+  const hidden = rows.length - shown.length;
   return html`<${Table}
-    name="cause"
-    caption="What the growth is made of"
-    columns=${ROWS}
-    rows=${rows}
-    main=${true}
-  />`;
+      name="cause"
+      caption="What the growth is made of"
+      columns=${ROWS}
+      rows=${shown}
+      main=${true}
+    />
+    ${
+      hidden > 0 &&
+      html`<button onClick=${() => setAll(true)}>
+        ${hidden} more, each under a hundredth of the growth
+      </button>`
+    }`;
 }
 
 function Accept({ of: i, done }) {

@@ -174,6 +174,16 @@ export function Frame({ frame }) {
   >`;
 }
 
+// Where a row's time went: its frame with the line that it stood at, or what else is known.
+export function Where({ of: r, look = "" }) {
+  const at = r.stack?.findLast((f) => `${f.module}:${f.function}` === r.frame);
+  const all = r.stack?.map((f) => `${f.module}:${f.function} ${f.file}:${f.line}`).join("\n");
+  const name = r.frame ?? r.cause ?? r.kind;
+  return html`<span class=${look} title=${all}
+    >${name}${at && html` <span class="quiet">${at.file}:${at.line}</span>`}</span
+  >`;
+}
+
 // What `/` leads to: a filter that stands in the address as q.
 export function Search({ what, value, main = true, onChange }) {
   const label = `Filter ${what}`;
@@ -244,8 +254,8 @@ export function Tiles({ of }) {
 }
 
 // What the colours of bars and charts mean; `names` without their prefix.
-export function Legend({ names, prefix }) {
-  return html`<p class="legend quiet">
+export function Legend({ names, prefix, look = "" }) {
+  return html`<p class=${`legend quiet ${look}`}>
     ${names.map(
       (n) =>
         html`<span class="key"

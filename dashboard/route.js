@@ -1,7 +1,7 @@
 // One route over time.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { html, AllFrames, Answer, KINDS, PHASES, Search, Tiles } from "./parts.js";
-import { upToNow, useApi, Window, WINDOWS, worthShowing } from "./parts.js";
+import { upToNow, useApi, Where, Window, WINDOWS, worthShowing } from "./parts.js";
 import { PROFILE, requestHref, requestKey, STARTED, STATUS, TOTAL, TRACE } from "./columns.js";
 import { Table } from "./table.js";
 import { Chart, HeatMap, stack } from "./charts.js";
@@ -106,7 +106,13 @@ function Stacked({ title, data, names, of, prefix, ...shared }) {
 }
 
 const WHERE = [
-  { key: "frame", label: "Where", value: (r) => r.frame ?? r.cause ?? r.kind, class: "wide" },
+  {
+    key: "frame",
+    label: "Where",
+    value: (r) => r.frame ?? r.cause ?? r.kind,
+    show: (r) => html`<${Where} of=${r} />`,
+    class: "wide",
+  },
   { key: "kind", label: "Kind", value: (r) => [r.kind, r.cause].filter(Boolean).join(" · ") },
   { key: "ns", label: "Per request", value: (r) => r.ns, show: (r) => ns(r.ns), class: "num" },
   {

@@ -140,7 +140,7 @@ function List({ all, query, window }) {
       rowKey=${(r) => r.id}
       href=${(r) => link(["route", r.id], { window })}
     />
-    <${Legend} names=${used} prefix="phase" />`;
+    <${Legend} names=${used} prefix="phase" look="mid" />`;
 }
 
 export function Routes({ query }) {

@@ -317,6 +317,7 @@ async function shapes(browser) {
       await page.waitForSelector("main table, main .note");
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       seen.pages.overflow[`${place} ${width}`] = wide;
+      if (width === 1280) await axe(page, `${place} ${scheme}`);
     }
     await open(page, `#/request/${lanes}`, ".fall");
     await axe(page, `request ${width} ${scheme}`);
@@ -363,6 +364,10 @@ async function login(browser) {
   await page.click("tbody a");
   await page.waitForSelector("text=Accept the new level");
   await axe(page, "incident");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await page.waitForTimeout(300); // what fades has faded
+  await axe(page, "incident dark");
+  await page.emulateMedia({ colorScheme: "light" });
   seen.pages.incident = { title: (await text(page, "h1"))[0], text: (await text(page, ".sentence"))[0], told: await text(page, ".history li") };
   await page.click("text=Accept the new level");
   await page.click("button >> text=Accept it");
