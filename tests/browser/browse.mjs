@@ -207,6 +207,30 @@ async function tones(browser) {
   await page.close();
 }
 
+// What is too narrow to be drawn at first, and deep: zoomed to it stands there to its last frame.
+async function deep(browser) {
+  const page = watch(await browser.newPage({ viewport: { width: 1280, height: 900 } }));
+  await page.route("**/flame?*", async (asked) => {
+    const answer = await asked.fetch();
+    const json = await answer.json();
+    const frame = (name, ns, children) => ({ name, kind: null, in_app: true, ns, count: 1, children });
+    const chain = (n, ns) => frame(`deep${n}`, ns, n < 40 ? [chain(n + 1, ns)] : []);
+    const { tree } = json;
+    tree.children.push(frame("narrow", tree.ns / 100, Array.from({ length: 8 }, () => chain(0, tree.ns / 800))));
+    await asked.fulfill({ response: answer, json });
+  });
+  await open(page, "#/route/GET%20%2Fgather", ".flame g[name=narrow]");
+  const before = await page.locator(".flame g[name=deep0]").count();
+  await page.locator(".flame g[name=narrow]").dispatchEvent("click");
+  await page.waitForSelector(".flame g[name=deep40]", { state: "attached" });
+  seen.pages.deep = await page.evaluate((before) => {
+    const svg = document.querySelector(".flame").getBoundingClientRect();
+    const last = document.querySelector(".flame g[name=deep40] rect").getBoundingClientRect();
+    return { before, inside: last.bottom <= svg.bottom + 0.5 && last.height > 10 };
+  }, before);
+  await page.close();
+}
+
 async function request(page) {
   await open(page, `#/request/${trace}`, ".fall");
   seen.pages.request = { title: (await text(page, "h1"))[0], rows: await text(page, ".fall th") };
@@ -403,6 +427,7 @@ try {
   const reading = await readRoute(browser); // goes on beside the others
   for (const part of [routes, route, request, names, others, speedscope]) await part(page);
   await movedOn(reading);
+  await deep(browser);
   await tones(browser);
   await shapes(browser);
   await login(browser);

@@ -183,6 +183,11 @@ def test_a_change_is_coloured_by_evidence(seen: dict[str, Any]) -> None:
     assert tones == {route: colors[name] for route, name in wanted.items()}
 
 
+def test_deep_frames_are_not_cut(seen: dict[str, Any]) -> None:
+    """A flame graph is as high as what is zoomed to is deep."""
+    assert seen["pages"]["deep"] == {"before": 0, "inside": True}
+
+
 def test_request(seen: dict[str, Any]) -> None:
     """The waterfall's phases, the app's frames, all frames on demand, exports, curl."""
     pages = seen["pages"]
