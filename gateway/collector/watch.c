@@ -14,8 +14,8 @@
 
 /* --- time -------------------------------------------------------------------------------- */
 
-static void
-read_time(struct watch *watch)
+void
+watch_read_time(struct watch *watch)
 {
 	uint64_t boot_ns = clock_boot_ns();
 	watch->boot_ahead_ns = (int64_t)(boot_ns - clock_now_ns());
@@ -187,7 +187,7 @@ watch_add(struct watch *watch, const struct config *config, size_t route,
 	if (!has_alerts(config, record))
 		return;
 	if (watch->ticks == NULL) {
-		read_time(watch);
+		watch_read_time(watch);
 		watch->ticks = ticks_made(watch);
 	}
 	struct ticks_event event = {
@@ -267,7 +267,7 @@ void
 watch_tick(struct watch *watch)
 {
 	uint64_t wait_ms = watch->config->profile.join_timeout_ms + LATE_SLACK_MS;
-	read_time(watch);
+	watch_read_time(watch);
 	if (watch->ticks == NULL)
 		watch->ticks = ticks_made(watch);
 	watch->until_s = watch->now_s - (int64_t)((wait_ms + 999) / 1000);
@@ -278,7 +278,7 @@ watch_tick(struct watch *watch)
 void
 watch_finish(struct watch *watch)
 {
-	read_time(watch);
+	watch_read_time(watch);
 	if (watch->ticks != NULL)
 		watch->until_s = watch->now_s + 2 * watch->window_s;
 	while (watch_go_on(watch))

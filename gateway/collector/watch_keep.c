@@ -221,6 +221,8 @@ watch_load(struct watch *watch, const char *path)
 	store_notes_load(path, STORE_NOTE_DEPLOY, on_deploy, watch);
 	store_notes_load(path, STORE_NOTE_DETECTOR, on_part, &loading);
 	load_route(&loading);
+	/* Incidents that nobody goes on with end now. */
+	watch_read_time(watch);
 	if (watch->deploy_count > 0)
 		detector_name_deploy(watch->detector,
 		                     watch->deploys[watch->deploy_count - 1].version);

@@ -49,6 +49,8 @@ struct watch {
 	size_t round_next; /* next route of that round */
 };
 
+/* What watch_now_s() tells from here on. */
+void watch_read_time(struct watch *watch);
 struct watch_route *watch_route_make(struct watch *watch, size_t index);
 void watch_remember_deploy(struct watch *watch, const char *version, int64_t at_s);
 

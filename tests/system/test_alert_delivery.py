@@ -143,6 +143,12 @@ def test_https_is_verified(
     assert metrics(gateway)['tailrace_alerts_delivered_total{receiver="wary"}'] == 0
     assert len(sink.posts) == 1
     assert "wary is not reached" in gateway.log()
+    # A rule that is not there any more goes on with nothing: its incident ends, at a time.
+    gateway.config["alerts"]["rules"] = [{**RULE, "name": "another"}]
+    gateway = restart(gateway)
+    ended = wait_incident(gateway, 10, lambda one: one["status"] == "resolved", "its end")
+    assert ended["ended"] > ended["fired"]
+    assert f"Over since {ended['ended'][11:19]} UTC." in ended["text"], ended["text"]
 
 
 def test_disk_full(
