@@ -30,6 +30,7 @@ BRACKET = re.compile(r"`([a-z_]+(?:\.[a-z_]+)*)` \((\d+(?:\.\d+)?)[  ]?(ms|s|min
 STATUS = re.compile(r"\b([1-5]\d\d) (`[a-z_]+`(?:, `[a-z_]+`)*)")
 VERSION = re.compile(r"\btailrace[_ :-](\d+\.\d+\.\d+)(?!\.?\d)")
 PYTHON_NAME = re.compile(r"(?<![\w/.-])tailrace\.(\w+)\s*\(|^tailrace\.([A-Z]\w+)$")
+TABLE_DEFAULT = re.compile(r"^\| `([a-z_.]+)` \| (\d+)(?: \((?:off|ms)\)| ms)? \|")
 MESSAGE_CELL = re.compile(r"^\|\s*(?:the app's log|the CLI|the log): (.+?)\s*\|")
 
 
@@ -132,6 +133,15 @@ def check_defaults(line: str) -> Iterator[str]:
             yield f"{name} is {told} by default, not {found[2]} {unit}".rstrip()
 
 
+def check_table(line: str) -> Iterator[str]:
+    """A row | `key` | 5 | … tells the key's default in its own unit."""
+    found = TABLE_DEFAULT.match(line)
+    name = found[1] if found else ""
+    known = [value for key, value in defaults() if found and f".{key}".endswith(f".{name}")]
+    if found and known and float(found[2]) not in known:
+        yield f"{name} is {known[0]:g} by default, not {found[2]}"
+
+
 def check_statuses(line: str) -> Iterator[str]:
     """A code of the gateway's own answers stands behind its status."""
     for found in STATUS.finditer(line):
@@ -169,6 +179,7 @@ def check_claims(line: str, code: bool = False) -> Iterator[str]:
         if not PYTHON_NAME.search(line):
             yield from check_claims(piece, code=True)
     yield from check_defaults(line)
+    yield from check_table(line)
     yield from check_statuses(line)
     yield from check_messages(line)
 

@@ -90,6 +90,8 @@ a --> b
         ("<!--n:curio.cProfile-->61<!--/n-->", "docs/comparison.md has no curio.cProfile"),
         ("`idle_timeout_ms` (4 s), `store.keep_slowest` (10)", None),
         ("`idle_timeout_ms` (5 s)", "idle_timeout_ms is 4000"),
+        ("| `limits.head_timeout_ms` | 10000 | x |", None),
+        ("| `limits.head_timeout_ms` | 9000 | x |", "limits.head_timeout_ms is 10000 by default"),
         ("502 `upstream_closed`, `upstream_reset`", None),
         ("502 `upstream_closed`, `upstream_down`", "upstream_down is answered with 503, not 502"),
         ("`tailrace.wrap(app)` or `tailrace.Hook`", None),
