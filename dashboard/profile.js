@@ -120,11 +120,14 @@ function Waker({ by }) {
     : html`<span class="quiet">${` woken by ${name}`}</span>`;
 }
 
+// However deep, there is room for a name beside the numbers.
+const indent = (depth) => `min(${depth * 1.1 + 0.3}em, 25vw)`;
+
 function Node({ node, total, depth }) {
   const children = [...node.children.values()].sort((a, b) => b.ns - a.ns);
   const estimated = node.exact ? "" : "~";
   return html`<tr class=${`depth${Math.min(depth, 12)}`}>
-      <th scope="row" style=${{ paddingLeft: `${depth * 1.1 + 0.3}em` }}>
+      <th scope="row" style=${{ paddingLeft: indent(depth) }}>
         ${node.frame ? html`<${Frame} frame=${node.frame} />` : html`<${Kind} of=${node} />`}
         ${node.by && html`<${Waker} by=${node.by} />`}
       </th>
