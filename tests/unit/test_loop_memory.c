@@ -55,7 +55,7 @@ static void *
 app_connection(void *arg)
 {
 	int fd = (int)(intptr_t)arg;
-	static char answer[BODY + 100];
+	char answer[BODY + 100] = {0};
 	char data[65536];
 	size_t have = 0, need = 0;
 	ssize_t n;
