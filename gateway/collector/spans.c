@@ -46,6 +46,7 @@ struct route_spans {
  * and a minute of them saved, without an answer having to wait for it. */
 struct sweep {
 	bool runs;
+	bool saves;  /* a minute was over: stacks that nobody uses may go */
 	size_t next; /* route */
 	uint64_t now_ms, started_ms;
 };
@@ -318,19 +319,20 @@ forget(struct spans *w, uint64_t now_ms)
 }
 
 /* Closes what is final of a route; saves once every window of a minute is final, so that the minute
- * is written once. */
-static void
+ * is written once. True: it is a new minute. */
+static bool
 visit(struct spans *w, size_t route, uint64_t now_ms)
 {
 	struct route_spans *of = &w->of[route];
 	uint64_t chunk = (now_ms - w->options.join_timeout_ms) / SPANS_CHUNK_MS;
 	close_final(w, route, now_ms, false);
 	if (chunk == of->saved_chunk)
-		return;
+		return false;
 	of->saved_chunk = chunk;
 	save_route(w, route);
 	if (of->rows != NULL)
 		span_rows_forget(of->rows, now_ms - SPANS_MEMORY_MS);
+	return true;
 }
 
 /* Not within a second of the one before, whichever way the clock is set. */
@@ -352,10 +354,10 @@ spans_tick(struct spans *w, uint64_t now_wall_ns)
 	if (!sweep->runs && !sweep_begins(w, now_wall_ns / NS_PER_MS))
 		return false;
 	for (size_t n = 0; n < SPANS_ROUTES_TICK && sweep->next < routes_count(w->routes); n++)
-		visit(w, sweep->next++, sweep->now_ms);
+		sweep->saves |= visit(w, sweep->next++, sweep->now_ms);
 	forget(w, sweep->now_ms);
 	sweep->runs = sweep->next < routes_count(w->routes);
-	if (!sweep->runs && flame_count(w->flame) > w->options.stacks_max / 2)
+	if (!sweep->runs && sweep->saves && flame_count(w->flame) > w->options.stacks_max / 2)
 		flame_prune(w->flame, sweep->now_ms / 1000 - STACKS_UNUSED_S);
 	return sweep->runs;
 }
