@@ -372,13 +372,14 @@ watch_told_version(struct watch *watch, const uint8_t instance[PROFILE_INSTANCE_
                    const char *version)
 {
 	bool running = hear_of(watch, version), fresh = is_new(watch, instance);
-	if (!fresh || running || strcmp(watch->version, version) == 0)
+	if (!fresh || running || strcmp(watch->told, version) == 0)
 		return;
-	if (watch->version[0] != '\0') {
+	snprintf(watch->told, sizeof(watch->told), "%s", version);
+	if (watch->version[0] != '\0' && strcmp(watch->version, version) != 0) {
 		watch_deploy(watch, version, watch->now_s);
 		return;
 	}
-	/* The first one ever heard of: nobody deployed it now. */
+	/* The marker's, or the first one ever heard of: nobody deployed it now. */
 	snprintf(watch->version, sizeof(watch->version), "%s", version);
 	watch_keep_version(watch);
 }

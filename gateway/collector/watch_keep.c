@@ -20,6 +20,7 @@
 
 #define FACT_CLOCK "detector_clock"
 #define FACT_VERSION "app_version"
+#define FACT_TOLD "app_version_told"
 
 static void
 put(struct watch *watch, enum store_note_kind kind, const char *key, int64_t number, void *bytes,
@@ -48,6 +49,7 @@ void
 watch_keep_version(struct watch *watch)
 {
 	put_text(watch, FACT_VERSION, watch->version);
+	put_text(watch, FACT_TOLD, watch->told);
 }
 
 void
@@ -200,6 +202,8 @@ on_fact(void *arg, const struct store_note *note)
 	int64_t detector_s, step_s;
 	if (strcmp(note->key, FACT_VERSION) == 0)
 		strncpy(watch->version, note->bytes, WATCH_VERSION_MAX);
+	else if (strcmp(note->key, FACT_TOLD) == 0)
+		strncpy(watch->told, note->bytes, WATCH_VERSION_MAX);
 	else if (strcmp(note->key, FACT_CLOCK) == 0 &&
 	         sscanf(note->bytes, "%" SCNd64 " %" SCNd64, &detector_s, &step_s) == 2)
 		detector_clock_resume(&watch->clock, detector_s, step_s,

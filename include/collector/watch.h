@@ -68,8 +68,9 @@ void watch_finish(struct watch *watch);
 bool watch_deploy(struct watch *watch, const char *version, int64_t at_s);
 
 /* A hook instance says that its app is `version`. A deploy where the instance is new, the version is
- * not the one known, and nobody of that version was heard of in the last minute: then two run side
- * by side while one takes the other's place. */
+ * neither the one known nor what was told last (a marker may have named another since, and after our
+ * restart every instance is new), and nobody of that version was heard of in the last minute: then
+ * two run side by side while one takes the other's place. */
 void watch_told_version(struct watch *watch, const uint8_t instance[PROFILE_INSTANCE_SIZE],
                         const char *version);
 

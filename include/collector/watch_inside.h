@@ -38,6 +38,7 @@ struct watch {
 	struct watch_deploy deploys[WATCH_DEPLOYS_MAX];
 	size_t deploy_count;
 	char version[WATCH_VERSION_MAX + 1]; /* of the app, as last known */
+	char told[WATCH_VERSION_MAX + 1]; /* as a new instance told last: a marker may say more */
 	struct {
 		int64_t at_s;
 		char version[WATCH_VERSION_MAX + 1];

@@ -98,6 +98,7 @@ def test_regressions(
     before, after = await_fired["quantiles"]["p50"]
     assert 18 <= before <= 45 and 55 <= after <= 110
     assert await_fired["deploy"]["version"] == "v42"
+    assert "deploy of v41" not in gateway.log()  # what the app told before the restart is no news
 
     def named(route: str) -> dict[str, Any]:
         return wait_incident(
