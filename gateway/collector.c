@@ -32,7 +32,6 @@
 #include "proxy/ring.h"
 
 #define ORPHANED_MS 4000 /* after the supervisor's death, for the workers' last records */
-#define SECOND_TICKS (1000 / INTAKE_POLL_MS)
 
 struct collector {
 	struct service service;
@@ -40,7 +39,8 @@ struct collector {
 	struct event_base *base;
 	struct event *poll, *life, *term, *retire;
 	int life_fd;
-	uint64_t ticks;
+	uint64_t turn_ns,
+	    second_ns;        /* when the last turn, and the last one of each second, began */
 	uint64_t orphaned_ns; /* the supervisor is gone since; 0 = it lives */
 	struct order held;    /* read too early */
 	bool has_held;
@@ -190,11 +190,14 @@ on_poll(evutil_socket_t fd, short events, void *arg)
 	}
 	if (c->has_held)
 		on_life(c->life_fd, EV_READ, c);
+	uint64_t records = c->service.counters[SERVICE_RECORDS_READ];
 	bool more = intake_poll(c->service.intake, &c->service, now_ns);
+	records = c->service.counters[SERVICE_RECORDS_READ] - records;
 	if (watch_go_on(c->service.watch))
 		more = true;
 	spans_tick(c->service.spans, clock_wall_ns());
-	if (++c->ticks % SECOND_TICKS == 0) {
+	if (now_ns - c->second_ns >= NS_PER_S) {
+		c->second_ns = now_ns;
 		aggregate_flush(c->service.aggregate);
 		watch_tick(c->service.watch);
 		incidents_tick(c->service.incidents);
@@ -204,7 +207,9 @@ on_poll(evutil_socket_t fd, short events, void *arg)
 	control_tick(c->control, now_ns);
 	if (orphan_ends(c, now_ns))
 		event_base_loopbreak(c->base);
-	struct timeval next = {.tv_usec = more ? 0 : INTAKE_POLL_MS * 1000};
+	unsigned pause_us = intake_pause_us(records, (now_ns - c->turn_ns) / 1000);
+	struct timeval next = {.tv_usec = more ? 0 : pause_us};
+	c->turn_ns = now_ns;
 	event_add(c->poll, &next);
 }
 
@@ -370,6 +375,8 @@ loop_make(struct collector *c, const struct handover *handover)
 {
 	struct event_config *options = event_config_new();
 	event_config_set_flag(options, EVENT_BASE_FLAG_NOLOCK);
+	/* Else pauses are told by a clock that moves every 4 ms. */
+	event_config_set_flag(options, EVENT_BASE_FLAG_PRECISE_TIMER);
 	c->base = event_base_new_with_config(options);
 	event_config_free(options);
 	if (c->base == NULL)

@@ -89,6 +89,15 @@ intake_poll(struct intake *intake, struct service *service, uint64_t now_ns)
 	return correlator_expire(service->correlator, now_ns, INTAKE_EXPIRE_MAX) || more;
 }
 
+unsigned
+intake_pause_us(uint64_t records, uint64_t elapsed_us)
+{
+	if (records == 0 || elapsed_us >= INTAKE_PAUSE_MAX_US * records / INTAKE_RECORDS_AIM)
+		return INTAKE_PAUSE_MAX_US;
+	uint64_t pause_us = elapsed_us * INTAKE_RECORDS_AIM / records;
+	return pause_us > INTAKE_PAUSE_MIN_US ? (unsigned)pause_us : INTAKE_PAUSE_MIN_US;
+}
+
 uint64_t
 intake_dropped(const struct intake *intake)
 {

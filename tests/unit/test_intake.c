@@ -139,15 +139,35 @@ test_successor(void **state)
 	assert_int_equal(exchanges, 2);
 }
 
+static void
+test_pause(void **state)
+{
+	const unsigned longest = INTAKE_PAUSE_MAX_US, shortest = INTAKE_PAUSE_MIN_US;
+	(void)state;
+	assert_int_equal(intake_pause_us(0, 0), longest);
+	assert_int_equal(intake_pause_us(0, UINT64_MAX / INTAKE_RECORDS_AIM), longest);
+	assert_int_equal(intake_pause_us(INTAKE_RECORDS_AIM, longest), longest);
+	assert_in_range(intake_pause_us(INTAKE_RECORDS_AIM + 1, longest), longest * 9 / 10,
+	                longest - 1);
+	assert_int_equal(intake_pause_us(INTAKE_RECORDS_AIM, 10000), 10000);
+	/* A rate of 10 a millisecond, however long the last turn was ago. */
+	assert_int_equal(intake_pause_us(200, 20000), 6400);
+	assert_int_equal(intake_pause_us(64, 6400), 6400);
+	assert_int_equal(intake_pause_us(10, 1000), 6400);
+	assert_int_equal(intake_pause_us(64, 1001), 1001);
+	assert_int_equal(intake_pause_us(64, 999), shortest);
+	assert_int_equal(intake_pause_us(INTAKE_RECORDS_MAX, 1), shortest);
+	assert_int_equal(intake_pause_us(UINT64_MAX / longest, 1), shortest);
+}
+
 int
 main(void)
 {
 #define INTAKE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-	    INTAKE_TEST(test_records),
-	    INTAKE_TEST(test_bounded_turn),
-	    INTAKE_TEST(test_full_ring),
-	    INTAKE_TEST(test_successor),
+	    INTAKE_TEST(test_records),    INTAKE_TEST(test_bounded_turn),
+	    INTAKE_TEST(test_full_ring),  INTAKE_TEST(test_successor),
+	    cmocka_unit_test(test_pause),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
