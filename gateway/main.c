@@ -157,6 +157,7 @@ child(int argc, char **argv)
 	process_open_log(config); /* where it cannot, the supervisor's stays */
 	log_reopen_on_signal();
 	process_set_title("tailrace: %s", role);
+	process_take_short_turns();
 	status = is_worker ? worker_main(&handover, config) : collector_main(&handover, config);
 	config_free(config);
 	return status;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "base/clock.h"
 #include "base/log.h"
@@ -18,6 +20,7 @@
 #include "base/xmem.h"
 #include "handover.h"
 
+#define TURN_NS 100000  /* the shortest there is */
 #define FILES_APART 512 /* descriptors of a worker that are no connection's */
 
 struct config *
@@ -102,6 +105,25 @@ files_needed(const struct config *config)
 	if (servers > config->limits.connections)
 		servers = config->limits.connections;
 	return config->limits.connections + servers + FILES_APART;
+}
+
+/* Newer C libraries have the structure under a name of the kernel's; this is its first version. */
+void
+process_take_short_turns(void)
+{
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime_ns, deadline_ns, period_ns;
+	} attr = {.size = sizeof(attr)};
+	if (syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) != 0 ||
+	    attr.policy != SCHED_OTHER)
+		return;
+	attr.size = sizeof(attr);
+	attr.runtime_ns = TURN_NS;
+	(void)!syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
 int

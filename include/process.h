@@ -31,6 +31,12 @@ int process_open_log(const struct config *config);
 /* The folder of log.access.path, where it is missing: the collector may not make it. */
 void process_make_log_folder(const struct config *config);
 
+/* Has the kernel schedule this thread, and those it starts, in short turns: it is asked sooner when it
+ * has something to do, and lets others have the core sooner (Linux 6.12, sched_setattr(2),
+ * Documentation/scheduler/sched-eevdf.rst; nothing before). Priority and share stay what they are.
+ * Never fails. */
+void process_take_short_turns(void);
+
 /* Sends a datagram to $NOTIFY_SOCKET (sd_notify(3)); nothing where it is not set. Never fails. */
 void process_notify(const char *text);
 
