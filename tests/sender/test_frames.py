@@ -9,8 +9,8 @@ import sys
 
 import pytest
 from fake_gateway import row
+from tailrace.batch import count_rows
 from tailrace.frames import Breather, Frames, clean, functions_of, module_of, shorten
-from tailrace.sender import count_rows
 from tailrace.transport import parse_address
 
 
@@ -89,7 +89,7 @@ def test_qualified_names_are_found_without_co_qualname():
 @pytest.mark.parametrize("count", [0, 1, 100, 1000])
 def test_rows_are_counted_across_slices(count):
     rows = b",".join(row(n, pad='["' + "a" * (n % 97)) for n in range(count))
-    assert count_rows(rows, Breather()) == len(json.loads(b"[" + rows + b"]")) == count
+    assert count_rows((rows,), Breather()) == len(json.loads(b"[" + rows + b"]")) == count
 
 
 @pytest.mark.parametrize(

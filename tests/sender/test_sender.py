@@ -331,7 +331,7 @@ def test_a_server_that_is_no_gateway_breaks_nothing(make, gateways, path, monkey
 
 
 def test_buffer_drops_the_oldest_past_its_bound_and_counts(make, gateways, path, monkeypatch):
-    one = len(row(1, pad="x" * 1000))
+    one = len(row(1, pad="x" * 1000)) + 1  # and the comma after it
     monkeypatch.setattr(sending, "BUFFER_BYTES_MAX", 3 * one)
     sender, engine = make("unix:" + path)
     sender.start()

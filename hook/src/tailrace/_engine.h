@@ -19,7 +19,7 @@ enum {
 	ROUTE_BYTES_MAX = 512,
 	CODES_MAX = 65536,
 	STACKS_MAX = 65536,
-	STACKS_TAKE_MAX = 32, /* then their rows wait */
+	STACKS_TAKE_MAX = 8, /* then their rows wait; few objects make no garbage collection */
 	STACK_FRAMES_MAX = 64,
 	REQUEST_LANES_MAX = 256,
 	REQUEST_STACKS_MAX = 512,
@@ -36,7 +36,7 @@ enum {
 	CALLBACK_HOPS_MAX = 4,
 	PROFILE_RING_BYTES = 2 << 20,
 	TAIL_RING_BYTES = 256 << 10,
-	ROW_BYTES_MAX = 240 << 10, /* the sender takes 256 KiB at a time */
+	ROW_BYTES_MAX = 240 << 10, /* two and the sender's 256 KiB go into a body of 1 MiB */
 	STACK_NONE = -1,
 	STACK_LANE = -2, /* the first in-app frame of the request, known later */
 };
@@ -394,7 +394,7 @@ bool stack_has_in_app(int32_t stack);
 /* What a wait with this await stack is for. */
 enum cause stack_cause(int32_t stack);
 /* [(id, ((code, line), ...)), ...]: all, or at most STACKS_TAKE_MAX of those not taken before. */
-PyObject *stack_take(bool all);
+PyObject *stack_take(bool all, int64_t *since_ns); /* of breathe() */
 void stack_after_fork(void);
 
 /* --- cause: of a wait in this function; CAUSE_NONE where the function is not known -------------- */
@@ -565,8 +565,8 @@ bool ring_put_tail(const char *row, size_t len);
 /* What goes beside the profile put last. */
 enum beside { BESIDE_THREADS, BESIDE_RETURNS, BESIDE_HOLDS, BESIDE_COUNT };
 bool ring_put_beside(enum beside which, const char *row, size_t len);
-/* (profile rows, tail rows), each joined by commas, whole rows, at most so many bytes of each. */
-PyObject *ring_take(size_t profiles_max, size_t tails_max);
+/* (profile rows of the first `due` bytes, tail rows), joined by commas: up to `max` bytes or one row. */
+PyObject *ring_take(size_t due, size_t max);
 /* What goes beside the profiles taken so far, joined by commas. */
 PyObject *ring_take_beside(enum beside which);
 void ring_after_fork(void);

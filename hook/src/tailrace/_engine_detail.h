@@ -47,8 +47,10 @@ extern PyMethodDef detail_functions[];
 /* For the sender's long work: gives the GIL to whoever waits for it where this thread has had it
  * since *since_ns for long enough. What it looks at may have changed then. */
 void breathe(int64_t *since_ns);
-/* How many bytes of profiles ring_take() would give now, of at most max. */
-size_t ring_due(size_t max);
+/* The longest that ended in a breath, by the wall clock, since this was asked last. */
+int64_t breathe_longest_ns(void);
+/* Bytes of the profiles' ring that are in use: what ring_take() may take of it later on. */
+size_t ring_due(void);
 
 /* --- ended requests ------------------------------------------------------------------------- */
 

@@ -122,8 +122,9 @@ take_now(size_t max)
 {
 	/* Rows wait until the stacks they name have gone ahead of them or go with them: those that
 	 * come while the stacks are taken may name others. */
-	size_t due = ring_due(max);
-	PyObject *stacks = stack_take(false);
+	int64_t since_ns = clock_now_ns();
+	size_t due = max > 0 ? ring_due() : 0;
+	PyObject *stacks = stack_take(false, &since_ns);
 	if (stacks == NULL)
 		return NULL;
 	bool all = PyList_GET_SIZE(stacks) < STACKS_TAKE_MAX;
@@ -171,11 +172,20 @@ take_beside(PyObject *module, PyObject *unused)
 }
 
 static PyObject *
+longest_held_ns(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	return PyLong_FromLongLong(breathe_longest_ns());
+}
+
+static PyObject *
 all_stacks(PyObject *module, PyObject *unused)
 {
 	(void)module;
 	(void)unused;
-	return stack_take(true);
+	int64_t since_ns = clock_now_ns();
+	return stack_take(true, &since_ns);
 }
 
 static PyObject *
@@ -310,6 +320,9 @@ static PyMethodDef FUNCTIONS[] = {
      "take_beside() -> rows that go beside the profiles taken so far: (what thread jobs took, what "
      "their results waited, who held the loop before the ASGI calls)"},
     {"take", take, METH_O, "take(max_bytes) -> (profile rows, tail rows, stacks not taken before)"},
+    {"longest_held_ns", longest_held_ns, METH_NOARGS,
+     "longest_held_ns() -> int: how long take() and the like kept the GIL before they gave it "
+     "away, at most, since this was asked last."},
     {"stacks", all_stacks, METH_NOARGS, "stacks() -> list: all stacks of this process."},
     {"frame_in_app", frame_in_app, METH_O, "frame_in_app(code) -> bool: the app's own code?"},
     {"dropped", dropped, METH_NOARGS, "dropped() -> int: profiles lost to the engine's limits."},

@@ -2,12 +2,19 @@
  * and count. */
 #include "_engine_detail.h"
 
-#define BREATH_NS (35 * INT64_C(1000)) /* and what the piece under way still takes */
+#define BREATH_NS (20 * INT64_C(1000)) /* and what the piece under way still takes */
+#define UNLOCKED_BYTES_MIN 4096        /* less is copied sooner than the GIL is given away */
 #define REST_NS (20 * INT64_C(1000))   /* a thread that waits gets the GIL meanwhile */
 
 struct ring {
 	char *bytes;
 	size_t size, head, used;
+};
+
+/* What was copied out of a ring. */
+struct joined {
+	size_t size, taken; /* bytes: of the text, of the ring */
+	uint64_t records;
 };
 
 static struct ring profiles = {.size = PROFILE_RING_BYTES};
@@ -17,6 +24,7 @@ static struct ring beside[BESIDE_COUNT] = {[BESIDE_THREADS] = {.size = TAIL_RING
                                            [BESIDE_RETURNS] = {.size = TAIL_RING_BYTES},
                                            [BESIDE_HOLDS] = {.size = TAIL_RING_BYTES}};
 static uint64_t profiles_put, profiles_taken;
+static int64_t longest_held_ns; /* between two breaths, since it was asked for */
 
 /* `at` is under twice the size: no division in the way of a request. */
 static size_t
@@ -93,70 +101,92 @@ ring_put_tail(const char *row, size_t len)
 	return ring_put(&tails, NULL, row, len);
 }
 
-/* How many bytes the oldest whole records make, joined by commas, up to max. */
-static size_t
-joined_size(const struct ring *ring, size_t max, uint64_t *ret_records)
+int64_t
+breathe_longest_ns(void)
 {
-	size_t at = 0, size = 0;
-	while (at < ring->used) {
-		uint32_t len;
-		copy_out(ring, ring->head + at, &len, sizeof(len));
-		if (size + len + (size > 0) > max)
-			break;
-		size += len + (size > 0);
-		at += sizeof(len) + len;
-		++*ret_records;
-	}
-	return size;
+	int64_t longest_ns = longest_held_ns;
+	longest_held_ns = 0;
+	return longest_ns;
 }
 
 void
 breathe(int64_t *since_ns)
 {
 	const struct timespec rest = {.tv_nsec = REST_NS};
-	if (clock_now_ns() - *since_ns < BREATH_NS)
+	int64_t held_ns = clock_now_ns() - *since_ns;
+	if (held_ns < BREATH_NS)
 		return;
+	if (held_ns > longest_held_ns)
+		longest_held_ns = held_ns;
 	PyThreadState *thread = PyEval_SaveThread();
 	nanosleep(&rest, NULL);
 	PyEval_RestoreThread(thread);
 	*since_ns = clock_now_ns();
 }
 
-/* Rows may be put meanwhile; nobody else takes any. */
-static PyObject *
-take(struct ring *ring, size_t max, uint64_t *ret_records, int64_t *since_ns)
+/* Copies the oldest records within the first `due` bytes of the ring to `to`, joined by commas, as
+ * far as they fit into `max` bytes. Works on a copy of the ring's head without the GIL: rows may be
+ * put meanwhile, behind those that were there, and nobody else takes any. */
+static void
+join_oldest(struct joined *joined, const struct ring ring, size_t due, size_t max, char *to)
 {
-	*ret_records = 0;
-	size_t size = joined_size(ring, max, ret_records), at = 0;
-	PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
-	char *to = result != NULL ? PyBytes_AS_STRING(result) : NULL;
-	while (result != NULL && at < size) {
+	while (joined->taken < due) {
 		uint32_t len;
+		size_t at = joined->size + (joined->size > 0);
+		copy_out(&ring, ring.head + joined->taken, &len, sizeof(len));
+		if (at + len > max)
+			break;
 		if (at > 0)
-			to[at++] = ',';
-		copy_out(ring, ring->head, &len, sizeof(len));
-		copy_out(ring, ring->head + sizeof(len), to + at, len);
-		at += len;
-		drop_oldest(ring, sizeof(len) + len);
-		breathe(since_ns);
+			to[at - 1] = ',';
+		copy_out(&ring, ring.head + joined->taken + sizeof(len), to + at, len);
+		joined->size = at + len;
+		joined->taken += sizeof(len) + len;
+		joined->records++;
 	}
+}
+
+static PyObject *
+take(struct ring *ring, size_t due, size_t max, uint64_t *ret_records)
+{
+	struct joined joined = {0};
+	uint32_t first = 0;
+	if (due > 0)
+		copy_out(ring, ring->head, &first, sizeof(first));
+	if (max > due)
+		max = due;
+	if (max < first)
+		max = first;
+	PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)max);
+	if (result == NULL)
+		return NULL;
+	char *to = PyBytes_AS_STRING(result);
+	if (max < UNLOCKED_BYTES_MIN) {
+		join_oldest(&joined, *ring, due, max, to);
+	} else {
+		const struct ring now = *ring;
+		PyThreadState *thread = PyEval_SaveThread();
+		join_oldest(&joined, now, due, max, to);
+		PyEval_RestoreThread(thread);
+	}
+	drop_oldest(ring, joined.taken);
+	*ret_records = joined.records;
+	_PyBytes_Resize(&result, (Py_ssize_t)joined.size);
 	return result;
 }
 
 size_t
-ring_due(size_t max)
+ring_due(void)
 {
-	uint64_t ignored = 0;
-	return joined_size(&profiles, max, &ignored);
+	return profiles.used;
 }
 
 PyObject *
-ring_take(size_t profiles_max, size_t tails_max)
+ring_take(size_t due, size_t max)
 {
 	uint64_t taken, ignored;
-	int64_t since_ns = clock_now_ns();
-	PyObject *rows = take(&profiles, profiles_max, &taken, &since_ns);
-	PyObject *ends = rows != NULL ? take(&tails, tails_max, &ignored, &since_ns) : NULL;
+	PyObject *rows = take(&profiles, due, max, &taken);
+	PyObject *ends =
+	    rows != NULL ? take(&tails, max > 0 ? tails.used : 0, max, &ignored) : NULL;
 	if (rows != NULL)
 		profiles_taken += taken;
 	if (ends == NULL) {

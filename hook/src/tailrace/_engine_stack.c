@@ -395,23 +395,20 @@ stack_object(uint32_t id)
 	return Py_BuildValue("(IN)", id, frames);
 }
 
-/* A list of (id, ((code, line), ...)): all stacks, or those not taken before (at most 256 at a
- * time). */
 PyObject *
-stack_take(bool all)
+stack_take(bool all, int64_t *since_ns)
 {
 	uint32_t from = all ? 0 : stacks_taken;
 	uint32_t to =
 	    all || stack_count - from <= STACKS_TAKE_MAX ? stack_count : from + STACKS_TAKE_MAX;
 	PyObject *list = PyList_New(0);
-	int64_t since_ns = clock_now_ns();
 	for (uint32_t id = from; list != NULL && id < to; id++) {
 		PyObject *stack = stack_object(id);
 		if (stack == NULL || PyList_Append(list, stack) < 0)
 			Py_CLEAR(list);
 		Py_XDECREF(stack);
 		if (list != NULL)
-			breathe(&since_ns);
+			breathe(since_ns);
 	}
 	if (list != NULL && !all)
 		stacks_taken = to;

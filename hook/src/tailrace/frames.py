@@ -18,10 +18,13 @@ NAMES_DEPTH_MAX = 4  # classes inside classes searched for a qualified name
 Stack = tuple[int, Sequence[tuple[CodeType, int]]]
 
 
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class Breather:
     """Gives the GIL away in time: a thread that only computes would keep it for 5 ms."""
 
-    SLICE_NS = 35_000  # and what the piece under way still takes
+    SLICE_NS = 20_000  # and what the piece under way still takes
 
     def __init__(self) -> None:
         self._since_ns = time.monotonic_ns()
@@ -74,15 +77,16 @@ class Frames:
 
     def _resolve(self, code: CodeType) -> tuple[str, str]:
         file = shorten(code.co_filename)
+        self._breather.tick()
         module = self._module(code.co_filename) or module_of(file)
         function = getattr(code, "co_qualname", None) or self._qualname(module, code)
-        head = json.dumps(
+        self._breather.tick()
+        head = _ENCODE(
             [
                 clean(module, STRING_BYTES_MAX),
                 clean(function, STRING_BYTES_MAX),
                 clean(file, FILE_BYTES_MAX, keep_end=True),
-            ],
-            separators=(",", ":"),
+            ]
         )
         return head[:-1] + ",", f",{int(bool(self._in_app(code)))}]"
 
@@ -90,8 +94,9 @@ class Frames:
         name = self._modules.get(file)
         if name is None and self._modules_seen != len(sys.modules):
             self._modules_seen = len(sys.modules)
-            for key, module in list(sys.modules.items()):
-                path = getattr(module, "__file__", None)
+            self._breather.tick()
+            for key in list(sys.modules):
+                path = getattr(sys.modules.get(key), "__file__", None)
                 if isinstance(path, str):
                     self._modules.setdefault(path, key)
                 self._breather.tick()

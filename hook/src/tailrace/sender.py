@@ -17,10 +17,11 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from tailrace.batch import Batch, Rows, count_rows, in_pieces
 from tailrace.engine import Engine
-from tailrace.frames import Breather, Frames, Stack
+from tailrace.frames import Breather, Frames, folders
 from tailrace.transport import (
     TIMEOUT_S,
     Address,
@@ -32,7 +33,8 @@ from tailrace.transport import (
 
 HOOK_VERSION = "0.1.0"
 INTERVAL_S = 0.1
-TAKE_BYTES = 256 * 1024  # also keeps a batch under 4096 profiles: a row has over 100 bytes
+PIECE_BYTES = 64 * 1024  # at one call of the engine, without the GIL
+TAKE_BYTES = 256 * 1024  # of a batch; keeps it under 4096 profiles: a row has over 100 bytes
 TAKES_PER_TURN = 8
 TAKES_PER_FLUSH = 64
 BODY_BYTES_MAX = 1 << 20
@@ -55,27 +57,7 @@ FAILURES_MAX = 20  # turns in a row that ended in an error of our own, then the 
 
 log = logging.getLogger("tailrace")
 
-_ROW = re.compile(rb'\["[0-9a-f]{32}-[0-9a-f]{16}",')
-_ROW_BYTES = 53
 _DEEP_KEY = re.compile("[0-9a-f]{64}")
-
-
-class Batch(NamedTuple):
-    """One post to be: JSON rows joined by commas, without the brackets round them."""
-
-    stacks: bytes
-    profiles: bytes
-    tails: bytes
-    details: bytes = b""
-    gone: bytes = b""
-    threads: bytes = b""
-    returns: bytes = b""
-    holds: bytes = b""
-
-    @property
-    def size(self) -> int:
-        """Bytes it takes in the buffer."""
-        return sum(map(len, self))
 
 
 class _Lost(Exception):
@@ -84,16 +66,6 @@ class _Lost(Exception):
     def __init__(self, pause_s: float) -> None:
         super().__init__()
         self.pause_s = pause_s
-
-
-def count_rows(rows: bytes, breather: Breather) -> int:
-    """How many profile rows are in `rows`: each begins with its key, which no other text does."""
-    total = 0
-    step = 16 * 1024
-    for begin in range(0, len(rows), step):
-        total += len(_ROW.findall(rows, begin, begin + step + _ROW_BYTES - 1))
-        breather.tick()
-    return total
 
 
 class Sender:
@@ -122,8 +94,8 @@ class Sender:
         self._process_text = b""
         self._pending: deque[Batch] = deque()
         self._pending_bytes = 0
-        self._connection = Connection(self.address, self.token)
         self._breather = Breather()
+        self._connection = Connection(self.address, self.token, self._breather)
         self._frames = Frames(self.engine.frame_in_app, self._breather)
         self._wanted: deque[str] = deque(maxlen=WANTED_MAX)
         self._sent: OrderedDict[str, None] = OrderedDict()  # whose detail was sent, oldest first
@@ -197,6 +169,7 @@ class Sender:
     def _run(self) -> None:
         failures = 0
         delay_s = INTERVAL_S
+        folders()  # known before the first function is named: it takes a slice of its own
         while failures < FAILURES_MAX:
             self._wake.wait(delay_s)
             self._breather.rested()
@@ -205,7 +178,7 @@ class Sender:
             try:
                 taken = self._collect(TAKES_PER_FLUSH if flushing else TAKES_PER_TURN)
                 if (self._greeting or self._turns_to_ask == 1) and not self._pending:
-                    self._keep(Batch(b"", b"", b""))
+                    self._keep(Batch())
                 self._greeting = False
                 self._turns_to_ask = max(0, self._turns_to_ask - 1)
                 self._deliver(flushing)
@@ -231,21 +204,41 @@ class Sender:
         """Moves rows from the engine into batches. Returns how many bytes of them there were."""
         taken = 0
         for _ in range(takes_max):
-            profiles, tails, stacks = self.engine.take(TAKE_BYTES)
-            if not (profiles or tails or stacks):
+            rows, stacks = self._take()
+            if not (rows.size or stacks):
                 break
-            beside = self.engine.take_beside() if profiles else ()
-            rows = Batch(b"", profiles, tails, b"", b"", *beside)
             taken += rows.size
-            self._breather.tick()
             for batch in self._batches(rows, stacks):
                 self._keep(batch)
-            if takes_max == TAKES_PER_TURN and 0 < len(profiles) + len(tails) < TAKE_BYTES // 2:
+                self._breather.tick()
+            if takes_max == TAKES_PER_TURN and 0 < rows.size < TAKE_BYTES // 2:
                 break  # what little may be left waits for the next turn
+        self._breather.tick()
         due = self.engine.details_due()
         if due:
             self._collect_details(due)
         return taken
+
+    def _take(self) -> tuple[Batch, list[bytes]]:
+        """Rows for one batch, a piece at a time, and the stacks not taken before, resolved."""
+        batch = Batch()
+        stacks: list[bytes] = []
+        for _ in range(TAKE_BYTES // PIECE_BYTES):
+            if batch.size > TAKE_BYTES - PIECE_BYTES:  # one row may be larger than a piece
+                break
+            self._breather.tick()
+            profiles, tails, more = self.engine.take(PIECE_BYTES)
+            if not (profiles or tails or more):
+                break
+            self._breather.tick()
+            beside = self.engine.take_beside() if profiles else ()
+            batch = batch.with_rows(profiles, tails, *beside)
+            self._breather.tick()
+            stacks += map(self._frames.stack, more)
+            self._breather.tick()
+            if not more and len(profiles) < PIECE_BYTES // 2 > len(tails):
+                break  # what is left is little
+        return batch, stacks
 
     def _take_wanted(self) -> list[str]:
         wanted = list(self._wanted)
@@ -269,15 +262,15 @@ class Sender:
             if len(self._sent) > WANTED_MAX:
                 self._sent.popitem(last=False)
             if rows and size + len(row) > DETAIL_BYTES:
-                self._keep(Batch(b"", b"", b"", b",".join(rows)))
+                self._keep(Batch(details=in_pieces(rows, self._breather)))
                 rows, size = [], 0
             rows.append(row)
             size += len(row) + 1
         if rows or gone:
-            said = json.dumps(gone)[1:-1].encode() if gone else b""
-            self._keep(Batch(b"", b"", b"", b",".join(rows), said))
+            said = (json.dumps(gone)[1:-1].encode(),) if gone else ()
+            self._keep(Batch(details=in_pieces(rows, self._breather), gone=said))
 
-    def _batches(self, rows: Batch, stacks: Sequence[Stack]) -> Iterator[Batch]:
+    def _batches(self, rows: Batch, stacks: Iterable[bytes]) -> Iterator[Batch]:
         """Cuts into posts: stacks that do not fit beside the profiles go ahead of them."""
         room = BODY_BYTES_MAX - HEAD_BYTES - rows.size
         if room < 0:
@@ -285,28 +278,27 @@ class Sender:
             self.dropped += lost
             log.warning("tailrace: %d profiles of %d bytes fit no batch", lost, rows.size)
             return
-        last = b""
+        last = Batch()
         for chunk in self._chunks(stacks):
-            if last:
-                yield Batch(last, b"", b"")
-            last = chunk
-        if len(last) > room:
-            yield Batch(last, b"", b"")
-        yield rows._replace(stacks=last if len(last) <= room else b"")
+            if last.stacks:
+                yield last
+            last = Batch(chunk)
+        if last.size > room:
+            yield last
+        yield rows._replace(stacks=last.stacks if last.size <= room else ())
 
-    def _chunks(self, stacks: Sequence[Stack]) -> Iterator[bytes]:
-        """Resolved stacks, joined by commas, at most STACK_BYTES and STACKS_PER_BATCH each."""
+    def _chunks(self, stacks: Iterable[bytes]) -> Iterator[Rows]:
+        """Resolved stacks, at most STACK_BYTES and STACKS_PER_BATCH each."""
         parts: list[bytes] = []
         size = 0
-        for stack in stacks:
-            part = self._frames.stack(stack)
+        for part in stacks:
             if parts and (size + len(part) > STACK_BYTES or len(parts) == STACKS_PER_BATCH):
-                yield b",".join(parts)
+                yield in_pieces(parts, self._breather)
                 parts, size = [], 0
             parts.append(part)
             size += len(part) + 1
         if parts:
-            yield b",".join(parts)
+            yield in_pieces(parts, self._breather)
 
     def _keep(self, batch: Batch) -> None:
         self._pending.append(batch)
@@ -340,8 +332,8 @@ class Sender:
             self._backoff_s = min(self._backoff_s * 2, BACKOFF_S[1])
 
     def _send_all_stacks(self) -> None:
-        for chunk in self._chunks(self.engine.stacks()):
-            answer = self._post(Batch(chunk, b"", b""))
+        for chunk in self._chunks(map(self._frames.stack, self.engine.stacks())):
+            answer = self._post(Batch(chunk))
             if answer.status != 200:
                 self._refused(answer)
                 break
@@ -358,6 +350,7 @@ class Sender:
             self._stacks_owed = True
             return
         self._say("ok", logging.INFO, "profiles are sent to the gateway at %s%s", "")
+        self._breather.tick()
         if self._pending[0].profiles and "settings" in answer.body:
             self._turns_to_ask = TURNS_TO_ASK
         self._forget(lost=answer.body.get("stacks") == "resend")
@@ -371,6 +364,7 @@ class Sender:
         if isinstance(keep, dict):
             for route, rule in keep.items():
                 self._obey_keep(route, rule)
+                self._breather.tick()
         key = body.get("deep_key")
         if isinstance(key, str) and _DEEP_KEY.fullmatch(key):
             self.deep_key = bytes.fromhex(key)
@@ -416,15 +410,16 @@ class Sender:
             timeout_s = min(TIMEOUT_S, max(0.05, self._closing_at - time.monotonic()))
         self._breather.tick()
         parts = [b'{"v":1,"process":', self._process()]
-        self._breather.tick()
-        rows: bytes
         for name, rows in zip(batch._fields, batch, strict=True):
             if rows or name in ("stacks", "profiles", "tails"):
-                parts += [b',"%s":[' % name.encode(), rows, b"]"]
-        body = b"".join([*parts, b"}"])
+                parts.append(b',"%s":[' % name.encode())
+                for piece in rows:
+                    parts += (piece, b",")
+                parts[-1] = parts[-1].removesuffix(b",") + b"]"
+        parts.append(b"}")
         self._breather.tick()
-        answer = self._connection.post(body, timeout_s)
-        self._breather.rested()
+        answer = self._connection.post(parts, timeout_s)
+        self._breather.tick()
         self._backoff_s = BACKOFF_S[0]
         return answer
 

@@ -7,7 +7,10 @@ import json
 import os
 import socket
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from tailrace.frames import Breather
 
 ANSWER_BYTES_MAX = 1 << 20
 HEAD_BYTES_MAX = 32 * 1024
@@ -82,8 +85,9 @@ class Connection:
     a third of a millisecond on an answer, most of it parsing headers with the GIL held.
     """
 
-    def __init__(self, address: Address, token: str | None) -> None:
+    def __init__(self, address: Address, token: str | None, breather: Breather) -> None:
         self._address = address
+        self._breather = breather
         self._deflate = not address.is_local
         self._socket: socket.socket | None = None
         host = "localhost" if address.path else address.text.removeprefix("https://")
@@ -94,10 +98,12 @@ class Connection:
             head += "Content-Encoding: deflate\r\n"
         self._head = head.encode("utf-8") + b"Content-Length: %d\r\n\r\n"
 
-    def post(self, body: bytes, timeout_s: float = TIMEOUT_S) -> Answer:
-        """Sends one batch and reads the answer; a connection found stale is tried anew once."""
+    def post(self, body: Sequence[bytes], timeout_s: float = TIMEOUT_S) -> Answer:
+        """Sends one batch, its parts in order, and reads the answer; a connection found
+        stale is tried anew once."""
         if self._deflate:
-            body = zlib.compress(body, 1)
+            packer = zlib.compressobj(1)
+            body = [*map(packer.compress, body), packer.flush()]
         reused = self._socket is not None
         try:
             return self._exchange(body, timeout_s)
@@ -128,18 +134,14 @@ class Connection:
             self._socket.connect(address.path)
         return self._socket
 
-    def _exchange(self, body: bytes, timeout_s: float) -> Answer:
+    def _exchange(self, body: Sequence[bytes], timeout_s: float) -> Answer:
         try:
             sock = self._open(timeout_s)
-            head = self._head % len(body)
+            parts = [self._head % sum(map(len, body)), *body]
             if self._address.tls:  # has no sendmsg
-                sock.sendall(head + body)
-                return self._answer(sock)
-            sent = sock.sendmsg((head, body))
-            if sent < len(head):
-                sock.sendall(head[sent:] + body)
-            elif sent < len(head) + len(body):
-                sock.sendall(memoryview(body)[sent - len(head) :])
+                sock.sendall(b"".join(parts))
+            else:
+                _send(sock, parts)
             return self._answer(sock)
         except BaseException:
             self.close()
@@ -151,9 +153,11 @@ class Connection:
             part = sock.recv(READ_BYTES)
             if not part:
                 raise ConnectionResetError("closed without an answer")
+            self._breather.rested()
             data += part
             if len(data) > HEAD_BYTES_MAX:
                 raise OSError("the head of the answer is too long")
+        self._breather.tick()
         head, _, body = data.partition(b"\r\n\r\n")
         status, fields = _parse_head(head)
         length = fields.get("content-length", "")
@@ -162,10 +166,22 @@ class Connection:
             raise OSError("the answer has no length")
         if whole is not None and whole > ANSWER_BYTES_MAX:
             raise OSError("the answer is too long")
+        self._breather.tick()
         body = _read_body(sock, body, whole)
         if whole is None or fields.get("connection", "").lower() == "close":
             self.close()
-        return Answer(status, _object(body), _seconds(fields.get("retry-after", "")))
+        answer = _object(body)
+        self._breather.tick()
+        return Answer(status, answer, _seconds(fields.get("retry-after", "")))
+
+
+def _send(sock: socket.socket, parts: list[bytes]) -> None:
+    """Sends all of `parts`, without copying them together while the GIL is held."""
+    sent = sock.sendmsg(parts)
+    for part in parts:
+        if sent < len(part):
+            sock.sendall(memoryview(part)[sent:])
+        sent = max(0, sent - len(part))
 
 
 def _secure(sock: socket.socket, host: str) -> socket.socket:
