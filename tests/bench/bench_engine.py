@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stats import Estimate, control_ok
+
 SCRIPT = Path(__file__).parent / "engine_cost.py"
 REQUESTS = (200, 1200)  # the difference of two runs: what the start costs is in neither
 BARS = {
@@ -50,18 +52,28 @@ def run(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     return result
 
 
+def bar_of(values: list[tuple[Estimate, float]], text: str) -> str:
+    """Each interval below its bar, one above it, or neither."""
+    if all(value.high <= bar for value, bar in values):
+        return "holds"
+    return f"over {text}" if any(value.low > bar for value, bar in values) else f"at {text}"
+
+
 def verdicts(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Rows (what, figure, verdict) for the table."""
     rows = []
     for key, (label, bar) in BARS.items():
-        good = result[key] <= bar
-        rows.append((label, f"{result[key]:.2f} µs", "holds" if good else f"over {bar:g} µs"))
+        value = Estimate(**result[key])
+        rows.append((label, f"{value.text(2)} µs", bar_of([(value, bar)], f"{bar:g} µs")))
     for flight in (200, 400):
-        told = result[f"real_{flight}"]
-        good = told["us"] <= FLIGHT_BAR_US and told["p50_ratio"] <= FLIGHT_P50
-        figure = f"{told['us']:.1f} µs, p50 x {told['p50_ratio']:.3f}"
-        bar_text = f"over {FLIGHT_BAR_US:g} µs or x {FLIGHT_P50}"
-        rows.append((f"4 real awaits, {flight} in flight", figure, "holds" if good else bar_text))
+        told = {k: Estimate(**v) for k, v in result[f"real_{flight}"].items() if k != "base_us"}
+        figure = f"{told['us'].text(1)} µs, p50 x {told['p50_ratio'].text()}"
+        bars = [(told["us"], FLIGHT_BAR_US), (told["p50_ratio"], FLIGHT_P50)]
+        verdict = bar_of(bars, f"{FLIGHT_BAR_US:g} µs or x {FLIGHT_P50}")
+        if not control_ok(told["control"]):
+            verdict = "too noisy"
+        figure += f" (A/A {told['control'].text()})"
+        rows.append((f"4 real awaits, {flight} in flight", figure, verdict))
     mib = result["memory_400"] / (1 << 20)
     verdict = "holds" if result["memory_400"] <= MEMORY_BAR else "over 20 MiB"
     rows.append(("memory at 400 in flight", f"{mib:.1f} MiB", verdict))

@@ -7,6 +7,7 @@ python engine_cost.py requests N 0|1 only answers N hello-worlds, with the heade
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import resource
@@ -18,11 +19,11 @@ os.environ.setdefault("TAILRACE_CALLBACK", "unix:/nonexistent/tailrace-bench")
 
 import tailrace
 from fastapi import FastAPI
-from stats import median
+from stats import Estimate, estimate, median
 from tailrace import _engine, sender
 
 AWAITS, REAL_AWAITS, REAL_S = 20, 4, 0.02
-ROUNDS = 12
+ROUNDS = 16
 TAKE_BYTES = 1 << 20
 
 
@@ -84,16 +85,22 @@ async def block(
     return cost, median(took)
 
 
-async def added(app: Any, path: str, count: int, flight: int) -> dict[str, float]:
-    """The difference of blocks with and without the header, in turn."""
-    costs, ratios, base = [], [], []
+async def added(app: Any, path: str, count: int, flight: int) -> dict[str, Any]:
+    """The difference of blocks with and without the header, in ABBA order; the control is between
+    the two blocks without."""
+    costs, ratios, base, control = [], [], [], []
     for _ in range(ROUNDS):
-        off, slow_off = await block(app, path, False, count, flight)
-        on, slow_on = await block(app, path, True, count, flight)
-        costs.append(on - off)
-        base.append(off)
-        ratios.append(slow_on / slow_off)
-    return {"us": median(costs), "base_us": median(base), "p50_ratio": median(ratios)}
+        off, on = [], []
+        for triggered in (False, True, True, False):
+            (on if triggered else off).append(await block(app, path, triggered, count, flight))
+        costs.append(sum(cost for cost, _ in on) / 2 - sum(cost for cost, _ in off) / 2)
+        base += [cost for cost, _ in off]
+        ratios.append(sum(slow for _, slow in on) / sum(slow for _, slow in off))
+        control.append(off[0][1] / off[1][1])
+    return {
+        "us": estimate(costs), "base_us": median(base), "p50_ratio": estimate(ratios),
+        "control": estimate(control),
+    }  # fmt: skip
 
 
 def rss_bytes() -> int:
@@ -114,6 +121,13 @@ async def memory(app: Any, flight: int) -> int:
     return sizes[1] - sizes[0]
 
 
+def per_await(route: dict[str, Any], hello: dict[str, Any], awaits: int) -> Estimate:
+    """What one of a route's awaits adds: beyond what a request without any does."""
+    us, less = route["us"], hello["us"].median
+    values = ((value - less) / awaits for value in (us.median, us.low, us.high))
+    return Estimate(*values, us.count)
+
+
 async def costs() -> dict[str, Any]:
     """All of it."""
     app = make_app()
@@ -123,9 +137,8 @@ async def costs() -> dict[str, Any]:
     result["short"] = await added(app, "/short", 200, 1)
     result["real_200"] = await added(app, "/real", 200, 200)
     result["real_400"] = await added(app, "/real", 400, 400)
-    result["per_short_await_us"] = (result["short"]["us"] - result["hello"]["us"]) / AWAITS
-    per_real = (result["real_200"]["us"] - result["hello"]["us"]) / REAL_AWAITS
-    result["per_real_wait_us"] = per_real
+    result["per_short_await_us"] = per_await(result["short"], result["hello"], AWAITS)
+    result["per_real_wait_us"] = per_await(result["real_200"], result["hello"], REAL_AWAITS)
     return result
 
 
@@ -148,7 +161,7 @@ def main() -> None:
     if sys.argv[1] == "requests":
         loop.run_until_complete(requests(int(sys.argv[2]), sys.argv[3] == "1"))
     else:
-        print(json.dumps(loop.run_until_complete(costs())))
+        print(json.dumps(loop.run_until_complete(costs()), default=dataclasses.asdict))
 
 
 if __name__ == "__main__":
