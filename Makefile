@@ -243,7 +243,8 @@ asan-hook: deps-test
 
 tsan: deps-test
 	@$(MAKE) --no-print-directory MODE=tsan build unit
-	@TAILRACE_BIN=$(CURDIR)/build/tsan/tailrace scripts/test -n 2 tests/system
+	@TAILRACE_BIN=$(CURDIR)/build/tsan/tailrace TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp \
+		scripts/test -n 2 tests/system
 
 # --- the tree --------------------------------------------------------------
 lint: deps-test

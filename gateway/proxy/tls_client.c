@@ -17,7 +17,7 @@ struct target {
 	const char *name; /* borrowed; null = none to ask for */
 	bool is_address;
 	pthread_mutex_t lock;
-	SSL_SESSION *session; /* under `lock`; null = none yet */
+	SSL_SESSION *session; /* under `lock`, in no connection's hands; null = none yet */
 };
 
 struct tls_client {
@@ -26,19 +26,22 @@ struct tls_client {
 	size_t count;
 };
 
-/* Each connection of TLS 1.3 may bring several: the newest is kept. */
+/* Each connection of TLS 1.3 may bring several: the newest is kept. A copy, as what a connection is
+ * given is one: connections write into theirs, and may be of several threads. */
 static int
 on_session(SSL *ssl, SSL_SESSION *session)
 {
 	struct target *target = SSL_get_app_data(ssl);
-	SSL_SESSION *before;
+	SSL_SESSION *before, *copy = SSL_SESSION_dup(session);
 
+	if (!copy)
+		return 0;
 	pthread_mutex_lock(&target->lock);
 	before = target->session;
-	target->session = session;
+	target->session = copy;
 	pthread_mutex_unlock(&target->lock);
 	SSL_SESSION_free(before);
-	return 1; /* the reference is ours now */
+	return 0; /* the reference stays the connection's */
 }
 
 static SSL_CTX *
@@ -116,14 +119,13 @@ tls_client_close(struct tls_client *client)
 static void
 offer_session(SSL *ssl, struct target *target)
 {
-	SSL_SESSION *session;
+	SSL_SESSION *session = NULL;
 
 	pthread_mutex_lock(&target->lock);
-	session = target->session;
-	if (session)
-		SSL_SESSION_up_ref(session);
+	if (target->session && SSL_SESSION_is_resumable(target->session))
+		session = SSL_SESSION_dup(target->session);
 	pthread_mutex_unlock(&target->lock);
-	if (session && SSL_SESSION_is_resumable(session))
+	if (session)
 		SSL_set_session(ssl, session);
 	SSL_SESSION_free(session);
 }
