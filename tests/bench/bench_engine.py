@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stats import Estimate, control_ok
+from stats import Estimate, bar_of, control_ok
 
 SCRIPT = Path(__file__).parent / "engine_cost.py"
 REQUESTS = (200, 1200)  # the difference of two runs: what the start costs is in neither
@@ -50,13 +50,6 @@ def run(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
         result[f"instructions_{int(triggered)}"] = (many - few) / (REQUESTS[1] - REQUESTS[0])
     say("instructions")
     return result
-
-
-def bar_of(values: list[tuple[Estimate, float]], text: str) -> str:
-    """Each interval below its bar, one above it, or neither."""
-    if all(value.high <= bar for value, bar in values):
-        return "holds"
-    return f"over {text}" if any(value.low > bar for value, bar in values) else f"at {text}"
 
 
 def verdicts(result: dict[str, Any]) -> list[tuple[str, str, str]]:

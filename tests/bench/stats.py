@@ -45,6 +45,13 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(median(ordered), ordered[low], ordered[n - 1 - low], n)
 
 
+def bar_of(values: Sequence[tuple[Estimate, float]], text: str) -> str:
+    """Every interval under its bar, one over it, or neither can be said."""
+    if all(value.high <= bar for value, bar in values):
+        return "holds"
+    return f"over {text}" if any(value.low > bar for value, bar in values) else f"at {text}"
+
+
 def control_ok(control: Estimate) -> bool:
     """Does the A/A control allow a verdict at all?"""
     return CONTROL_LOW <= control.median <= CONTROL_HIGH
