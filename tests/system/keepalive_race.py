@@ -1,7 +1,9 @@
 """uvicorn's keep-alive race: requests that set out just as uvicorn closes the idle connection.
 
-Clients send in bursts, so that as many server connections fall idle together, and come back after
-about as long as uvicorn keeps them. A GET must never fail; a POST must never arrive twice.
+Clients send in bursts, whose requests the app holds until all of them are there: as many server
+connections fall idle together. The next burst comes when they have been so for about as long as
+uvicorn keeps them, give or take what the two bursts are spread. A GET must never fail; a POST must
+never arrive twice.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from harness import AppServer, Gateway
 from proxy_tools import ask, get
 
 KEEP_ALIVE_S = 1
-PAUSE_S = (0.95, 1.05)
+SPREAD_S = 0.05
+HELD_S = 0.15  # of count_app
 UPSTREAM = {"idle_timeout_ms": 60000, "max_connections": 4000, "queue_max": 0}
 UVICORN = ["--timeout-keep-alive", str(KEEP_ALIVE_S), "--backlog", "4096"]
 
@@ -45,8 +48,8 @@ async def _client(port: int, number: int, rounds: int, start: float, outcome: Ou
     rng = random.Random(number)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for index in range(rounds):
-        start += rng.uniform(*PAUSE_S)
-        await asyncio.sleep(start - loop.time())
+        start += KEEP_ALIVE_S + HELD_S
+        await asyncio.sleep(start + rng.uniform(-SPREAD_S, SPREAD_S) - loop.time())
         key = f"{number}.{index}"
         method = "POST" if number % 4 == 0 else "GET"
         body = "Content-Length: 1\r\n\r\nx" if method == "POST" else "\r\n"
@@ -57,8 +60,6 @@ async def _client(port: int, number: int, rounds: int, start: float, outcome: Ou
             outcome.answered.add(key)
         elif status != 200:
             outcome.codes[json.loads(answer)["error"]["code"]] += 1
-        # the next burst counts from this one, however late it was
-        start = max(start, loop.time() - PAUSE_S[0])
     writer.close()
 
 

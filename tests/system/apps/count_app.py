@@ -1,16 +1,21 @@
-"""Raw ASGI app that counts how often each POST reached it: GET /counts tells."""
+"""Raw ASGI app that counts how often each POST reached it: GET /counts tells.
+
+All else is answered after HELD_S, so that requests that come together are there together.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from typing import Any
 
+HELD_S = 0.15
 _seen: Counter[str] = Counter()
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answer every request at once; a POST is known by its query."""
+    """Answer; a POST is known by its query."""
     if scope["type"] != "http":
         return
     if scope["method"] == "POST":
@@ -18,6 +23,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     body = b"ok"
     if scope["path"] == "/counts":
         body = json.dumps(_seen).encode()
+    else:
+        await asyncio.sleep(HELD_S)
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": 200, "headers": [length]})
     await send({"type": "http.response.body", "body": body})
