@@ -331,7 +331,7 @@ async def handler():
 SECONDS = 3.3
 take()
 print(read(run("asyncio", lambda: request(hook(plain(handler))))).state)
-SECONDS = 0.01
+SECONDS = 0.1
 print(read(run("asyncio", lambda: request(hook(plain(handler))))).state)
 time.sleep(6)
 print(read(run("asyncio", lambda: request(hook(plain(handler))))).state)

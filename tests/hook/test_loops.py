@@ -47,6 +47,10 @@ if sys.version_info >= (3, 12):  # eager tasks came with it
     def test_eager_tasks_are_steps_of_their_own(loop):
         """Roots and children that begin inside create_task(); those that end there, too."""
 
+        def eager(loop, coro, eager_start=None, **options):
+            """Without what uvloop gives and CPython 3.13.0's own does not take."""
+            return asyncio.eager_task_factory(loop, coro, **options)
+
         async def child(seconds):
             time.sleep(0.003)
             if seconds:
@@ -57,7 +61,7 @@ if sys.version_info >= (3, 12):  # eager tasks came with it
             await asyncio.create_task(child(0))
 
         async def main():
-            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+            asyncio.get_running_loop().set_task_factory(eager)
             app = hook(plain(handler))
             keys = [await request(app), await request(app)]
             asyncio.get_running_loop().set_task_factory(None)
@@ -69,8 +73,10 @@ if sys.version_info >= (3, 12):  # eager tasks came with it
         found = {p.key: p for p in take()[0]}
         for key in keys[1:]:
             p = found[key]
-            assert p.unattributed_ns == 0 and p.lasted(p.sum("wait", "sleep", "child"), 14)
-            assert p.sum("run") >= 11 * MS, p.shown()
+            # The path of the child that gather() waited for, which slept while the others had
+            # their first steps, and of the last one, which never waited.
+            assert p.unattributed_ns == 0 and p.lasted(p.sum("wait", "sleep", "child"), 20)
+            assert 5.9 * MS <= p.sum("run") <= 11 * MS, p.shown()
         assert _engine.engine_name() == "steps"
 
 

@@ -286,14 +286,36 @@ deep_release(struct deep *deep)
 	free(deep);
 }
 
+/* Where recording costs all threads the time since it began is spent, though not taken off yet. */
+static bool
+may_record(int64_t now_ns)
+{
+	int64_t open_ns = active > 0 && deep_events_cost_all() ? now_ns - open_at_ns : 0;
+	budget_refill(now_ns);
+	return budget_ns > open_ns;
+}
+
+static void
+leave_window(struct deep *deep, int64_t now_ns)
+{
+	bool is_last = deep->counted && --active == 0;
+	deep->counted = false;
+	if (!is_last)
+		return;
+	deep_events_close();
+	if (deep_events_cost_all())
+		(void)budget_spend(now_ns - open_at_ns, now_ns);
+}
+
 void
 deep_enter(struct request *request, uint16_t number, const void *owner, int64_t now_ns)
 {
 	struct deep *deep = request->deep;
 	if (deep->state != DEEP_OK || deep->closed)
 		return;
-	if (!budget_spend(0, now_ns)) {
+	if (!may_record(now_ns)) {
 		deep->state = DEEP_CUT;
+		leave_window(deep, now_ns);
 		return;
 	}
 	struct deep_lane *lane = lane_of(deep, number);
@@ -373,7 +395,7 @@ deep_begin(struct request *request)
 	}
 	deep->slots = slots;
 	request->deep = deep;
-	if (active >= DEEP_ACTIVE_MAX || !budget_spend(0, now_ns)) {
+	if (active >= DEEP_ACTIVE_MAX || !may_record(now_ns)) {
 		deep->state = DEEP_LIMITED;
 		return;
 	}
@@ -385,17 +407,6 @@ deep_begin(struct request *request)
 	if (active++ == 0)
 		open_at_ns = now_ns;
 	deep_enter(request, request->root->number, request->loop->running, now_ns);
-}
-
-static void
-close_window(void)
-{
-	int64_t now_ns = clock_now_ns();
-	if (active > 0 && --active > 0)
-		return;
-	deep_events_close();
-	if (deep_events_cost_all())
-		(void)budget_spend(now_ns - open_at_ns, now_ns);
 }
 
 /* Jobs may still run in it: what there is so far is copied, and the last one frees its own. */
@@ -429,9 +440,7 @@ deep_take(struct request *request)
 	request->deep = NULL;
 	if (deep == NULL)
 		return NULL;
-	if (deep->counted)
-		close_window();
-	deep->counted = false;
+	leave_window(deep, clock_now_ns());
 	if (deep->contexts > 0)
 		return split_off(deep);
 	deep->closed = true;
