@@ -205,6 +205,8 @@ backtest_command(const struct client_options *options)
 		return EXIT_CONFIG;
 	backtest.detector = detector_new(&params, put_event, backtest.out);
 	status = take_all(&backtest, stdin);
+	if (status == 0 && backtest.number == 0)
+		fputs("tailrace: standard input: no ticks\n", stderr);
 	if (fflush(backtest.out) == EOF || ferror(backtest.out)) {
 		fprintf(stderr, "tailrace: standard output: %s\n", strerror(errno));
 		status = -1;

@@ -354,8 +354,7 @@ stats_add(struct store_stats *into, const struct store_stats *from)
 	into->rollups_damaged += from->rollups_damaged;
 }
 
-/* Commits what was written, or nothing. From here on the items are the file's, or lost. Returns
- * them. */
+/* Commits what was written, or nothing. The items are the file's then, or lost. Returns them. */
 static struct store_item *
 finish_batch(struct store *store, size_t count, int result, struct store_stats *stats)
 {
@@ -371,6 +370,8 @@ finish_batch(struct store *store, size_t count, int result, struct store_stats *
 	pthread_mutex_lock(&store->mutex);
 	store->committing = false;
 	pthread_cond_broadcast(&store->done);
+	if (result == SQLITE_OK && !store->stats.writable)
+		log_info("store: %s: can be written again", store->options.path);
 	store->stats.writable = result == SQLITE_OK;
 	memcpy(store->route_ids, store->file.route_ids, sizeof(store->route_ids));
 	if (result == SQLITE_OK)

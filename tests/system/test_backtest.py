@@ -349,7 +349,9 @@ def test_usage_and_a_full_disk() -> None:
 
 
 def test_no_lines_no_states() -> None:
-    assert backtest("") == []
+    done = run("")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr == b"tailrace: standard input: no ticks\n"
 
 
 def test_settings_of_a_file(tmp_path: Path) -> None:

@@ -248,6 +248,7 @@ def test_damaged(app: HandApp, gateway_factory: Start, tmp_path: Path) -> None:
         return metrics(gateway)["tailrace_store_writable"] == 1
 
     wait_for(begun, 20, "a new file", every_s=0.5)
+    assert f"store: {path}: can be written again" in gateway.log()
     trace = ask(gateway)
     wait_exchange(gateway, trace, lambda x: x["profile_missing"] == "no_hook")
     assert gateway.stop() == 0
