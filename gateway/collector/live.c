@@ -149,6 +149,8 @@ over_rate(struct subscriber *s, uint64_t now_ns)
 	if (s->per_s == 0)
 		return false;
 	if (now_ns - s->second_ns >= NS_PER_S) {
+		if (s->skipped > 0 && has_room(s, 0))
+			send_count(s, "skipped", &s->skipped, now_ns);
 		s->second_ns = now_ns;
 		s->sent = 0;
 	}
@@ -286,6 +288,7 @@ live_tick(struct live *live, uint64_t now_ns)
 	end_some(live, now_ns);
 	for (size_t i = live->count; i-- > 0;) {
 		struct subscriber *s = live->subscribers[i];
+		/* Where none came since; else the first of the next second has told it. */
 		if (s->skipped > 0 && now_ns - s->second_ns >= NS_PER_S && has_room(s, 0))
 			send_count(s, "skipped", &s->skipped, now_ns);
 		if (s->dropped > 0 && has_room(s, 0))

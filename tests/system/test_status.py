@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -207,6 +208,31 @@ def test_live_filters(gateway: Gateway, app: HandApp) -> None:
         status, _, body = gateway.api(f"/api/v1/live?{wrong}")
         assert status == 400 and json.loads(body)["error"]["code"] == "bad_query"
     assert gateway.api("/api/v1/live", "POST", b"")[0] == 405
+
+
+def test_live_tells_what_was_skipped_while_requests_come(gateway: Gateway) -> None:
+    """How many were left out is told second by second, though there is no quiet one."""
+    events = Events(gateway, "?per_s=2")
+    sent, told, told_meanwhile = 0, 0, 0
+    end = time.monotonic() + 3.3
+
+    def load() -> None:
+        nonlocal sent
+        while time.monotonic() < end:
+            ask(gateway, "/s", 10)
+            sent += 10
+
+    asking = threading.Thread(target=load)
+    asking.start()
+    while told < sent or asking.is_alive():
+        told += sum(data.get("count", 1) for _, data in events.take(0.1))
+        if asking.is_alive():
+            told_meanwhile = told
+        assert time.monotonic() < end + 10, f"{told} of {sent} were told of"
+    events.close()
+    asking.join()
+    assert told == sent
+    assert told_meanwhile >= sent // 2, "one second's may be to come"
 
 
 def test_live_tells_what_was_skipped_once_a_second(gateway: Gateway) -> None:
