@@ -24,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from docs_claims import COMPARISON, check_claims, figure
+from docs_register import check_register
 from docs_text import (
     CODE,
     FIGURE,
@@ -543,7 +544,7 @@ def main() -> int:
         for path in documents():
             rewrite(path)
     faults = [fault for path in documents() for fault in check_document(path)]
-    faults += [*check_manifest(arguments.strict), *check_measured()]
+    faults += [*check_manifest(arguments.strict), *check_measured(), *check_register()]
     faults += [f"README.md: {fault}" for fault in check_phases(parse(ROOT / "README.md"))]
     for fault in faults:
         print(fault)

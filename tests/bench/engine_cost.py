@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import json
 import os
 import resource
@@ -74,12 +75,18 @@ async def request(app: Any, path: str, triggered: bool, number: int) -> float:
 async def block(
     app: Any, path: str, triggered: bool, count: int, flight: int
 ) -> tuple[float, float]:
-    """(CPU microseconds per request, median seconds) of count requests, flight at a time."""
+    """(CPU microseconds per request, median seconds) of count requests, flight at a time.
+
+    Without garbage collections: a large one falls into one block of several, and is its cost.
+    """
+    gc.collect()
+    gc.disable()
     begin, took = time.thread_time_ns(), []
     for first in range(0, count, flight):
         wave = (request(app, path, triggered, first + i) for i in range(flight))
         took += await asyncio.gather(*wave)
     cost = (time.thread_time_ns() - begin) / count / 1e3
+    gc.enable()
     while _engine.take(TAKE_BYTES)[0]:  # what the sender would take, outside the measure
         pass
     return cost, median(took)

@@ -27,6 +27,7 @@ def module(name: str, path: Path) -> ModuleType:
 
 
 check_docs = module("check_docs", ROOT / "scripts" / "check_docs.py")
+check_register = check_docs.check_register
 
 
 @pytest.fixture
@@ -63,6 +64,32 @@ curl -s http://127.0.0.1:9000/api/v1/routes | python3 -m json.tool
 a --> b
 ```
 """
+
+
+@pytest.mark.parametrize(
+    ("readme", "references", "fault"),
+    [
+        ("It is so.", ["make test", "word", f"{__name__}.py::none"], f"no {__name__}.py::none"),
+        ("It is so.", ["tests/system/test_docs.py::test_a_sentence_has_its_check"], None),
+        ("It is so.", ["tests/unit/test_phase.c::test_random_lives"], None),
+        ("It is so.", ["tests/unit/test_phase.c::test_nothing"], "there is no tests/unit"),
+        ("It is so.", ["make nothing"], "there is no target nothing"),
+        ("It is so.", ["certain"], "neither a test nor one of"),
+        ("It is so.", [], "nothing checks: It is so."),
+        ("It is so. It is not.", ["word"], "README.md:1: not in docs/claims.json"),
+        ("# It is so.\n\n- Not so", ["word"], "README.md:3: not in docs/claims.json"),
+        ("| a |\n| --- |\n| It is so. |", ["word"], "what checks it? | It is so. |"),
+        ("", ["word"], "no longer in README.md: It is so."),
+        ("```\nIt was.\n```\n\nIt is\nso.", ["word"], None),
+    ],
+)
+def test_a_sentence_has_its_check(
+    tmp_path: Path, readme: str, references: list[str], fault: str | None
+) -> None:
+    (tmp_path / "README.md").write_text(readme + "\n")
+    (tmp_path / "claims.json").write_text(json.dumps({"It is so.": references}))
+    faults = list(check_register(tmp_path / "README.md", tmp_path / "claims.json"))
+    assert (faults == []) if fault is None else any(fault in one for one in faults), faults
 
 
 @pytest.mark.parametrize(

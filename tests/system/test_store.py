@@ -55,6 +55,23 @@ def stored(path: Path) -> dict[str, dict[str, Any]]:
     return result
 
 
+def test_no_header_and_no_body_is_kept(app: HandApp, gateway_factory: Start) -> None:
+    """What the README says that is kept of a request, and what it says is not."""
+    gateway = gateway_factory([app.address], profile={"join_timeout_ms": 100}, store=KEEP_ALL)
+    secret = {"Cookie": "in-a-cookie", "Authorization": "in-a-header", "User-Agent": "in-an-agent"}
+    url = f"{gateway.base}/kept-path?kept=query"
+    asked = urllib.request.Request(url, b"in-a-body", secret, method="PATCH")
+    with urllib.request.urlopen(asked, timeout=10) as response:
+        trace = str(response.headers["X-Trace-Id"])
+    wait_exchange(gateway, trace, lambda x: x["profile_missing"] == "no_hook")
+    assert gateway.stop() == 0
+    assert trace in stored(gateway.store)
+    kept = b"".join(file.read_bytes() for file in gateway.store.parent.glob("*.db*"))
+    assert b"/kept-path?kept=query" in kept and b"PATCH" in kept
+    for text in (*secret.values(), "in-a-body"):
+        assert text.encode() not in kept, text
+
+
 def test_kill_under_load(app: HandApp, gateway_starter: Start) -> None:
     """Kill -9 of everything loses only the last second and what still waited for its profile."""
     gateway = gateway_starter([app.address], profile={"join_timeout_ms": 300}, store=KEEP_ALL)
