@@ -21,6 +21,7 @@ enum {
 	STACKS_MAX = 65536,
 	STACKS_TAKE_MAX = 8, /* then their rows wait; few objects make no garbage collection */
 	STACK_FRAMES_MAX = 64,
+	LINKS_KEPT = 24,
 	REQUEST_LANES_MAX = 256,
 	REQUEST_STACKS_MAX = 512,
 	REQUEST_ROWS_MAX = 1024, /* with stalls, as the gateway takes them */
@@ -165,6 +166,8 @@ struct lane {
 	bool run_counted;      /* part of the running step is in the path already */
 	struct node *job_path; /* where it is driven: of the job whose result it waits for */
 	uint8_t job;           /* and that job: as in struct source */
+	uint8_t link_count;
+	const void *links[LINKS_KEPT]; /* of its last walk: may be dead, are only prefetched */
 };
 
 enum hold_state { HOLD_UNKNOWN, HOLD_BLOCKED, HOLD_BUSY };
@@ -175,8 +178,7 @@ struct hold {
 	enum hold_state state;
 };
 
-/* The step or callback the loop is running. Part of its struct step, not on the C stack:
- * greenlets move that. */
+/* What the loop is running. Part of its struct step: greenlets move the C stack. */
 struct running {
 	struct running *outer;
 	struct loop *loop;
@@ -404,16 +406,14 @@ enum cause cause_of_code(const char *path, const char *name);
 bool cause_connects(const char *name);
 /* True for those that hold only where nothing finer is known. */
 bool cause_is_vague(enum cause cause);
-/* As JSON. */
-const char *cause_name(enum cause cause);
+const char *cause_name(enum cause cause); /* as JSON */
 
 /* --- walk: each returns a stack's number, or STACK_NONE ---------------------------------------- */
 
 bool walk_init(void);
-/* What a suspended task awaits, down to the innermost coroutine or generator. */
-int32_t walk_task(PyObject *task);
-/* A running thread's frames from `frame` out to the one that runs `base` (left out), or to the
- * outermost that runs `outermost`. Either code may be NULL. */
+/* What a suspended task awaits, down to the innermost coroutine. lane: its own, or NULL. */
+int32_t walk_task(PyObject *task, struct lane *lane);
+/* A thread's frames from `frame` out to `base`'s (left out) or `outermost`'s; each may be NULL. */
 int32_t walk_frames(PyFrameObject *frame, const PyCodeObject *base, const PyCodeObject *outermost);
 /* The same out to the frame that runs `base`; STACK_NONE where none does or none is inside it. */
 int32_t walk_above(PyFrameObject *frame, const PyCodeObject *base);

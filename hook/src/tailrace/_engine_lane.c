@@ -198,7 +198,7 @@ add_wait(struct lane *lane, const struct step *step, int64_t due_ns)
 		return;
 	if (due_ns - lane->paused_ns >= engine.walk_min_ns) {
 		if (engine.stage < STAGE_NO_STACKS)
-			wait.stack = whole_stack(lane, walk_task(step->task));
+			wait.stack = whole_stack(lane, walk_task(step->task, lane));
 		wait.cause = stack_cause(wait.stack);
 		learn_first_stack(lane, wait.stack);
 		wait.stack = span_stack(lane->spans, wait.stack);
@@ -228,7 +228,7 @@ take_path(struct lane *lane, const struct step *step, int64_t now_ns)
 	struct node *path = path_ref(step->source.path);
 	int32_t outer = STACK_NONE;
 	if (now_ns - lane->paused_ns >= engine.walk_min_ns && engine.stage < STAGE_NO_STACKS) {
-		outer = whole_stack(lane, walk_task(step->task));
+		outer = whole_stack(lane, walk_task(step->task, lane));
 		learn_first_stack(lane, outer);
 		if (step->source.kind == SOURCE_THREAD)
 			path = path_prefix_jobs(path, outer);
@@ -338,7 +338,7 @@ lane_pause(struct lane *lane, struct running *running, int64_t now_ns)
 	int32_t stack = lane->first_stack;
 	bool done = walk_task_done(running->task);
 	if (!done && is_long(running, now_ns)) {
-		int32_t where = walk_task(running->task);
+		int32_t where = walk_task(running->task, NULL);
 		learn_first_stack(lane, where);
 		stack = where >= 0 ? where : lane->first_stack;
 	}

@@ -254,12 +254,27 @@ intern_again(const struct frame_ref *items, PyCodeObject *const *codes, int len)
 	return stack;
 }
 
+/* Most links are those of the task's last walk. With many tasks in flight none of them is in the
+ * cache any more, and each names the next: all are asked for at once. A dead one does no harm. */
+static void
+prefetch_links(const struct lane *lane)
+{
+	for (int i = 0; i < lane->link_count; i++) {
+		const char *link = lane->links[i];
+		__builtin_prefetch(link);
+		__builtin_prefetch(link + 64);
+		__builtin_prefetch(link + 128);
+	}
+}
+
 int32_t
-walk_task(PyObject *task)
+walk_task(PyObject *task, struct lane *lane)
 {
 	struct frame_ref items[WALK_DEPTH_MAX];
 	PyCodeObject *codes[WALK_DEPTH_MAX];
-	int len = 0;
+	int len = 0, kept = 0;
+	if (lane != NULL)
+		prefetch_links(lane);
 	PyObject *link = task_call(task, task_get_coro, name_get_coro);
 	if (link == NULL)
 		engine_check("walk");
@@ -267,6 +282,8 @@ walk_task(PyObject *task)
 	while (link != NULL && len < WALK_DEPTH_MAX) {
 		PyCodeObject *code = link_code(link);
 		const struct code_info *info = NULL;
+		if (lane != NULL && kept < LINKS_KEPT)
+			lane->links[kept++] = link;
 		if (code != NULL && len < last_walk.len && last_walk.codes[len] == code)
 			info = last_walk.items[len].info;
 		else if (code != NULL)
@@ -283,6 +300,8 @@ walk_task(PyObject *task)
 		link = next == NULL || PyCoro_CheckExact(next) ? next : unwrap_link(next);
 	}
 	Py_XDECREF(link);
+	if (lane != NULL)
+		lane->link_count = (uint8_t)kept;
 	return intern_again(items, codes, len);
 }
 
