@@ -56,6 +56,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway,
             profile={"deep": deep},
             control={"listeners": [{"address": f"unix:{port.control}"}]},
         )
+        status = gateway.json
+        wait_for(lambda: status("/api/v1/status")["hooks"], 10, "the hook knows the gateway's key")
         yield gateway, app
     finally:
         if gateway is not None:
