@@ -305,7 +305,7 @@ async function others(page) {
   seen.pages.config = await text(page, "tbody td");
   await axe(page, "config");
   await page.click(".tabs >> text=Metrics");
-  await page.waitForFunction(() => document.querySelectorAll("tbody tr").length > 1);
+  await page.waitForFunction(() => document.querySelectorAll("tbody tr").length > 100);
   seen.pages.metrics = (await text(page, "tbody tr")).length;
   await page.evaluate(() => document.activeElement.blur());
   await page.keyboard.press("?");

@@ -253,7 +253,7 @@ def test_health(seen: dict[str, Any]) -> None:
     for word in ("supervisor", "collector", "uvloop"):
         assert word in pages["health"]["text"]
     assert pages["config"] == ["profile.join_timeout_ms", "10000"]
-    assert pages["metrics"] > 100
+    assert pages["metrics"] > 100  # a screenful at first, the rest in the frames after
     assert pages["nowhere"] == "No such page"
 
 
